@@ -1,0 +1,1 @@
+# install() and the exported package: find_package(heddle) gives heddle::heddle.
