@@ -1,0 +1,50 @@
+// Collectives between the ranks of a job. Passed in, never global; one rank is not special (local: every collective is the identity).
+//
+// Views are dense and live on the device of `stream`; reductions sum. A call is collective: every rank of the group makes it in the same order
+// with the same sizes. Errors name the collective and this rank.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/api/types.h"
+
+namespace heddle {
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual std::string_view name() const = 0;  // "local", "mpi", "nccl"
+
+  // The ranks that pass the same color, ordered by (key, rank).
+  virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
+
+  virtual void all_reduce(View data, Stream stream) = 0;                    // in place, sum; f32, f64, i32
+  virtual void reduce_scatter(View in, View out, Stream stream) = 0;        // out = this rank's 1/size of the sum
+  virtual void all_gather(View in, View out, Stream stream) = 0;            // out = concatenation in rank order
+  virtual void broadcast(View data, int root, Stream stream) = 0;           // any dtype
+  virtual void send(View data, int to, Stream stream) = 0;
+  virtual void recv(View data, int from, Stream stream) = 0;
+  virtual void barrier() = 0;
+
+  // Starts an all_reduce that may run while the caller computes; finish() waits for all started ones, in order.
+  virtual void start_all_reduce(View data, Stream stream) { all_reduce(data, stream); }
+  virtual void finish() {}
+
+  // Host-side bytes, for small control messages: every rank's string, in rank order.
+  virtual std::vector<std::string> gather_text(const std::string& mine) = 0;
+};
+
+// One rank: all collectives are identities.
+std::unique_ptr<Communicator> local_communicator();
+
+// MPI_COMM_WORLD when the process was started by an MPI launcher with more than one rank, else local. Initialises MPI on first use and
+// finalises it at exit. Throws Error(usage) when launched on several ranks by a build without MPI.
+std::unique_ptr<Communicator> world_communicator();
+
+}  // namespace heddle
