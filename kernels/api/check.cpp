@@ -19,7 +19,9 @@ std::string_view source_path(std::string_view file) {
 
 }  // namespace
 
-void set_error_rank(int rank) { error_rank = rank; }
+void set_error_rank(int rank) {
+  error_rank = rank;
+}
 
 void fail(std::string_view op, const std::string& text, ExitCode code, const char* file, int line) {
   std::string message = concat("[", op, "] ", text, " at ", source_path(file), ":", line);

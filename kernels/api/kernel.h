@@ -55,7 +55,7 @@ class Kernel {
   std::vector<Candidate<Args>>& list(DeviceType device) { return lists_[static_cast<size_t>(device)]; }
 
   std::string_view op_;
-  std::string forced_;
+  std::string_view forced_;  // must outlive its use: a literal, or a flag's value
   std::array<std::vector<Candidate<Args>>, 2> lists_{};
 };
 

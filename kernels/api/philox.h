@@ -41,9 +41,10 @@ struct Philox {
   // Four words for element group `index` (elements 4 index .. 4 index + 3) under `key`.
   HEDDLE_HOST_DEVICE static constexpr Block draw(const RngKey& key, uint64_t index) {
     // The seed fills the key words; everything else is counter. index is limited to 2^40 groups, the stream to 2^48.
-    const Block counter = {static_cast<uint32_t>(index), static_cast<uint32_t>((index >> 32) & 0xffu) | (static_cast<uint32_t>(key.purpose) << 8) |
-                                                             (static_cast<uint32_t>(key.stream >> 32) << 16),
-                           static_cast<uint32_t>(key.stream), key.layer};
+    const Block counter = {
+        static_cast<uint32_t>(index),
+        static_cast<uint32_t>((index >> 32) & 0xffu) | (static_cast<uint32_t>(key.purpose) << 8) | (static_cast<uint32_t>(key.stream >> 32) << 16),
+        static_cast<uint32_t>(key.stream), key.layer};
     return block(counter, static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32));
   }
 

@@ -10,19 +10,19 @@ namespace heddle {
 
 struct StepState {
   // written by the host before the step
-  uint64_t step = 0;            // optimizer steps done before this one
-  uint64_t rng_stream = 0;      // RngKey::stream of this micro-step's dropout
-  float lr = 0;                 // schedule(step): the factor in [0, 1] on every group's base learning rate
-  float loss_scale = 1;         // 1 / valid targets of the whole step, over all ranks and micro-steps
-  float clip_norm = 0;          // global-norm limit; <= 0: none
-  float max_grad_norm = 0;      // above it the update is skipped (spike guard); <= 0: none
+  uint64_t step = 0;        // optimizer steps done before this one
+  uint64_t rng_stream = 0;  // RngKey::stream of this micro-step's dropout
+  float lr = 0;             // schedule(step): the factor in [0, 1] on every group's base learning rate
+  float loss_scale = 1;     // 1 / valid targets of the whole step, over all ranks and micro-steps
+  float clip_norm = 0;      // global-norm limit; <= 0: none
+  float max_grad_norm = 0;  // above it the update is skipped (spike guard); <= 0: none
   // written by the device
-  float grad_norm = 0;          // of the whole gradient, before clipping
-  float clip_scale = 1;         // min(1, clip_norm / grad_norm)
-  int32_t finite = 1;           // 0: grad_norm is NaN or Inf
-  int32_t apply = 1;            // 0: optimizers leave every value and moment as it is
-  uint64_t adam_t = 0;          // updates applied so far: a skipped step does not advance bias correction
-  uint64_t skipped = 0;         // steps whose update was withheld
+  float grad_norm = 0;   // of the whole gradient, before clipping
+  float clip_scale = 1;  // min(1, clip_norm / grad_norm)
+  int32_t finite = 1;    // 0: grad_norm is NaN or Inf
+  int32_t apply = 1;     // 0: optimizers leave every value and moment as it is
+  uint64_t adam_t = 0;   // updates applied so far: a skipped step does not advance bias correction
+  uint64_t skipped = 0;  // steps whose update was withheld
 };
 
 }  // namespace heddle

@@ -45,10 +45,14 @@ constexpr std::string_view name_of(DType dtype) {
   return "?";
 }
 
-constexpr bool is_floating(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f64; }
+constexpr bool is_floating(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f64;
+}
 
 // The dtype sums are kept in: bf16 and f32 accumulate in f32, f64 in f64.
-constexpr DType accumulator_of(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
+constexpr DType accumulator_of(DType dtype) {
+  return dtype == DType::f64 ? DType::f64 : DType::f32;
+}
 
 // bfloat16: the upper half of an IEEE f32, rounded to nearest even. NaN stays NaN (quiet).
 struct bf16 {
@@ -69,12 +73,18 @@ inline constexpr DType dtype_of = [] {
   static_assert(sizeof(T) == 0, "not a heddle dtype");
   return DType::u8;
 }();
-template <> inline constexpr DType dtype_of<float> = DType::f32;
-template <> inline constexpr DType dtype_of<double> = DType::f64;
-template <> inline constexpr DType dtype_of<bf16> = DType::bf16;
-template <> inline constexpr DType dtype_of<int32_t> = DType::i32;
-template <> inline constexpr DType dtype_of<uint16_t> = DType::u16;
-template <> inline constexpr DType dtype_of<uint8_t> = DType::u8;
+template <>
+inline constexpr DType dtype_of<float> = DType::f32;
+template <>
+inline constexpr DType dtype_of<double> = DType::f64;
+template <>
+inline constexpr DType dtype_of<bf16> = DType::bf16;
+template <>
+inline constexpr DType dtype_of<int32_t> = DType::i32;
+template <>
+inline constexpr DType dtype_of<uint16_t> = DType::u16;
+template <>
+inline constexpr DType dtype_of<uint8_t> = DType::u8;
 
 enum class DeviceType : uint8_t { cpu, cuda };  // a simulated GPU is a build, not a device type
 

@@ -1,0 +1,55 @@
+// Matrix product with the epilogues a transformer needs.
+//
+//   z = op(a) op(b) + bias                         op(a) (M, K), op(b) (K, N): trans_a stores a as (K, M), trans_b stores b as (N, K)
+//   none             c (+)= z + residual
+//   gelu, relu2      c (+)= f(z) + residual        preact <- z when given
+//   gelu_backward,   c (+)= z * f'(preact)         preact is read
+//   relu2_backward
+//   column_sum (N)   (+)= sum over rows of what this call computed for c (before c's own accumulation and without the residual)
+//
+// gelu is the tanh form (Hendrycks and Gimpel 2016); relu2(z) = max(z, 0)^2 (So et al. 2021, "Primer").
+// dtypes: a and b the same (f32, bf16 or f64); c that dtype or its accumulator type; bias, residual, preact a's dtype; column_sum either.
+// Accumulation is in f32 (f64 for f64). Row strides are free, last strides 1. c aliases nothing it reads, except residual == c.
+// M, N or K may be 0 (K = 0: z = bias). Deterministic: the result does not depend on the number of threads.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "kernels/api/kernel.h"
+#include "kernels/api/types.h"
+
+namespace heddle::kernels {
+
+enum class Epilogue : uint8_t { none, gelu, gelu_backward, relu2, relu2_backward };
+
+constexpr bool is_backward(Epilogue e) {
+  return e == Epilogue::gelu_backward || e == Epilogue::relu2_backward;
+}
+
+struct MatmulArgs {
+  View a, b;
+  bool trans_a = false, trans_b = false;
+  Sink c;         // (M, N)
+  View bias;      // (N)
+  View residual;  // (M, N)
+  View preact;    // (M, N)
+  Epilogue epilogue = Epilogue::none;
+  Sink column_sum;  // (N)
+  std::span<std::byte> scratch;
+};
+
+extern Kernel<MatmulArgs> matmul;
+
+// Throws Error naming the shapes when the arguments contradict the contract above.
+void check(const MatmulArgs&);
+
+struct MatmulShape {
+  int64_t m, n, k;
+};
+inline MatmulShape shape_of(const MatmulArgs& args) {
+  return {args.trans_a ? args.a.size(1) : args.a.size(0), args.trans_b ? args.b.size(0) : args.b.size(1),
+          args.trans_a ? args.a.size(0) : args.a.size(1)};
+}
+
+}  // namespace heddle::kernels

@@ -1,0 +1,68 @@
+// Optimizer updates over flat arena ranges. All of them read lr, clip_scale, apply and adam_t from StepState in device memory.
+#pragma once
+
+#include <array>
+#include <span>
+
+#include "kernels/api/kernel.h"
+#include "kernels/api/step_state.h"
+#include "kernels/api/types.h"
+
+namespace heddle::kernels {
+
+inline constexpr int64_t kArenaBlock = 128;  // parameters start at multiples of it: one group id a block
+inline constexpr int kMaxGroups = 16;
+
+struct OptimizerGroup {
+  float lr = 0;            // base learning rate; the step's rate is lr * step->lr
+  float weight_decay = 0;  // decoupled (Loshchilov and Hutter 2019): master -= rate * weight_decay * master
+};
+
+// AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019) over n elements, n a multiple of 128, in one launch.
+//   g = grad * step->clip_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; t = step->adam_t + 1
+//   master -= rate ( (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps) + weight_decay master );  value = master rounded to its dtype
+// grads f32 (f64 for f64 values), masters, m, v the dtype of grads; master may alias value (fp32 values are their own masters).
+// group_of_block (n / 128) u8. step->apply == 0: nothing changes.
+struct AdamWArgs {
+  View value, master, grad, m, v;  // (n)
+  View group_of_block;             // (n / 128) u8
+  std::array<OptimizerGroup, kMaxGroups> groups{};
+  float beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f;
+  const StepState* step = nullptr;
+};
+
+// First half of Muon (Jordan et al. 2024): momentum = beta momentum + (1-beta) g; out = nesterov ? (1-beta) g + beta momentum : momentum,
+// with g = grad * step->clip_scale. All (n); out f32 or bf16. step->apply == 0: momentum is left alone and out is zero.
+struct MuonMomentumArgs {
+  View grad, momentum, out;
+  float beta = 0.95f;
+  bool nesterov = true;
+  const StepState* step = nullptr;
+};
+
+// Second half: master -= rate ( scale update + weight_decay master ), value = master rounded. All (n). step->apply == 0: nothing changes.
+struct MuonApplyArgs {
+  View value, master, update;
+  OptimizerGroup group;
+  float scale = 1;
+  const StepState* step = nullptr;
+};
+
+// Decides about the step from the squared norm of the whole gradient: fills grad_norm, clip_scale, finite, apply (see StepState).
+struct FinishNormArgs {
+  View squared_norm;  // (1) f64 or f32
+  StepState* step = nullptr;
+};
+
+// After the optimizers: adam_t += apply, skipped += 1 - apply, step += 1.
+struct AdvanceStepArgs {
+  StepState* step = nullptr;
+};
+
+extern Kernel<AdamWArgs> adamw;
+extern Kernel<MuonMomentumArgs> muon_momentum;
+extern Kernel<MuonApplyArgs> muon_apply;
+extern Kernel<FinishNormArgs> finish_norm;
+extern Kernel<AdvanceStepArgs> advance_step;
+
+}  // namespace heddle::kernels

@@ -1,0 +1,59 @@
+// Elementwise operations. Shapes of all operands are equal unless said; views may be strided, last stride 1.
+#pragma once
+
+#include "kernels/api/kernel.h"
+#include "kernels/api/types.h"
+
+namespace heddle::kernels {
+
+// out (+)= alpha a + beta b.  b may be absent. dtypes of a, b, out may differ (f32, bf16, f64): this is also cast, copy and scale.
+// out may alias a or b. Rank up to 4.
+struct AxpbyArgs {
+  View a, b;
+  Sink out;
+  double alpha = 1, beta = 1;
+};
+
+// out (+)= a b, elementwise; b may have rank 1 and the size of a's last axis (a row of factors).
+struct MultiplyArgs {
+  View a, b;
+  Sink out;
+};
+
+// One-input maps: out = f(x); backward: dx (+)= dy f'(x).
+enum class Map : uint8_t { gelu, relu2, silu };
+struct MapArgs {
+  Map map = Map::gelu;
+  View x, out;
+};
+struct MapBackwardArgs {
+  Map map = Map::gelu;
+  View x, dy;
+  Sink dx;
+};
+
+// SwiGLU (Shazeer 2020) on packed halves: x (N, 2F) = [gate, up]; out (N, F) = silu(gate) up.
+// Backward: dx (N, 2F) from x and d_out; dx may alias x.
+struct SwigluArgs {
+  View x, out;
+};
+struct SwigluBackwardArgs {
+  View x, d_out;
+  View dx;
+};
+
+// Fills with one value (any dtype).
+struct FillArgs {
+  View out;
+  double value = 0;
+};
+
+extern Kernel<AxpbyArgs> axpby;
+extern Kernel<MultiplyArgs> multiply;
+extern Kernel<MapArgs> map;
+extern Kernel<MapBackwardArgs> map_backward;
+extern Kernel<SwigluArgs> swiglu;
+extern Kernel<SwigluBackwardArgs> swiglu_backward;
+extern Kernel<FillArgs> fill;
+
+}  // namespace heddle::kernels
