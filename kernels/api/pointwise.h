@@ -7,7 +7,7 @@
 namespace heddle::kernels {
 
 // out (+)= alpha a + beta b.  b may be absent. dtypes of a, b, out may differ (f32, bf16, f64): this is also cast, copy and scale.
-// out may alias a or b. Rank up to 4.
+// out may alias a or b when their strides agree. Rank up to 4. `a` may have any strides, also a last one that is not 1 (a transposed operand).
 struct AxpbyArgs {
   View a, b;
   Sink out;

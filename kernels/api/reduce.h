@@ -4,16 +4,19 @@
 #include <span>
 
 #include "kernels/api/kernel.h"
+#include "kernels/api/step_state.h"
 #include "kernels/api/types.h"
 
 namespace heddle::kernels {
 
-// out (scalar or (1)) (+)= scale * sum of x or of x^2. x dense, any floating dtype; out its accumulator type or f64. Summed in f64 on the CPU.
+// out (scalar or (1)) (+)= scale * step->loss_scale * sum of x or of x^2; step may be null (factor 1). x dense, any floating dtype; out its
+// accumulator type or f64. Summed in f64 on the CPU.
 struct SumArgs {
   View x;
   Sink out;
   double scale = 1;
   bool squares = false;
+  const StepState* step = nullptr;
 };
 
 // out (C) (+)= sum over rows of x (N, C).
