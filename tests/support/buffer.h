@@ -1,0 +1,112 @@
+// Memory for kernel tests: a strided View over storage that is poisoned and guarded.
+//
+//   Buffer c(DType::f32, {M, N}, {.padding = 3});   // rows N + 3 elements apart
+//   run kernel on c.view(); CHECK(c.guards_intact()); // nothing outside the view was written
+//
+// A new buffer is full of NaN (0xFF for integers): an element the kernel forgot to write stays NaN. `fill` gives it values.
+#pragma once
+
+#include <cstring>
+#include <functional>
+#include <random>
+#include <vector>
+
+#include "kernels/api/types.h"
+
+namespace heddle::test {
+
+struct BufferOptions {
+  int64_t padding = 0;  // elements between the end of a row (last axis) and the start of the next
+  int64_t offset = 0;   // elements before the view: an odd one makes it unaligned
+};
+
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(DType dtype, std::vector<int64_t> shape, BufferOptions options = {}) {
+    view_.dtype = dtype;
+    view_.rank = static_cast<int>(shape.size());
+    int64_t step = 1;
+    for (int axis = view_.rank - 1; axis >= 0; --axis) {
+      view_.shape[axis] = shape[static_cast<size_t>(axis)];
+      view_.stride[axis] = step;
+      step *= view_.shape[axis];
+      if (axis == view_.rank - 1) step += options.padding;
+    }
+    constexpr int64_t kGuard = 64;
+    const int64_t elements = std::max<int64_t>(step, 1) + options.offset + 2 * kGuard;
+    bytes_.assign(static_cast<size_t>(elements * size_of(dtype)), std::byte{0xFF});
+    first_ = (kGuard + options.offset) * size_of(dtype);
+  }
+
+  View view() const {
+    View v = view_;
+    v.data = const_cast<std::byte*>(bytes_.data()) + first_;
+    return v;
+  }
+
+  // value(i) for element i in row-major order; stored rounded to the dtype.
+  Buffer& fill(const std::function<double(int64_t)>& value) {
+    for (int64_t i = 0; i < view_.numel(); ++i) put(i, value(i));
+    return *this;
+  }
+  Buffer& normal(uint32_t seed, double mean = 0, double stddev = 1) {
+    std::mt19937 engine(seed);
+    std::normal_distribution<double> distribution(mean, stddev);
+    return fill([&](int64_t) { return distribution(engine); });
+  }
+  Buffer& poison() {
+    std::fill(bytes_.begin(), bytes_.end(), std::byte{0xFF});
+    return *this;
+  }
+
+  void put(int64_t i, double value) {
+    const int64_t at = offset_of(i);
+    std::byte* p = bytes_.data() + first_ + at * size_of(view_.dtype);
+    switch (view_.dtype) {
+      case DType::f64: store(p, value); break;
+      case DType::f32: store(p, static_cast<float>(value)); break;
+      case DType::bf16: store(p, bf16(static_cast<float>(value))); break;
+      case DType::i32: store(p, static_cast<int32_t>(value)); break;
+      case DType::u16: store(p, static_cast<uint16_t>(value)); break;
+      case DType::u8: store(p, static_cast<uint8_t>(value)); break;
+    }
+  }
+
+  // Every byte outside the view's elements is still 0xFF.
+  bool guards_intact() const {
+    std::vector<bool> inside(bytes_.size());
+    const size_t size = static_cast<size_t>(size_of(view_.dtype));
+    for (int64_t i = 0; i < view_.numel(); ++i) {
+      const size_t begin = static_cast<size_t>(first_) + static_cast<size_t>(offset_of(i)) * size;
+      for (size_t b = 0; b < size; ++b) inside[begin + b] = true;
+    }
+    for (size_t b = 0; b < bytes_.size(); ++b) {
+      if (!inside[b] && bytes_[b] != std::byte{0xFF}) return false;
+    }
+    return true;
+  }
+
+  // The same bits, guards and all: for thread-count and repeatability tests.
+  bool operator==(const Buffer& other) const { return bytes_ == other.bytes_; }
+
+ private:
+  int64_t offset_of(int64_t i) const {
+    int64_t at = 0;
+    for (int axis = view_.rank - 1; axis >= 0; --axis) {
+      at += (i % view_.shape[axis]) * view_.stride[axis];
+      i /= view_.shape[axis];
+    }
+    return at;
+  }
+  template <class T>
+  static void store(std::byte* p, T value) {
+    std::memcpy(p, &value, sizeof value);
+  }
+
+  std::vector<std::byte> bytes_;
+  View view_;  // data is set by view(): copies of a Buffer own their bytes
+  int64_t first_ = 0;
+};
+
+}  // namespace heddle::test
