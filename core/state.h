@@ -21,11 +21,11 @@ using AxisSet = uint8_t;
 
 // Which part of a global tensor a rank holds, and how its gradient and norm are combined over ranks.
 struct ShardSpec {
-  std::vector<int64_t> global;                          // shape of the unsharded tensor
-  int axis = -1;                                        // the sliced axis; -1: whole
-  Range slice;                                          // of that axis
-  AxisSet grad_sum = static_cast<AxisSet>(Axis::dp);    // the gradient is summed over these
-  int norm_owner = 0;                                   // tp rank that counts a replicated parameter in the global norm
+  std::vector<int64_t> global;                        // shape of the unsharded tensor
+  int axis = -1;                                      // the sliced axis; -1: whole
+  Range slice;                                        // of that axis
+  AxisSet grad_sum = static_cast<AxisSet>(Axis::dp);  // the gradient is summed over these
+  int norm_owner = 0;                                 // tp rank that counts a replicated parameter in the global norm
 };
 
 struct StateDict {

@@ -1,0 +1,28 @@
+// How an op runs a kernel: choose a candidate, give it scratch, run it on the device's current stream.
+#pragma once
+
+#include <type_traits>
+
+#include "core/storage.h"
+#include "kernels/api/kernel.h"
+
+namespace heddle {
+
+template <class Args>
+void launch(const kernels::Kernel<Args>& kernel, std::type_identity_t<Args> args, Device device) {
+  const kernels::Candidate<Args>& candidate = kernel.choose(device.type, args);
+  const Stream stream = current_stream(device);
+  if constexpr (requires { args.scratch; }) {
+    const size_t bytes = candidate.scratch ? candidate.scratch(args) : 0;
+    std::shared_ptr<Storage> scratch;
+    if (bytes) {
+      scratch = allocate(device, bytes, MemoryTag::workspace, stream);
+      args.scratch = {scratch->data(), bytes};
+    }
+    candidate.run(args, stream);  // the block returns to this stream's pool: later work on it comes after the kernel
+  } else {
+    candidate.run(args, stream);
+  }
+}
+
+}  // namespace heddle

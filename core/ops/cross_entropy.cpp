@@ -1,0 +1,128 @@
+#include "kernels/api/cross_entropy.h"
+
+#include <algorithm>
+
+#include "core/ops/common.h"
+#include "kernels/api/matmul.h"
+#include "kernels/api/pointwise.h"
+#include "kernels/api/reduce.h"
+
+namespace heddle {
+namespace {
+
+// loss = f sum_n CE(x_n W^T, target_n). For a chunk of rows: z = x W^T; dz = f (softmax(z) - onehot) in place; dx = dz W; dW += dz^T x.
+// All of it happens in the forward pass while the chunk's logits are in cache; backward only hands dx out, which is why the seed must be 1.
+class LossNode final : public Node {
+ public:
+  std::string_view name() const override { return "linear_cross_entropy"; }
+  bool takes_unit_seed() const override { return true; }
+  void backward(std::span<const Tensor> dy, std::span<GradSlot> dx) override {
+    HEDDLE_CHECK(!dy[0], name(), "the loss must be the root of backward; a factor belongs into LossOptions::scale");
+    dx[0].give(dx_);
+    if (dw_) {
+      dx[1].give(dw_);
+    } else {
+      dx[1].already_written();
+    }
+  }
+  void release_saved() override { dx_ = Tensor(), dw_ = Tensor(); }
+
+  Tensor dx_, dw_;  // dw_ only when the weight is not a leaf
+};
+
+void check_loss(std::string_view op, const Tensor& x, const Tensor& weight, const Tensor& targets) {
+  check_floating(x, op, "x");
+  check_same_dtype(x, weight, op);
+  HEDDLE_CHECK(weight && weight.rank() == 2 && x.size(-1) == weight.size(1), op, "x ", shape_text(x.view()), " does not fit the head ",
+               shape_text(weight.view()));
+  HEDDLE_CHECK(targets && targets.dtype() == DType::i32 && targets.is_contiguous() && targets.numel() * x.size(-1) == x.numel(), op, "targets ",
+               shape_text(targets.view()), " for x ", shape_text(x.view()));
+}
+
+// About 4 MiB of logits: they stay in a CPU's cache, and the products keep enough rows to run at full rate.
+int64_t chunk_of(int64_t asked, int64_t rows, int64_t vocabulary, DType dtype) {
+  if (asked > 0) return std::min(asked, std::max<int64_t>(rows, 1));
+  constexpr int64_t kBytes = int64_t{4} << 20, kFewest = 128;
+  const int64_t fit = kBytes / std::max<int64_t>(vocabulary * size_of(dtype), 1);
+  return std::clamp(fit / 64 * 64, std::min(kFewest, std::max<int64_t>(rows, 1)), std::max<int64_t>(rows, 1));
+}
+
+View rows(const View& matrix, int64_t begin, int64_t end) {  // rows [begin, end) of (N, C), or of (N)
+  View v = matrix;
+  v.data += begin * v.stride[0] * size_of(v.dtype);
+  v.shape[0] = end - begin;
+  return v;
+}
+
+}  // namespace
+
+Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets, const LossOptions& options) {
+  check_loss("linear_cross_entropy", x, weight, targets);
+  const Device device = x.device();
+  const View x_rows = rows_of(x), target_rows = make_view(targets.impl().data, DType::i32, {targets.numel()});
+  const int64_t n = x_rows.shape[0], vocabulary = weight.size(0);
+  const int64_t chunk = chunk_of(options.chunk_rows, n, vocabulary, x.dtype());
+  const bool want_x = recording({&x}), want_w = recording({&weight});
+
+  Tensor losses = Tensor::empty({n}, accumulator_of(x.dtype()), device);                        // (N)
+  Tensor logits = Tensor::empty({chunk, vocabulary}, x.dtype(), device, MemoryTag::workspace);  // (R, V)
+  Tensor dx = want_x ? Tensor::empty(x.shape(), x.dtype(), device) : Tensor();                  // (N, C)
+  Tensor dw;                                                                                    // of a weight that is itself computed
+  Sink w_sink;
+  if (want_w) {
+    if (weight.is_leaf()) {
+      w_sink = grad_sink(weight.impl());
+    } else {
+      dw = Tensor::empty(weight.shape(), weight.dtype(), device);
+      w_sink = {dw.view(), false};
+    }
+  }
+  for (int64_t begin = 0; begin < n; begin += chunk) {
+    const int64_t end = std::min(begin + chunk, n);
+    const View z = rows(logits.view(), 0, end - begin), xc = rows(x_rows, begin, end);
+    launch(kernels::matmul, {.a = xc, .b = weight.view(), .trans_b = true, .c = {z, false}}, device);
+    launch(kernels::cross_entropy,
+           {.logits = z,
+            .targets = rows(target_rows, begin, end),
+            .losses = rows(losses.view(), begin, end),
+            .ignore_index = options.ignore_index,
+            .z_loss = options.z_loss,
+            .scale = options.scale,
+            .write_gradient = want_x || want_w,
+            .step = options.step},
+           device);
+    if (want_x) launch(kernels::matmul, {.a = z, .b = weight.view(), .c = {rows(rows_of(dx), begin, end), false}}, device);
+    if (want_w) {
+      launch(kernels::matmul, {.a = z, .b = xc, .trans_a = true, .c = w_sink}, device);
+      w_sink.accumulate = true;
+    }
+  }
+  if (want_w && n == 0 && !w_sink.accumulate) launch(kernels::fill, {w_sink.to, 0}, device);
+  Tensor loss = Tensor::empty({}, accumulator_of(x.dtype()), device);
+  launch(kernels::sum, {.x = losses.view(), .out = {loss.view(), false}, .scale = options.scale, .step = options.step}, device);
+  if (want_x || want_w) {
+    auto node = std::make_shared<LossNode>();
+    node->dx_ = dx, node->dw_ = dw;
+    record(node, {&x, &weight}, {&loss});
+  }
+  return loss;
+}
+
+Tensor token_losses(const Tensor& x, const Tensor& weight, const Tensor& targets, int32_t ignore_index, int64_t chunk_rows) {
+  check_loss("token_losses", x, weight, targets);
+  const Device device = x.device();
+  const View x_rows = rows_of(x), target_rows = make_view(targets.impl().data, DType::i32, {targets.numel()});
+  const int64_t n = x_rows.shape[0], chunk = chunk_of(chunk_rows, n, weight.size(0), x.dtype());
+  Tensor losses = Tensor::empty({n}, accumulator_of(x.dtype()), device);                            // (N)
+  Tensor logits = Tensor::empty({chunk, weight.size(0)}, x.dtype(), device, MemoryTag::workspace);  // (R, V)
+  for (int64_t begin = 0; begin < n; begin += chunk) {
+    const int64_t end = std::min(begin + chunk, n);
+    const View z = rows(logits.view(), 0, end - begin);
+    launch(kernels::matmul, {.a = rows(x_rows, begin, end), .b = weight.view(), .trans_b = true, .c = {z, false}}, device);
+    launch(kernels::cross_entropy,
+           {.logits = z, .targets = rows(target_rows, begin, end), .losses = rows(losses.view(), begin, end), .ignore_index = ignore_index}, device);
+  }
+  return losses;
+}
+
+}  // namespace heddle

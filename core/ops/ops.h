@@ -1,0 +1,95 @@
+// The operations on tensors. Every one checks its inputs, runs kernels on the current stream and, when recording, leaves a Node for backward.
+// N stands for any leading sizes flattened: an op "over (N, C)" takes (B, T, C) as well and keeps the leading sizes.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "core/tensor.h"
+#include "kernels/api/philox.h"
+#include "kernels/api/step_state.h"
+
+namespace heddle {
+
+// ---- products -----------------------------------------------------------------------------------------------------------------------------
+// op(a) (M, K) times op(b) (K, N), both of rank 2; trans_x transposes the stored matrix.
+Tensor matmul(const Tensor& a, const Tensor& b, bool trans_a = false, bool trans_b = false);  // (M, N)
+// y = x w^T + bias + residual: x (N, K), w (M, K), bias (M), residual (N, M); the last two may be undefined.
+Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias = {}, const Tensor& residual = {});  // (N, M)
+
+// y = f(x w1^T + b1) w2^T + b2 + residual: x (N, C), w1 (F, C), w2 (C, F); biases and residual may be undefined.
+Tensor gelu_mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const Tensor& residual = {});   // (N, C)
+Tensor relu2_mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const Tensor& residual = {});  // (N, C)
+// y = (silu(x wg^T) * (x wu^T)) w2^T + residual: w1 (2F, C) holds wg over wu, w2 (C, F).
+Tensor swiglu_mlp(const Tensor& x, const Tensor& w1, const Tensor& w2, const Tensor& residual = {});  // (N, C)
+
+// ---- attention ----------------------------------------------------------------------------------------------------------------------------
+struct AttentionOptions {
+  float scale = 0;        // 0: 1 / sqrt(D)
+  int64_t window = 0;     // keys a query sees, itself included; 0: all before it
+  Tensor document_start;  // (B, T) i32; undefined: one document
+};
+// Causal attention over the packed projection: qkv (B, T, (H + 2 Hkv) D) = [q heads, k heads, v heads]. The gradient comes back packed.
+Tensor attention(const Tensor& qkv, int64_t heads, int64_t kv_heads, const AttentionOptions& options = {});  // (B, T, H D)
+// The same from separate tensors, q (B, T, H, D), k and v (B, S, Hkv, D), S >= T (a KV cache; backward needs S == T).
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options = {});  // (B, T, H, D)
+
+// cos and sin of position x frequency, f = theta^(-2i/D), for rope(): (positions, D) f32, [cos | sin].
+Tensor rope_table(int64_t positions, int64_t head_dim, double theta, Device device = {});
+// Turns heads [0, rotated) of x (B, T, H, D) by their positions first + t. In place: use the returned tensor, not x.
+Tensor rope_(const Tensor& x, const Tensor& table, int64_t rotated, int64_t first = 0);
+
+// ---- norms --------------------------------------------------------------------------------------------------------------------------------
+struct NormOutput {
+  Tensor y;    // (N, C)
+  Tensor sum;  // (N, C) x + residual: what the next residual addition takes, so that its gradient joins in the same backward kernel
+};
+// sum = x + residual (residual may be undefined: sum is x itself); y = normalised sum. gain, bias (C) may be undefined.
+NormOutput layer_norm(const Tensor& x, const Tensor& residual, const Tensor& gain, const Tensor& bias, float eps = 1e-5f);
+NormOutput rms_norm(const Tensor& x, const Tensor& residual, const Tensor& gain, float eps = 1e-5f);
+// RMSNorm of each head of the first heads + kv_heads heads of packed qkv; q_gain, k_gain (D) may be undefined. v passes through.
+Tensor qk_norm(const Tensor& qkv, int64_t heads, int64_t kv_heads, const Tensor& q_gain, const Tensor& k_gain, float eps = 1e-5f);
+
+// ---- embedding, loss ----------------------------------------------------------------------------------------------------------------------
+// tokens (B, T) i32, weight (V, C), position (P, C) or undefined, document_start (B, T) i32 or undefined: positions restart there.
+Tensor embedding(const Tensor& tokens, const Tensor& weight, const Tensor& position = {}, const Tensor& document_start = {});  // (B, T, C)
+
+struct LossOptions {
+  int32_t ignore_index = -1;
+  float z_loss = 0;
+  float scale = 1;                  // any factor of the loss goes here: the loss is the root of backward
+  const StepState* step = nullptr;  // when given, also times step->loss_scale (1 / valid targets of the step)
+  int64_t chunk_rows = 0;           // rows of logits that exist at a time; 0: chosen by size
+};
+// scale * sum over rows of cross entropy(x weight^T, targets): x (N, C), weight (V, C), targets (N) i32. Logits exist only chunk by chunk: when
+// recording, the forward pass also computes dx and adds the weight's gradient, so backward must start at this tensor.
+Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets, const LossOptions& options = {});  // ()
+// The negative log likelihood of every target, 0 where ignored; never recorded.
+Tensor token_losses(const Tensor& x, const Tensor& weight, const Tensor& targets, int32_t ignore_index = -1, int64_t chunk_rows = 0);  // (N) f32
+
+// ---- elementwise --------------------------------------------------------------------------------------------------------------------------
+Tensor add(const Tensor& a, const Tensor& b, double alpha = 1, double beta = 1);  // alpha a + beta b
+Tensor mul(const Tensor& a, const Tensor& b);                                     // a b, equal shapes
+Tensor scale(const Tensor& x, double factor);
+Tensor cast(const Tensor& x, DType dtype);
+Tensor gelu(const Tensor& x);   // tanh form
+Tensor relu2(const Tensor& x);  // max(x, 0)^2
+Tensor silu(const Tensor& x);
+Tensor swiglu(const Tensor& x);                    // (N, 2F) -> (N, F)
+Tensor softmax(const Tensor& x, float scale = 1);  // over the last axis
+// Keeps element i with probability 1 - p, by Philox (key, first + i); step, when given, supplies key.stream.
+Tensor dropout(const Tensor& x, float p, const RngKey& key, uint64_t first = 0, const StepState* step = nullptr);
+
+// ---- reductions ---------------------------------------------------------------------------------------------------------------------------
+Tensor sum(const Tensor& x);   // ()
+Tensor mean(const Tensor& x);  // ()
+
+// ---- geometry -----------------------------------------------------------------------------------------------------------------------------
+Tensor reshape(const Tensor& x, Shape shape);                         // a view; x contiguous
+Tensor slice(const Tensor& x, int axis, int64_t begin, int64_t end);  // a view
+Tensor transpose(const Tensor& x, int axis_a, int axis_b);            // a copy with two axes exchanged
+Tensor concat(const std::vector<Tensor>& parts, int axis);            // a copy
+Tensor contiguous(const Tensor& x);                                   // x itself, or a dense copy
+
+}  // namespace heddle
