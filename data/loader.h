@@ -1,0 +1,92 @@
+// Batches of training samples from token shards, as a pure function of a sample's number.
+//
+// Samples: shards in sorted order; shard s of n tokens holds floor((n - 1) / T) samples, and its sample j is tokens [jT, jT + T], the inputs
+// the first T of them and the targets the last T. A sample never crosses from one shard to the next.
+// Order: position p of the run is place p mod N of epoch floor(p / N), N samples an epoch, and there stands sample
+// Permutation(N, seed, epoch)(p mod N) (permutation.h), or p mod N itself in sequential order. The position is the whole cursor: the samples
+// consumed over all ranks. A step of `G` samples over all ranks starting at p gives rank r the positions p + rG/ranks onward; which rank
+// asks changes nothing.
+// Documents: with the mask on, targets that would predict across a document boundary are -1, and document_start says where the attention of
+// each token begins. The boundary lies before the end-of-text token (EotPosition::prepend) or after it (append).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "data/dataset.h"
+#include "data/shard.h"
+
+namespace heddle {
+
+// Memory of the caller for one batch; three arrays of batch * seq, row-major.
+struct BatchView {
+  int64_t batch = 0, seq = 0;
+  int32_t* tokens = nullptr;          // (B, T)
+  int32_t* targets = nullptr;         // (B, T) the next token; -1 = ignored
+  int32_t* document_start = nullptr;  // (B, T) index in the row of the first token of this token's document; 0 if it began before the row
+};
+
+enum class SampleOrder : uint8_t { shuffled, sequential };
+
+// Whether opening compares shards with the SHA-256 in dataset.json: automatic does when they are at most 1 GiB in all.
+enum class VerifyHashes : uint8_t { automatic, always, never };
+
+struct LoaderOptions {
+  std::string shards;  // a glob of shard files
+  int64_t seq = 0;     // T
+  uint64_t seed = 0;
+  // The tokenizer's facts. What is not given is taken from dataset.json beside the shards; what is given must agree with it.
+  std::optional<int64_t> vocab;
+  std::optional<int32_t> eot;
+  std::optional<EotPosition> eot_position;  // prepend when nobody says
+  bool document_mask = true;                // needs eot; off: document_start is 0 everywhere and every target counts
+  SampleOrder order = SampleOrder::shuffled;
+  ShardFormat format = ShardFormat::header;
+  VerifyHashes verify = VerifyHashes::automatic;
+  int64_t prefetch_batch = 0;  // the largest batch that prefetch() will be asked for; 0: no prefetch and no thread
+};
+
+// Opening reads every shard once: format, size, every token < vocab, hashes where asked. Error(bad_data) names file and offset;
+// Error(usage) for options that fit no data (T too long); Error(mismatch) when an option contradicts dataset.json. After that nothing is
+// allocated. fill, valid_targets and place may be called from several threads; prefetch from one, together with its fill.
+class Loader {
+ public:
+  explicit Loader(LoaderOptions options);
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+
+  int64_t seq() const;
+  int64_t vocab() const;
+  std::optional<int32_t> eot() const;
+  uint64_t samples_per_epoch() const;
+  uint64_t tokens() const;  // in all shards
+
+  // Positions first .. first + out.batch - 1; out.seq must be T.
+  void fill(uint64_t first, const BatchView& out);
+  // The targets that count among positions first .. first + count - 1: what a step's loss divides by. No token is read.
+  int64_t valid_targets(uint64_t first, uint64_t count) const;
+  // A background thread prepares that batch (at most prefetch_batch rows); a later fill() of the same positions takes it. Waits for an
+  // earlier prefetch; never changes what fill() gives.
+  void prefetch(uint64_t first, int64_t batch);
+
+  // Where a position's sample lies, for error reports and skip lists.
+  struct Place {
+    std::string file;
+    uint64_t shard = 0;   // number in sorted order
+    uint64_t offset = 0;  // first token in the shard
+  };
+  Place place(uint64_t position) const;
+
+  // SHA-256 over each shard's base name, size and content hash. Hashes come from dataset.json; without one the first call reads the shards.
+  // Equal fingerprints and equal options give equal batches.
+  std::string fingerprint() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace heddle

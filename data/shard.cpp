@@ -1,0 +1,161 @@
+#include "data/shard.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "kernels/api/check.h"
+
+namespace heddle {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "shards are read in place: a little-endian machine is required");
+
+constexpr int32_t kMagicGpt2 = 20240520, kVersionGpt2 = 1;
+constexpr int32_t kMagicLlama3 = 20240801, kVersionLlama3 = 7;
+constexpr int32_t kMagicEval = 20240522;
+constexpr size_t kWriteBuffer = size_t{1} << 20;
+
+[[noreturn]] void bad(const std::string& path, const std::string& text) {
+  fail("shard", concat(path, ": ", text), ExitCode::bad_data);
+}
+
+template <class T>
+T load(const std::byte* from) {
+  T value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
+// A type of known width over bytes that a raw file may misalign: memcpy in the loop compiles to plain vector loads.
+template <class T>
+uint32_t largest(const std::byte* data, int64_t count) {
+  T value = 0;
+  for (int64_t i = 0; i < count; ++i) value = std::max(value, load<T>(data + i * static_cast<int64_t>(sizeof(T))));
+  return value;
+}
+
+template <class T>
+int64_t count_equal(const std::byte* data, int64_t count, T value) {
+  int64_t found = 0;
+  for (int64_t i = 0; i < count; ++i) found += load<T>(data + i * static_cast<int64_t>(sizeof(T))) == value;
+  return found;
+}
+
+}  // namespace
+
+ShardReader::ShardReader(const std::string& path, ShardFormat format) : path_(path), file_(path) {
+  const int64_t size = static_cast<int64_t>(file_.size());
+  if (format == ShardFormat::raw_u16) {
+    if (size % 2 != 0) bad(path, concat(size, " bytes, not a whole number of uint16 tokens; the file is cut short or of another format"));
+    if (size == 0) bad(path, "empty");
+    tokens_ = size / 2;
+    data_ = file_.data();
+    return;
+  }
+  if (size < kShardHeaderBytes) bad(path, concat(size, " bytes, shorter than the header of 1024; the file is cut short or no token shard"));
+  int32_t header[256];
+  std::memcpy(header, file_.data(), sizeof header);
+  if (header[0] == kMagicEval) bad(path, "an llm.c evaluation file (magic 20240522), not a token shard");
+  if (std::memcmp(header, "MMIDIDX", 7) == 0) bad(path, "the index of a Megatron data set; write shards with `heddle tokenize`");
+  if (header[0] != kMagicGpt2 && header[0] != kMagicLlama3) {
+    bad(path, concat("no token shard: magic number ", header[0], " at offset 0, expected ", kMagicGpt2, " or ", kMagicLlama3,
+                     "; write shards with `heddle tokenize`"));
+  }
+  const int32_t version = header[0] == kMagicGpt2 ? kVersionGpt2 : kVersionLlama3;
+  if (header[1] != version) {
+    bad(path, concat("version ", header[1], " at offset 4, expected ", version, " with magic ", header[0]));
+  }
+  token_bytes_ = header[0] == kMagicGpt2 ? 2 : 4;
+  header_bytes_ = kShardHeaderBytes;
+  tokens_ = header[2];
+  if (tokens_ < 0) bad(path, concat("token count ", tokens_, " at offset 8 is negative"));
+  for (int i = 3; i < 256; ++i) {
+    if (header[i] != 0) bad(path, concat("header word ", i, " at offset ", 4 * i, " is ", header[i], ", expected 0"));
+  }
+  const int64_t expected = kShardHeaderBytes + tokens_ * token_bytes_;
+  if (size != expected) {
+    bad(path, concat(size, " bytes, but the header counts ", tokens_, " tokens of ", token_bytes_, " bytes, which makes ", expected,
+                     size < expected ? "; the file is cut short: copy or write it again" : "; bytes follow the last token: copy or write it again"));
+  }
+  data_ = file_.data() + kShardHeaderBytes;
+}
+
+uint32_t ShardReader::token(int64_t index) const {
+  return token_bytes_ == 2 ? load<uint16_t>(data_ + index * 2) : load<uint32_t>(data_ + index * 4);
+}
+
+void ShardReader::read(int64_t first, std::span<int32_t> to) const {
+  HEDDLE_CHECK(first >= 0 && static_cast<int64_t>(to.size()) <= tokens_ - first, "shard", path_, ": tokens [", first, ", ", first, " + ", to.size(),
+               ") of ", tokens_);
+  if (token_bytes_ == 4) {
+    if (!to.empty()) std::memcpy(to.data(), data_ + first * 4, to.size() * 4);
+    return;
+  }
+  const std::byte* from = data_ + first * 2;
+  for (size_t i = 0; i < to.size(); ++i) to[i] = load<uint16_t>(from + 2 * i);
+}
+
+uint32_t ShardReader::largest_token() const {
+  return token_bytes_ == 2 ? largest<uint16_t>(data_, tokens_) : largest<uint32_t>(data_, tokens_);
+}
+
+void ShardReader::check_tokens(int64_t vocab) const {
+  HEDDLE_CHECK(vocab > 0 && vocab <= kShardMaxTokens, "shard", "vocabulary size ", vocab, " is not in [1, 2^31)");
+  if (tokens_ == 0 || largest_token() < vocab) return;
+  for (int64_t i = 0; i < tokens_; ++i) {
+    if (token(i) >= vocab) {
+      bad(path_, concat("token ", token(i), " at offset ", offset_of(i), " (token number ", i, ") is not below the vocabulary size ", vocab,
+                        "; the shard belongs to another tokenizer or is damaged"));
+    }
+  }
+}
+
+int64_t ShardReader::count(uint32_t value, int64_t first, int64_t count) const {
+  HEDDLE_CHECK(first >= 0 && count >= 0 && count <= tokens_ - first, "shard", path_, ": tokens [", first, ", ", first, " + ", count, ") of ",
+               tokens_);
+  if (token_bytes_ == 4) return count_equal<uint32_t>(data_ + first * 4, count, value);
+  return value > 0xFFFF ? 0 : count_equal<uint16_t>(data_ + first * 2, count, static_cast<uint16_t>(value));
+}
+
+ShardWriter::ShardWriter(std::string path, int64_t vocab)
+    : path_(std::move(path)), temporary_(concat(path_, ".tmp", ::getpid())), vocab_(vocab), file_(temporary_) {
+  HEDDLE_CHECK(vocab > 0 && vocab <= kShardMaxTokens, "shard", "vocabulary size ", vocab, " is not in [1, 2^31)");
+  buffer_.reserve(kWriteBuffer + 4);
+  const std::vector<char> header(kShardHeaderBytes);  // filled in by finish(), which knows the count
+  file_.write(header.data(), header.size());
+}
+
+void ShardWriter::append(std::span<const int32_t> tokens) {
+  HEDDLE_CHECK(static_cast<int64_t>(tokens.size()) <= kShardMaxTokens - tokens_, "shard", path_, ": more than 2^31 - 1 tokens");
+  for (const int32_t token : tokens) {
+    HEDDLE_CHECK(token >= 0 && token < vocab_, "shard", path_, ": token ", token, " is not in [0, ", vocab_, ")");
+    const char* bytes = reinterpret_cast<const char*>(&token);
+    buffer_.insert(buffer_.end(), bytes, bytes + (vocab_ <= 65536 ? 2 : 4));
+    if (buffer_.size() >= kWriteBuffer) {
+      file_.write(buffer_.data(), buffer_.size());
+      buffer_.clear();
+    }
+  }
+  tokens_ += static_cast<int64_t>(tokens.size());
+}
+
+std::string ShardWriter::finish() {
+  file_.write(buffer_.data(), buffer_.size());
+  buffer_.clear();
+  int32_t header[256] = {};
+  header[0] = vocab_ <= 65536 ? kMagicGpt2 : kMagicLlama3;
+  header[1] = vocab_ <= 65536 ? kVersionGpt2 : kVersionLlama3;
+  header[2] = static_cast<int32_t>(tokens_);
+  file_.write_at(0, header, sizeof header);
+  // The header comes first in the file and last in time, so the hash is taken from the written file.
+  const std::string hash = sha256_hex(MappedFile(temporary_).text());
+  file_.close();
+  rename_file(temporary_, path_);
+  sync_directory(directory_name(path_));
+  return hash;
+}
+
+}  // namespace heddle
