@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+# Builds heddle and runs every check: lint, unit tests, end-to-end tests, and the kernels, core and data tests once more under sanitizers.
+# On a bare Debian 12 or Ubuntu it first installs what is missing. The last lines are the time of each part and ctest's verdict.
+set -uo pipefail
+cd "$(dirname "$0")"
+
+usage() {
+  cat <<'TEXT'
+usage: ./test.sh [--fast] [--keep-going] [--jobs N] [--no-install]
+  --fast        without the sanitizer build
+  --keep-going  run the remaining parts after one has failed
+  --jobs N      parallel compilations (default: all cores); tests run two at a time
+  --no-install  never call apt-get
+TEXT
+}
+
+fast=0 keep_going=0 install=1 jobs=$(nproc)
+while [ $# -gt 0 ]; do
+  case $1 in
+    --fast) fast=1 ;;
+    --keep-going) keep_going=1 ;;
+    --no-install) install=0 ;;
+    --jobs) jobs=${2:?--jobs takes a number}; shift ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "test.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
+  esac
+  shift
+done
+
+# Tests run two at a time, each with its share of the cores; MPI tests start several ranks on them.
+tests_at_once=2
+cores=$(nproc)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / tests_at_once > 0 ? cores / tests_at_once : 1))}
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none  # more ranks than cores, none pinned to core 0
+if [ "$(id -u)" = 0 ]; then
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1                 # containers run as root
+  export OMPI_MCA_btl_vader_single_copy_mechanism=none                             # and mostly without ptrace rights
+fi
+
+parts=() failed=0
+# part BUDGET_MINUTES NAME COMMAND...: runs it, remembers its time; after a failure the rest is skipped unless --keep-going.
+part() {
+  local budget=$1 name=$2 begin=$SECONDS status=0 verdict=ok
+  shift 2
+  if [ $failed = 1 ] && [ $keep_going = 0 ]; then
+    parts+=("$name|-|$budget|skipped")
+    return
+  fi
+  printf '\n== %s ==\n' "$name"
+  "$@" || status=$?
+  if [ $status != 0 ]; then
+    failed=1 verdict="FAILED ($status)"
+  fi
+  local seconds=$((SECONDS - begin))
+  [ "$verdict" = ok ] && [ $seconds -gt $((budget * 60)) ] && verdict="ok, over budget"
+  parts+=("$name|$(printf '%d.%d' $((seconds / 60)) $((seconds % 60 / 6)))|$budget|$verdict")
+}
+
+packages="g++ cmake ninja-build ccache libeigen3-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev catch2 libssl-dev zlib1g-dev libzstd-dev
+          libdnnl-dev libopenmpi-dev openmpi-bin"
+install_packages() {
+  if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+    echo "no apt-get here: the table of configure names what is missing"
+    return 0
+  fi
+  local missing=() package
+  for package in $packages; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+  done
+  if [ ${#missing[@]} = 0 ]; then
+    echo "all packages are installed"
+    return 0
+  fi
+  echo "missing: ${missing[*]}"
+  local root=()
+  if [ "$(id -u)" != 0 ]; then
+    root=(sudo)
+    command -v sudo >/dev/null || root=()
+  fi
+  if [ $install = 0 ] || { [ "$(id -u)" != 0 ] && [ ${#root[@]} = 0 ]; }; then
+    echo "install them as root, then run this again: apt-get install --no-install-recommends ${missing[*]}" >&2
+    return 1
+  fi
+  if ! { "${root[@]}" apt-get update -qq &&
+    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >build/apt.log 2>&1; then
+    tail -n 5 build/apt.log >&2
+    echo "apt-get could not install (see build/apt.log; is this machine offline?). By hand: apt-get install --no-install-recommends ${missing[*]}" >&2
+    return 1
+  fi
+}
+
+build_cpu() {
+  cmake --preset cpu >build/configure.log 2>&1 || { cat build/configure.log; return 1; }
+  sed -n '/^-- heddle /,$p' build/configure.log | grep -v -e 'Configuring done' -e 'Generating done' -e 'Build files'
+  cmake --build --preset cpu --parallel "$jobs" --target all heddle_headers
+}
+
+# Only the verdict of the sanitizer run is printed when it passes, so that the closing lines of the whole suite stay the last of ctest.
+asan() {
+  cmake --preset asan >build/configure-asan.log 2>&1 || { cat build/configure-asan.log; return 1; }
+  cmake --build --preset asan --parallel "$jobs" --target asan_tests || return 1
+  export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1
+  if ! ctest --test-dir build/asan -L asan -j $tests_at_once --no-tests=error --output-on-failure >build/asan.log 2>&1; then
+    cat build/asan.log
+    return 1
+  fi
+  grep -E '^ *[0-9]+/[0-9]+ Test' build/asan.log
+  echo "clean under AddressSanitizer and UndefinedBehaviorSanitizer"
+}
+
+tests() {
+  ctest --test-dir build/cpu -j $tests_at_once --no-tests=error --output-on-failure | tee build/ctest.log
+}
+
+mkdir -p build
+part 3 "packages" install_packages
+part 1 "lint" cmake -P cmake/lint.cmake  # before the build, since it takes a second; ctest runs it again
+part 6 "configure and build" build_cpu
+part 6 "tests" tests
+[ $fast = 1 ] || part 8 "sanitizers" asan
+
+printf '\n%-22s %8s %8s  %s\n' part minutes budget result
+for row in "${parts[@]}"; do
+  IFS='|' read -r name minutes budget verdict <<<"$row"
+  printf '%-22s %8s %8s  %s\n' "$name" "$minutes" "$budget" "$verdict"
+done
+if [ $failed = 1 ]; then
+  echo "test.sh: FAILED"
+  exit 1
+fi
+grep 'tests passed' build/ctest.log
