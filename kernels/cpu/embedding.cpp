@@ -1,0 +1,152 @@
+// Token and position embedding: see kernels/api/embedding.h.
+#include "kernels/api/embedding.h"
+
+#include "kernels/cpu/register_internal.h"
+#include "kernels/cpu/rows_internal.h"
+#include "kernels/cpu/rules_internal.h"
+
+namespace heddle::kernels::cpu {
+namespace {
+
+int32_t at(const View& v, int64_t b, int64_t t) {
+  return v.as<const int32_t>()[b * v.stride[0] + t * v.stride[1]];
+}
+int64_t position_of(const View& start, int64_t b, int64_t t) {
+  return start ? t - at(start, b, t) : t;
+}
+
+// Bad indices are found before anything is written. `rows`, `positions`: sizes of the tables, < 0 when there is none to index.
+void check_indices(std::string_view op, const View& tokens, const View& start, int64_t rows, int64_t positions) {
+  for (int64_t b = 0; b < tokens.size(0); ++b) {
+    for (int64_t t = 0; t < tokens.size(1); ++t) {
+      if (rows >= 0) {
+        const int32_t token = at(tokens, b, t);
+        if (token < 0 || token >= rows) {
+          fail(op, concat("token outside the vocabulary: tokens[b = ", b, "][t = ", t, "] = ", token, ", V = ", rows), ExitCode::bad_data);
+        }
+      }
+      if (positions >= 0) {
+        const int64_t position = position_of(start, b, t);
+        if (position < 0 || position >= positions) {
+          fail(op, concat("position outside the table: b = ", b, ", t = ", t, " gives ", position, ", P = ", positions), ExitCode::bad_data);
+        }
+      }
+    }
+  }
+}
+
+template <class T>
+void forward(const EmbeddingForwardArgs& args) {
+  const int64_t length = args.tokens.size(1), columns = args.out.size(2), rows = args.tokens.size(0) * length;
+  for_tiles(rows, rows_per_tile(columns), rows * columns, [&](int64_t begin, int64_t end) {
+    Input<T> weight(args.weight), position(args.position, T{0});
+    Output<T> out(args.out);
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t b = row / length, t = row - b * length;
+      const int64_t from = at(args.tokens, b, t) * args.weight.stride[0], to = b * args.out.stride[0] + t * args.out.stride[1];
+      const int64_t place = args.position ? position_of(args.start, b, t) * args.position.stride[0] : 0;
+      for (int64_t column = 0; column < columns; column += kChunk) {
+        const int64_t n = std::min(kChunk, columns - column);
+        map_lanes(
+            n, out.at(to + column, n), [](auto w, auto p) HEDDLE_LANEWISE { return w + p; }, weight.at(from + column, n),
+            position.at(place + column, n));
+        out.commit();
+      }
+    }
+  });
+}
+
+// sink[r] (+)= sum of the rows n of d_out with index(n) == r, in the order of n. The rows of one r are found through a linked list in scratch
+// and summed in the compute type before they are stored. Each thread owns a range of columns, so no two write the same place.
+template <class T, class Index>
+void scatter_rows(const EmbeddingBackwardArgs& args, const Sink& sink, const Index& index) {
+  const int64_t length = args.tokens.size(1), rows = args.tokens.size(0) * length, table = sink.to.size(0), columns = sink.to.size(1);
+  int32_t* const head = reinterpret_cast<int32_t*>(args.scratch.data());  // (table): first n of each r, -1: none
+  int32_t* const next = head + table;                                     // (rows): the n after this one with the same r
+  std::fill(head, head + table, -1);
+  for (int64_t n = rows - 1; n >= 0; --n) {
+    const int64_t r = index(n / length, n % length);
+    next[n] = head[r];
+    head[r] = static_cast<int32_t>(n);
+  }
+  constexpr int64_t kColumns = 64;
+  const auto add = [](auto a, auto b) HEDDLE_LANEWISE { return a + b; };
+  const int64_t touched = rows + (sink.accumulate ? 0 : table);
+  for_tiles(columns, kColumns, touched * columns, [&](int64_t begin, int64_t end) {
+    Input<T> d_out(args.d_out), before(sink.to);
+    Output<T> out(sink.to);
+    const int64_t n = end - begin;
+    for (int64_t r = 0; r < table; ++r) {
+      int32_t row = head[r];
+      const int64_t to = r * sink.to.stride[0] + begin;
+      if (row < 0 && sink.accumulate) continue;
+      alignas(64) T total[kColumns] = {};
+      if (sink.accumulate) {
+        const T* old = before.at(to, n);
+        std::copy(old, old + n, total);
+      }
+      for (; row >= 0; row = next[row]) {
+        const int64_t b = row / length, t = row - b * length;
+        map_lanes(n, total, add, total, d_out.at(b * args.d_out.stride[0] + t * args.d_out.stride[1] + begin, n));
+      }
+      T* store = out.at(to, n);
+      std::copy(total, total + n, store);
+      out.commit();
+    }
+  });
+}
+
+}  // namespace
+
+Refusal refuses(const EmbeddingForwardArgs& args) {
+  Rules rules;
+  rules.dtype("tokens", args.tokens, DType::i32).need(args.tokens.rank == 2, "tokens ", args.tokens, " must be (B, T)");
+  rules.floating("weight", args.weight).need(args.weight.rank == 2, "weight ", args.weight, " must be (V, C)");
+  if (rules.broken()) return rules;
+  const int64_t columns = args.weight.size(1);
+  rules.rows("out", args.out).same_dtype("out", args.out, "weight", args.weight);
+  rules.shape("out", args.out, {args.tokens.size(0), args.tokens.size(1), columns});
+  if (args.position) {
+    rules.rows("position", args.position).same_dtype("position", args.position, "weight", args.weight);
+    rules.need(args.position.rank == 2 && args.position.size(1) == columns, "position ", args.position, " must be (P, ", columns, ")");
+  }
+  if (args.start) rules.like("start", args.start, "tokens", args.tokens);
+  return rules;
+}
+void run(const EmbeddingForwardArgs& args, Stream) {
+  check_indices("embedding_forward", args.tokens, args.start, args.weight.size(0), args.position ? args.position.size(0) : -1);
+  with_compute_type(args.out.dtype == DType::f64, [&](auto zero) { forward<decltype(zero)>(args); });
+}
+
+Refusal refuses(const EmbeddingBackwardArgs& args) {
+  Rules rules;
+  rules.dtype("tokens", args.tokens, DType::i32).need(args.tokens.rank == 2, "tokens ", args.tokens, " must be (B, T)");
+  rules.floating("d_out", args.d_out).need(args.d_out.rank == 3, "d_out ", args.d_out, " must be (B, T, C)");
+  if (rules.broken()) return rules;
+  const int64_t columns = args.d_out.size(2);
+  rules.shape("d_out", args.d_out, {args.tokens.size(0), args.tokens.size(1), columns});
+  rules.need(args.tokens.numel() <= INT32_MAX, "tokens ", args.tokens, ": more than 2^31 of them");
+  if (args.start) rules.like("start", args.start, "tokens", args.tokens);
+  for (const auto& [name, sink] : {std::pair{"d_weight", args.d_weight}, std::pair{"d_position", args.d_position}}) {
+    if (!sink) continue;
+    rules.sink_dtype(name, sink.to, "d_out", args.d_out);
+    rules.need(sink.to.rank == 2 && sink.to.size(1) == columns, name, " ", sink.to, " must have ", columns, " columns");
+  }
+  return rules;
+}
+size_t scratch(const EmbeddingBackwardArgs& args) {
+  const int64_t table = std::max(args.d_weight ? args.d_weight.to.size(0) : 0, args.d_position ? args.d_position.to.size(0) : 0);
+  return static_cast<size_t>(table + args.tokens.numel()) * sizeof(int32_t);
+}
+void run(const EmbeddingBackwardArgs& args, Stream) {
+  check_scratch("embedding_backward", args.scratch, scratch(args));
+  check_indices("embedding_backward", args.tokens, args.start, args.d_weight ? args.d_weight.to.size(0) : -1,
+                args.d_position ? args.d_position.to.size(0) : -1);
+  with_compute_type(args.d_out.dtype == DType::f64, [&](auto zero) {
+    using T = decltype(zero);
+    if (args.d_weight) scatter_rows<T>(args, args.d_weight, [&](int64_t b, int64_t t) { return static_cast<int64_t>(at(args.tokens, b, t)); });
+    if (args.d_position) scatter_rows<T>(args, args.d_position, [&](int64_t b, int64_t t) { return position_of(args.start, b, t); });
+  });
+}
+
+}  // namespace heddle::kernels::cpu

@@ -1,0 +1,191 @@
+// Optimizer updates over flat arena ranges: see kernels/api/optimizer.h.
+#include "kernels/api/optimizer.h"
+
+#include <cmath>
+
+#include "kernels/cpu/register_internal.h"
+#include "kernels/cpu/rows_internal.h"
+#include "kernels/cpu/rules_internal.h"
+
+namespace heddle::kernels::cpu {
+namespace {
+
+// The rounded copy of the masters; nothing to do when the values are the masters.
+template <class T>
+void store_value(Output<T>& value, const View& value_view, const View& master_view, const T* master, int64_t begin, int64_t n) {
+  if (value_view.data == master_view.data) return;
+  std::memcpy(value.at(begin, n), master, static_cast<size_t>(n) * sizeof(T));
+  value.commit();
+}
+
+// body(begin, n) over [0, total), n <= kChunk and a multiple of kArenaBlock where total is one.
+template <class Body>
+void for_blocks(int64_t total, int64_t chunk, int64_t work, const Body& body) {
+  for_tiles(total, kTileElements, work, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += chunk) body(i, std::min(chunk, end - i));
+  });
+}
+
+template <class T>
+void adamw_as(const AdamWArgs& args) {
+  const StepState& step = *args.step;
+  const double t = static_cast<double>(step.adam_t + 1);
+  const T beta1 = static_cast<T>(args.beta1), beta2 = static_cast<T>(args.beta2), eps = static_cast<T>(args.eps);
+  const T rest1 = 1 - beta1, rest2 = 1 - beta2, clip = static_cast<T>(step.clip_scale);
+  const T correct_m = static_cast<T>(1 / (1 - std::pow(static_cast<double>(args.beta1), t)));
+  const T correct_v = static_cast<T>(1 / (1 - std::pow(static_cast<double>(args.beta2), t)));
+  const uint8_t* const group_of_block = args.group_of_block.as<const uint8_t>();
+  for_tiles(args.grad.numel() / kArenaBlock, kTileElements / kArenaBlock, 4 * args.grad.numel(), [&](int64_t first, int64_t last) {
+    Output<T> value(args.value);
+    for (int64_t block = first; block < last; ++block) {
+      const OptimizerGroup& group = args.groups[group_of_block[block]];
+      const T rate = static_cast<T>(group.lr) * static_cast<T>(step.lr), decay = static_cast<T>(group.weight_decay);
+      const int64_t begin = block * kArenaBlock;
+      const T* const grad = args.grad.as<const T>() + begin;
+      T *const master = args.master.as<T>() + begin, *const m = args.m.as<T>() + begin, *const v = args.v.as<T>() + begin;
+#pragma omp simd
+      for (int64_t i = 0; i < kArenaBlock; ++i) {
+        const T g = grad[i] * clip;
+        const T m_new = beta1 * m[i] + rest1 * g;
+        const T v_new = beta2 * v[i] + rest2 * (g * g);
+        m[i] = m_new;
+        v[i] = v_new;
+        master[i] -= rate * (m_new * correct_m / (std::sqrt(v_new * correct_v) + eps) + decay * master[i]);
+      }
+      store_value(value, args.value, args.master, master, begin, kArenaBlock);
+    }
+  });
+}
+
+template <class T>
+void muon_momentum_as(const MuonMomentumArgs& args) {
+  const StepState& step = *args.step;
+  const T beta = static_cast<T>(args.beta), rest = 1 - beta, clip = static_cast<T>(step.clip_scale);
+  for_blocks(args.grad.numel(), kChunk, 2 * args.grad.numel(), [&](int64_t begin, int64_t n) {
+    Output<T> out(args.out);
+    T* const to = out.at(begin, n);
+    const T* const grad = args.grad.as<const T>() + begin;
+    T* const momentum = args.momentum.as<T>() + begin;
+    if (!step.apply) {
+      std::fill(to, to + n, T{0});
+    } else {
+      const bool nesterov = args.nesterov;
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) {
+        const T g = rest * (grad[i] * clip), next = beta * momentum[i] + g;
+        momentum[i] = next;
+        to[i] = nesterov ? g + beta * next : next;
+      }
+    }
+    out.commit();
+  });
+}
+
+template <class T>
+void muon_apply_as(const MuonApplyArgs& args) {
+  const StepState& step = *args.step;
+  const T rate = static_cast<T>(args.group.lr) * static_cast<T>(step.lr), decay = static_cast<T>(args.group.weight_decay);
+  const T scale = static_cast<T>(args.scale);
+  for_blocks(args.master.numel(), kChunk, 2 * args.master.numel(), [&](int64_t begin, int64_t n) {
+    Input<T> in(args.update);
+    Output<T> value(args.value);
+    const T* const update = in.at(begin, n);
+    T* const master = args.master.as<T>() + begin;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) master[i] -= rate * (scale * update[i] + decay * master[i]);
+    store_value(value, args.value, args.master, master, begin, n);
+  });
+}
+
+// Flat: dense, any rank, n elements.
+Rules& flat(Rules& rules, std::string_view name, const View& v, int64_t n) {
+  return rules.dense(name, v).need(v.numel() == n, name, " ", v, " must have ", n, " elements");
+}
+
+// Values in f32 or bf16 with f32 masters, or all f64.
+Rules& value_and_master(Rules& rules, const View& value, const View& master) {
+  return rules.need(master.dtype == DType::f32 || master.dtype == DType::f64, "master ", master, " must be f32 or f64")
+      .need(is_floating(value.dtype) && accumulator_of(value.dtype) == master.dtype, "value ", value, " does not go with master ", master)
+      .need(value.data != master.data || value.dtype == master.dtype, "value ", value, " lies on master ", master, " with another dtype");
+}
+
+}  // namespace
+
+Refusal refuses(const AdamWArgs& args) {
+  const int64_t n = args.grad.numel();
+  Rules rules;
+  flat(rules, "grad", args.grad, n).need(n % kArenaBlock == 0, "n = ", n, " is not a multiple of ", kArenaBlock);
+  flat(rules, "value", args.value, n);
+  flat(rules, "master", args.master, n).same_dtype("master", args.master, "grad", args.grad);
+  flat(rules, "m", args.m, n).same_dtype("m", args.m, "grad", args.grad);
+  flat(rules, "v", args.v, n).same_dtype("v", args.v, "grad", args.grad);
+  flat(rules, "group_of_block", args.group_of_block, n / kArenaBlock);
+  rules.need(args.group_of_block.dtype == DType::u8, "group_of_block ", args.group_of_block, " must be u8");
+  return value_and_master(rules, args.value, args.master).need(args.step != nullptr, "step is absent");
+}
+void run(const AdamWArgs& args, Stream) {
+  const uint8_t* const group = args.group_of_block.as<const uint8_t>();
+  for (int64_t block = 0; block < args.group_of_block.numel(); ++block) {
+    HEDDLE_CHECK(group[block] < kMaxGroups, "adamw", "group_of_block[", block, "] = ", int{group[block]}, ", at most ", kMaxGroups, " groups exist");
+  }
+  if (!args.step->apply) return;
+  with_compute_type(args.grad.dtype == DType::f64, [&](auto zero) { adamw_as<decltype(zero)>(args); });
+}
+
+Refusal refuses(const MuonMomentumArgs& args) {
+  const int64_t n = args.grad.numel();
+  Rules rules;
+  flat(rules, "grad", args.grad, n).need(args.grad.dtype == DType::f32 || args.grad.dtype == DType::f64, "grad ", args.grad, " must be f32 or f64");
+  flat(rules, "momentum", args.momentum, n).same_dtype("momentum", args.momentum, "grad", args.grad);
+  flat(rules, "out", args.out, n)
+      .need(is_floating(args.out.dtype) && accumulator_of(args.out.dtype) == args.grad.dtype, "out ", args.out, " does not go with grad ", args.grad);
+  return rules.need(args.step != nullptr, "step is absent");
+}
+void run(const MuonMomentumArgs& args, Stream) {
+  with_compute_type(args.grad.dtype == DType::f64, [&](auto zero) { muon_momentum_as<decltype(zero)>(args); });
+}
+
+Refusal refuses(const MuonApplyArgs& args) {
+  const int64_t n = args.master.numel();
+  Rules rules;
+  flat(rules, "master", args.master, n);
+  flat(rules, "value", args.value, n);
+  flat(rules, "update", args.update, n)
+      .need(is_floating(args.update.dtype) && accumulator_of(args.update.dtype) == args.master.dtype, "update ", args.update,
+            " does not go with master ", args.master);
+  return value_and_master(rules, args.value, args.master).need(args.step != nullptr, "step is absent");
+}
+void run(const MuonApplyArgs& args, Stream) {
+  if (!args.step->apply) return;
+  with_compute_type(args.master.dtype == DType::f64, [&](auto zero) { muon_apply_as<decltype(zero)>(args); });
+}
+
+Refusal refuses(const FinishNormArgs& args) {
+  return Rules()
+      .present("squared_norm", args.squared_norm)
+      .need(args.squared_norm.numel() == 1 && (args.squared_norm.dtype == DType::f64 || args.squared_norm.dtype == DType::f32), "squared_norm ",
+            args.squared_norm, " must be one f32 or f64")
+      .need(args.step != nullptr, "step is absent");
+}
+void run(const FinishNormArgs& args, Stream) {
+  const double squared = args.squared_norm.dtype == DType::f64 ? *args.squared_norm.as<const double>() : *args.squared_norm.as<const float>();
+  StepState& step = *args.step;
+  step.grad_norm = static_cast<float>(std::sqrt(squared));
+  step.finite = std::isfinite(step.grad_norm) ? 1 : 0;
+  const bool spike = step.max_grad_norm > 0 && step.grad_norm > step.max_grad_norm;
+  step.apply = step.finite && !spike ? 1 : 0;
+  const bool clip = step.finite && step.clip_norm > 0 && step.grad_norm > step.clip_norm;
+  step.clip_scale = clip ? step.clip_norm / step.grad_norm : 1.0f;
+}
+
+Refusal refuses(const AdvanceStepArgs& args) {
+  return Rules().need(args.step != nullptr, "step is absent");
+}
+void run(const AdvanceStepArgs& args, Stream) {
+  StepState& step = *args.step;
+  step.adam_t += static_cast<uint64_t>(step.apply);
+  step.skipped += static_cast<uint64_t>(1 - step.apply);
+  step.step += 1;
+}
+
+}  // namespace heddle::kernels::cpu

@@ -1,0 +1,220 @@
+// Elementwise operations: see kernels/api/pointwise.h.
+#include "kernels/api/pointwise.h"
+
+#include "kernels/cpu/register_internal.h"
+#include "kernels/cpu/rows_internal.h"
+#include "kernels/cpu/rules_internal.h"
+
+namespace heddle::kernels::cpu {
+namespace {
+
+template <class V>
+HEDDLE_INLINE V silu(V x) {
+  return x / (1 + vec::exp(-x));
+}
+// d silu / dx = s (1 + x (1 - s)). Beyond the clamp it is 0 or 1 to the last bit; clamping keeps inf * 0 out.
+template <class V>
+HEDDLE_INLINE V silu_derivative(V x) {
+  using A = std::remove_cvref_t<decltype(x[0])>;
+  const A limit = sizeof(A) == 8 ? A(700) : A(88);
+  x = vec::max(vec::min(x, vec::broadcast(limit)), vec::broadcast(-limit));
+  const V s = vec::sigmoid(x);
+  return s * (1 + x * (1 - s));
+}
+
+View last_axis(View v, int64_t begin, int64_t size) {
+  v.data += begin * size_of(v.dtype);
+  v.shape[static_cast<size_t>(v.rank - 1)] = size;
+  return v;
+}
+
+// out = f(x) or dx (+)= f(x, dy), whatever the dtypes.
+template <class T, class F>
+void unary(const View& x, const Sink& out, F f) {
+  const RowNest<2> nest({x, out.to}, false);
+  nest.for_pieces([&](const auto& at, int64_t column, int64_t n) {
+    Input<T> in(x);
+    Output<T> y(out);
+    map_lanes(n, y.at(at[1] + column, n), f, in.at(at[0] + column, n));
+    y.commit();
+  });
+}
+template <class T, class F>
+void binary(const View& a, const View& b, const Sink& out, F f) {
+  const RowNest<3> nest({a, b, out.to}, false);
+  nest.for_pieces([&](const auto& at, int64_t column, int64_t n) {
+    Input<T> left(a), right(b);
+    Output<T> y(out);
+    map_lanes(n, y.at(at[2] + column, n), f, left.at(at[0] + column, n), right.at(at[1] + column, n));
+    y.commit();
+  });
+}
+
+bool is_f64(const View& v) {
+  return v && v.dtype == DType::f64;
+}
+
+// a's last stride is not 1: gather 64 columns at a time, going down the rows while their cache lines are warm.
+template <class T>
+void axpby_transposed(const AxpbyArgs& args, T alpha, T beta) {
+  constexpr int64_t kColumns = 64;
+  const int64_t step = args.a.step(-1);
+  const RowNest<3> nest({args.a, args.b, args.out.to}, true);
+  nest.for_pieces(
+      [&](const auto& at, int64_t column, int64_t n) {
+        Input<T> a(args.a), b(args.b);
+        Output<T> out(args.out);
+        const T* x = a.gather(at[0] + column * step, n, step);
+        T* y = out.at(at[2] + column, n);
+        if (args.b) {
+          map_lanes(
+              n, y, [=](auto p, auto q) HEDDLE_LANEWISE { return alpha * p + beta * q; }, x, b.at(at[1] + column, n));
+        } else {
+          map_lanes(
+              n, y, [=](auto p) HEDDLE_LANEWISE { return alpha * p; }, x);
+        }
+        out.commit();
+      },
+      kColumns, true);
+}
+
+}  // namespace
+
+Refusal refuses(const AxpbyArgs& args) {
+  Rules rules;
+  rules.present("a", args.a).need(is_floating(args.a.dtype), "a ", args.a, " must be f32, bf16 or f64");
+  rules.floating("out", args.out.to).same_shape("out", args.out.to, "a", args.a);
+  if (args.b) rules.floating("b", args.b).same_shape("b", args.b, "a", args.a);
+  return rules;
+}
+void run(const AxpbyArgs& args, Stream) {
+  with_compute_type(is_f64(args.a) || is_f64(args.b) || is_f64(args.out.to), [&](auto zero) {
+    using T = decltype(zero);
+    const T alpha = static_cast<T>(args.alpha), beta = static_cast<T>(args.beta);
+    if (args.a.rank > 0 && args.a.size(-1) > 1 && args.a.step(-1) != 1) {
+      axpby_transposed<T>(args, alpha, beta);
+    } else if (args.b) {
+      binary<T>(args.a, args.b, args.out, [=](auto a, auto b) HEDDLE_LANEWISE { return alpha * a + beta * b; });
+    } else {
+      unary<T>(args.a, args.out, [=](auto a) HEDDLE_LANEWISE { return alpha * a; });
+    }
+  });
+}
+
+Refusal refuses(const MultiplyArgs& args) {
+  Rules rules;
+  rules.floating("a", args.a).rows("b", args.b).same_dtype("b", args.b, "a", args.a);
+  rules.same_shape("out", args.out.to, "a", args.a).sink_dtype("out", args.out.to, "a", args.a);
+  const bool is_row = args.b.rank == 1 && args.a.rank > 1 && args.b.size(0) == args.a.size(-1);
+  return is_row ? rules : rules.same_shape("b", args.b, "a", args.a);
+}
+void run(const MultiplyArgs& args, Stream) {
+  View b = args.b;
+  if (b.rank == 1 && args.a.rank > 1) {  // a row of factors: the same one for every index of the outer axes
+    b = args.a;
+    b.data = args.b.data;
+    b.stride = {};
+    b.stride[static_cast<size_t>(b.rank - 1)] = 1;
+  }
+  with_compute_type(is_f64(args.a),
+                    [&](auto zero) { binary<decltype(zero)>(args.a, b, args.out, [](auto x, auto y) HEDDLE_LANEWISE { return x * y; }); });
+}
+
+Refusal refuses(const MapArgs& args) {
+  return Rules().floating("x", args.x).like("out", args.out, "x", args.x);
+}
+void run(const MapArgs& args, Stream) {
+  with_compute_type(is_f64(args.x), [&](auto zero) {
+    using T = decltype(zero);
+    const Sink out{args.out};
+    switch (args.map) {
+      case Map::gelu: return unary<T>(args.x, out, [](auto x) HEDDLE_LANEWISE { return vec::gelu(x); });
+      case Map::relu2: return unary<T>(args.x, out, [](auto x) HEDDLE_LANEWISE { return vec::relu2(x); });
+      case Map::silu: return unary<T>(args.x, out, [](auto x) HEDDLE_LANEWISE { return silu(x); });
+    }
+  });
+}
+
+Refusal refuses(const MapBackwardArgs& args) {
+  return Rules()
+      .floating("x", args.x)
+      .like("dy", args.dy, "x", args.x)
+      .same_shape("dx", args.dx.to, "x", args.x)
+      .sink_dtype("dx", args.dx.to, "x", args.x);
+}
+void run(const MapBackwardArgs& args, Stream) {
+  with_compute_type(is_f64(args.x), [&](auto zero) {
+    using T = decltype(zero);
+    switch (args.map) {
+      case Map::gelu: return binary<T>(args.x, args.dy, args.dx, [](auto x, auto dy) HEDDLE_LANEWISE { return dy * vec::gelu_derivative(x); });
+      case Map::relu2: return binary<T>(args.x, args.dy, args.dx, [](auto x, auto dy) HEDDLE_LANEWISE { return dy * vec::relu2_derivative(x); });
+      case Map::silu: return binary<T>(args.x, args.dy, args.dx, [](auto x, auto dy) HEDDLE_LANEWISE { return dy * silu_derivative(x); });
+    }
+  });
+}
+
+Refusal refuses(const SwigluArgs& args) {
+  Rules rules;
+  rules.floating("x", args.x).rows("out", args.out).same_dtype("out", args.out, "x", args.x);
+  rules.need(args.x.rank == args.out.rank && args.x.rank > 0 && args.x.size(-1) == 2 * args.out.size(-1), "x ", args.x,
+             " must have twice the columns of out ", args.out);
+  return args.x.rank > 0 ? rules.same_shape("gate half of x", last_axis(args.x, 0, args.x.size(-1) / 2), "out", args.out) : rules;
+}
+void run(const SwigluArgs& args, Stream) {
+  const int64_t f = args.out.size(-1);
+  with_compute_type(is_f64(args.x), [&](auto zero) {
+    binary<decltype(zero)>(last_axis(args.x, 0, f), last_axis(args.x, f, f), Sink{args.out},
+                           [](auto gate, auto up) HEDDLE_LANEWISE { return silu(gate) * up; });
+  });
+}
+
+Refusal refuses(const SwigluBackwardArgs& args) {
+  Refusal forward = refuses(SwigluArgs{args.x, args.d_out});
+  return forward ? forward : Rules().like("dx", args.dx, "x", args.x);
+}
+void run(const SwigluBackwardArgs& args, Stream) {
+  const int64_t f = args.d_out.size(-1);
+  const View gate = last_axis(args.x, 0, f), up = last_axis(args.x, f, f), d_gate = last_axis(args.dx, 0, f),
+             d_up = last_axis(args.dx, f, f);  // (N, F)
+  const RowNest<5> nest({gate, up, args.d_out, d_gate, d_up}, false);
+  with_compute_type(is_f64(args.x), [&](auto zero) {
+    using T = decltype(zero);
+    nest.for_pieces([&](const auto& at, int64_t column, int64_t n) {
+      Input<T> g(gate), u(up), dy(args.d_out);
+      Output<T> dg(d_gate), du(d_up);
+      const std::array<T*, 2> out = {dg.at(at[3] + column, n), du.at(at[4] + column, n)};
+      map_lanes(
+          n, out,
+          [](auto a, auto b, auto d) HEDDLE_LANEWISE {
+            return std::array<decltype(a), 2>{d * b * silu_derivative(a), d * silu(a)};
+          },
+          g.at(at[0] + column, n), u.at(at[1] + column, n), dy.at(at[2] + column, n));
+      dg.commit();
+      du.commit();
+    });
+  });
+}
+
+Refusal refuses(const FillArgs& args) {
+  return Rules().rows("out", args.out);
+}
+void run(const FillArgs& args, Stream) {
+  const RowNest<1> nest({args.out}, false);
+  const auto fill_with = [&](auto value) {
+    using Stored = decltype(value);
+    nest.for_pieces([&](const auto& at, int64_t column, int64_t n) {
+      Stored* to = args.out.as<Stored>() + at[0] + column;
+      std::fill(to, to + n, value);
+    });
+  };
+  switch (args.out.dtype) {
+    case DType::f32: return fill_with(static_cast<float>(args.value));
+    case DType::bf16: return fill_with(bf16(static_cast<float>(args.value)));
+    case DType::f64: return fill_with(args.value);
+    case DType::i32: return fill_with(static_cast<int32_t>(args.value));
+    case DType::u16: return fill_with(static_cast<uint16_t>(args.value));
+    case DType::u8: return fill_with(static_cast<uint8_t>(args.value));
+  }
+}
+
+}  // namespace heddle::kernels::cpu
