@@ -24,10 +24,10 @@ class Communicator {
   // The ranks that pass the same color, ordered by (key, rank).
   virtual std::unique_ptr<Communicator> split(int color, int key) = 0;
 
-  virtual void all_reduce(View data, Stream stream) = 0;                    // in place, sum; f32, f64, i32
-  virtual void reduce_scatter(View in, View out, Stream stream) = 0;        // out = this rank's 1/size of the sum
-  virtual void all_gather(View in, View out, Stream stream) = 0;            // out = concatenation in rank order
-  virtual void broadcast(View data, int root, Stream stream) = 0;           // any dtype
+  virtual void all_reduce(View data, Stream stream) = 0;              // in place, sum; f32, f64, i32
+  virtual void reduce_scatter(View in, View out, Stream stream) = 0;  // out = this rank's 1/size of the sum
+  virtual void all_gather(View in, View out, Stream stream) = 0;      // out = concatenation in rank order
+  virtual void broadcast(View data, int root, Stream stream) = 0;     // any dtype
   virtual void send(View data, int to, Stream stream) = 0;
   virtual void recv(View data, int from, Stream stream) = 0;
   virtual void barrier() = 0;
@@ -46,5 +46,8 @@ std::unique_ptr<Communicator> local_communicator();
 // MPI_COMM_WORLD when the process was started by an MPI launcher with more than one rank, else local. Initialises MPI on first use and
 // finalises it at exit. Throws Error(usage) when launched on several ranks by a build without MPI.
 std::unique_ptr<Communicator> world_communicator();
+
+// Ends every rank of the job with this code: a rank that fails alone would leave the others waiting. Returns when there is only this process.
+void abort_world(int exit_code);
 
 }  // namespace heddle

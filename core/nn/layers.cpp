@@ -21,7 +21,9 @@ ParameterSpec gain_spec(int64_t size) {
 }  // namespace
 
 Linear::Linear(int64_t in, int64_t out, Options options) {
-  weight_ = add("weight", weight_spec({out, in}, options.init_std, options.kind));
+  ParameterSpec spec = weight_spec({out, in}, options.init_std, options.kind);
+  spec.stacked_rows = options.stacked_rows;
+  weight_ = add("weight", std::move(spec));
   if (options.bias) bias_ = add("bias", bias_spec(out));
 }
 
@@ -54,7 +56,9 @@ CausalSelfAttention::Options resolved(CausalSelfAttention::Options o) {
 CausalSelfAttention::CausalSelfAttention(Options options)
     : options_(resolved(options)),
       qkv_(options_.dim, (options_.heads + 2 * options_.kv_heads) * options_.head_dim,
-           {.bias = options_.bias || options_.qkv_bias, .init_std = options_.init_std}),
+           {.bias = options_.bias || options_.qkv_bias,
+            .init_std = options_.init_std,
+            .stacked_rows = {options_.heads * options_.head_dim, options_.kv_heads * options_.head_dim, options_.kv_heads * options_.head_dim}}),
       out_(options_.heads * options_.head_dim, options_.dim, {.bias = options_.bias, .init_std = options_.out_init_std}) {
   add("qkv", qkv_);
   if (options_.qk_norm && options_.qk_gain) {
@@ -100,7 +104,9 @@ Tensor CausalSelfAttention::forward(const Tensor& x, const Tensor& residual, con
 Mlp::Mlp(Options options) : options_(options) {
   const int64_t gates = options.type == MlpType::swiglu ? 2 : 1;
   HEDDLE_CHECK(!(options.bias && gates == 2), "mlp", "swiglu has no biases");
-  up_ = add("up.weight", weight_spec({gates * options.hidden, options.dim}, options.init_std));
+  ParameterSpec up = weight_spec({gates * options.hidden, options.dim}, options.init_std);
+  if (gates == 2) up.stacked_rows = {options.hidden, options.hidden};
+  up_ = add("up.weight", std::move(up));
   if (options.bias) up_bias_ = add("up.bias", bias_spec(options.hidden));
   down_ = add("down.weight", weight_spec({options.dim, options.hidden}, options.out_init_std));
   if (options.bias) down_bias_ = add("down.bias", bias_spec(options.dim));

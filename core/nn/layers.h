@@ -16,6 +16,7 @@ class Linear final : public Module {
     bool bias = false;
     float init_std = 0.02f;
     ParamKind kind = ParamKind::matrix;
+    std::vector<int64_t> stacked_rows;  // several projections in one matrix: the rows of each
   };
   Linear(int64_t in, int64_t out, Options options);
   Tensor forward(const Tensor& x, const Tensor& residual = {}) const { return linear(x, weight_, tensor_or_none(bias_), residual); }

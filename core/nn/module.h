@@ -24,6 +24,8 @@ struct ParameterSpec {
   float init_std = 0;   // N(0, init_std); 0: a constant
   float init_mean = 0;  // gains start at 1
   float lr_scale = 1;
+  // A matrix of stacked projections (q over k over v): the rows of each. Muon treats them one by one. Empty: one matrix.
+  std::vector<int64_t> stacked_rows;
 };
 
 class Parameter {

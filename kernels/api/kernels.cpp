@@ -36,6 +36,7 @@ constinit Kernel<NormalArgs> normal{"normal"};
 constinit Kernel<DropoutArgs> dropout{"dropout"};
 constinit Kernel<AdamWArgs> adamw{"adamw"};
 constinit Kernel<MuonMomentumArgs> muon_momentum{"muon_momentum"};
+constinit Kernel<NormalizeArgs> normalize{"normalize"};
 constinit Kernel<MuonApplyArgs> muon_apply{"muon_apply"};
 constinit Kernel<FinishNormArgs> finish_norm{"finish_norm"};
 constinit Kernel<AdvanceStepArgs> advance_step{"advance_step"};

@@ -40,6 +40,12 @@ struct MuonMomentumArgs {
   const StepState* step = nullptr;
 };
 
+// out = x / (||x||_2 + eps), the Frobenius norm of the whole view; x (R, C), out dense of any floating dtype. The norm is summed in a fixed order.
+struct NormalizeArgs {
+  View x, out;
+  float eps = 1e-7f;
+};
+
 // Second half: master -= rate ( scale update + weight_decay master ), value = master rounded. All (n). step->apply == 0: nothing changes.
 struct MuonApplyArgs {
   View value, master, update;
@@ -61,6 +67,7 @@ struct AdvanceStepArgs {
 
 extern Kernel<AdamWArgs> adamw;
 extern Kernel<MuonMomentumArgs> muon_momentum;
+extern Kernel<NormalizeArgs> normalize;
 extern Kernel<MuonApplyArgs> muon_apply;
 extern Kernel<FinishNormArgs> finish_norm;
 extern Kernel<AdvanceStepArgs> advance_step;

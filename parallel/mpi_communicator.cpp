@@ -1,0 +1,193 @@
+// Collectives over MPI on host memory, and the choice between one rank and many.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/api/check.h"
+#include "parallel/communicator.h"
+
+#ifdef HEDDLE_HAVE_MPI
+#define OMPI_SKIP_MPICXX 1  // the C interface alone
+#define MPICH_SKIP_MPICXX 1
+#include <mpi.h>
+#endif
+
+namespace heddle {
+namespace {
+
+// Ranks as the launcher announces them: Open MPI, PMIx/PMI (MPICH, Intel), Slurm's srun.
+int launched_ranks() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS"}) {
+    if (const char* value = std::getenv(name)) return std::atoi(value);
+  }
+  if (std::getenv("SLURM_STEP_ID") && std::getenv("PMIX_RANK")) {
+    if (const char* value = std::getenv("SLURM_STEP_NUM_TASKS")) return std::atoi(value);
+  }
+  return 1;
+}
+
+#ifdef HEDDLE_HAVE_MPI
+
+bool mpi_is_running() {
+  int initialized = 0, finalized = 0;
+  MPI_Initialized(&initialized);
+  MPI_Finalized(&finalized);
+  return initialized && !finalized;
+}
+
+class MpiCommunicator final : public Communicator {
+ public:
+  explicit MpiCommunicator(MPI_Comm comm) : comm_(comm) {
+    MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(comm_, &rank_);
+    MPI_Comm_size(comm_, &size_);
+  }
+  ~MpiCommunicator() override {
+    if (mpi_is_running()) MPI_Comm_free(&comm_);
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  std::string_view name() const override { return "mpi"; }
+
+  std::unique_ptr<Communicator> split(int color, int key) override {
+    MPI_Comm part;
+    check("split", MPI_Comm_split(comm_, color, key, &part));
+    return std::make_unique<MpiCommunicator>(part);
+  }
+
+  void all_reduce(View data, Stream) override {
+    each_piece("all_reduce", data, [&](std::byte* p, int n) { return MPI_Allreduce(MPI_IN_PLACE, p, n, number(data.dtype), MPI_SUM, comm_); });
+  }
+
+  void reduce_scatter(View in, View out, Stream) override {
+    HEDDLE_CHECK(in.numel() == out.numel() * size_ && in.dtype == out.dtype, "reduce_scatter", shape_text(in), " into ", shape_text(out), " on ",
+                 size_, " ranks");
+    check("reduce_scatter", MPI_Reduce_scatter_block(in.data, out.data, count(out), number(in.dtype), MPI_SUM, comm_));
+  }
+
+  void all_gather(View in, View out, Stream) override {
+    HEDDLE_CHECK(out.numel() == in.numel() * size_ && in.dtype == out.dtype, "all_gather", shape_text(in), " into ", shape_text(out), " on ", size_,
+                 " ranks");
+    const int bytes = int_bytes("all_gather", in);
+    const bool in_place = in.data == out.data + static_cast<int64_t>(rank_) * in.bytes();
+    check("all_gather", MPI_Allgather(in_place ? MPI_IN_PLACE : in.data, bytes, MPI_BYTE, out.data, bytes, MPI_BYTE, comm_));
+  }
+
+  void broadcast(View data, int root, Stream) override {
+    for (int64_t done = 0; done < data.bytes(); done += kPiece) {
+      check("broadcast", MPI_Bcast(data.data + done, static_cast<int>(std::min(kPiece, data.bytes() - done)), MPI_BYTE, root, comm_));
+    }
+  }
+  void send(View data, int to, Stream) override { check("send", MPI_Send(data.data, int_bytes("send", data), MPI_BYTE, to, 0, comm_)); }
+  void recv(View data, int from, Stream) override {
+    check("recv", MPI_Recv(data.data, int_bytes("recv", data), MPI_BYTE, from, 0, comm_, MPI_STATUS_IGNORE));
+  }
+  void barrier() override { check("barrier", MPI_Barrier(comm_)); }
+
+  void start_all_reduce(View data, Stream) override {
+    each_piece("all_reduce", data, [&](std::byte* p, int n) {
+      requests_.emplace_back();
+      return MPI_Iallreduce(MPI_IN_PLACE, p, n, number(data.dtype), MPI_SUM, comm_, &requests_.back());
+    });
+  }
+  void finish() override {
+    if (!requests_.empty()) check("all_reduce", MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE));
+    requests_.clear();
+  }
+
+  std::vector<std::string> gather_text(const std::string& mine) override {
+    int length = static_cast<int>(mine.size());
+    std::vector<int> lengths(static_cast<size_t>(size_)), offsets(static_cast<size_t>(size_));
+    check("gather", MPI_Allgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, comm_));
+    int total = 0;
+    for (size_t i = 0; i < lengths.size(); ++i) offsets[i] = std::exchange(total, total + lengths[i]);
+    std::string all(static_cast<size_t>(total), '\0');
+    check("gather", MPI_Allgatherv(mine.data(), length, MPI_BYTE, all.data(), lengths.data(), offsets.data(), MPI_BYTE, comm_));
+    std::vector<std::string> texts;
+    for (size_t i = 0; i < lengths.size(); ++i) texts.push_back(all.substr(static_cast<size_t>(offsets[i]), static_cast<size_t>(lengths[i])));
+    return texts;
+  }
+
+ private:
+  static constexpr int64_t kPiece = int64_t{1} << 30;  // bytes: MPI counts are ints
+
+  void check(std::string_view op, int code) const {
+    if (code == MPI_SUCCESS) return;
+    char text[MPI_MAX_ERROR_STRING];
+    int length = 0;
+    MPI_Error_string(code, text, &length);
+    fail(op, concat("MPI on rank ", rank_, " of ", size_, ": ", std::string(text, static_cast<size_t>(length))));
+  }
+
+  static MPI_Datatype number(DType dtype) {
+    switch (dtype) {
+      case DType::f32: return MPI_FLOAT;
+      case DType::f64: return MPI_DOUBLE;
+      case DType::i32: return MPI_INT32_T;
+      default: fail("mpi", concat("sums of ", name_of(dtype), " values; f32, f64 and i32 are supported"));
+    }
+  }
+  static int count(const View& v) {
+    HEDDLE_CHECK(v.numel() <= std::numeric_limits<int>::max(), "mpi", v.numel(), " elements in one call");
+    return static_cast<int>(v.numel());
+  }
+  static int int_bytes(std::string_view op, const View& v) {
+    HEDDLE_CHECK(v.bytes() <= std::numeric_limits<int>::max(), op, v.bytes(), " bytes in one call");
+    return static_cast<int>(v.bytes());
+  }
+
+  template <class Call>
+  void each_piece(std::string_view op, const View& data, Call call) {
+    HEDDLE_CHECK(data.contiguous(), op, "of a strided view ", shape_text(data));
+    const int64_t n = data.numel(), size = size_of(data.dtype), piece = kPiece / size;
+    for (int64_t done = 0; done < n; done += piece) check(op, call(data.data + done * size, static_cast<int>(std::min(piece, n - done))));
+  }
+
+  MPI_Comm comm_;
+  int rank_ = 0, size_ = 1;
+  std::vector<MPI_Request> requests_;
+};
+
+#endif
+
+}  // namespace
+
+std::unique_ptr<Communicator> world_communicator() {
+  const int ranks = launched_ranks();
+  if (ranks <= 1) return local_communicator();
+#ifdef HEDDLE_HAVE_MPI
+  if (!mpi_is_running()) {
+    int provided = 0;
+    // Only the thread that trains calls MPI; the checkpoint writer has a communicator used by nothing else and takes turns with it.
+    if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS) fail("mpi", "MPI_Init_thread failed");
+    std::atexit([] {
+      if (mpi_is_running()) MPI_Finalize();
+    });
+  }
+  MPI_Comm own;
+  MPI_Comm_dup(MPI_COMM_WORLD, &own);
+  auto world = std::make_unique<MpiCommunicator>(own);
+  set_error_rank(world->rank());
+  return world;
+#else
+  fail("mpi", concat("started as one of ", ranks, " ranks, but this build has no MPI; configure with HEDDLE_MPI=ON"), ExitCode::usage);
+#endif
+}
+
+void abort_world(int exit_code) {
+#ifdef HEDDLE_HAVE_MPI
+  int size = 1;
+  if (!mpi_is_running()) return;
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  if (size > 1) MPI_Abort(MPI_COMM_WORLD, exit_code);
+#else
+  (void)exit_code;
+#endif
+}
+
+}  // namespace heddle
