@@ -50,7 +50,7 @@ Loader::Impl::Impl(LoaderOptions given) : options(std::move(given)), set(options
   const int64_t seq = options.seq;
   if (seq < 1 || seq > INT32_MAX - 1) fail("loader", concat("sequence length ", seq, " is not in [1, 2^31 - 2]"), ExitCode::usage);
   if (options.document_mask && !set.eot()) {
-    fail("loader", concat("the document mask needs the end-of-text token of '", options.shards, "'; give the tokenizer, or --no-doc-mask"),
+    fail("loader", concat("the document mask needs the end-of-text token of ", set.shards()[0].path(), "; give the tokenizer, or --no-doc-mask"),
          ExitCode::usage);
   }
   if (options.prefetch_batch < 0) fail("loader", concat("prefetch batch ", options.prefetch_batch, " is negative"), ExitCode::usage);
@@ -61,8 +61,8 @@ Loader::Impl::Impl(LoaderOptions given) : options(std::move(given)), set(options
   }
   if (samples() == 0) {
     fail("loader",
-         concat("no shard of '", options.shards, "' holds the ", seq + 1, " tokens that one sample of sequence length ", seq,
-                " takes; lower --seq or give more text"),
+         concat("no shard (", set.shards()[0].path(), " is one of ", set.shards().size(), ") holds the ", seq + 1,
+                " tokens that one sample of sequence length ", seq, " takes; lower --seq or give more text"),
          ExitCode::usage);
   }
   if (options.document_mask) count_valid();

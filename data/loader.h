@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "data/dataset.h"
 #include "data/shard.h"
@@ -34,8 +35,8 @@ enum class SampleOrder : uint8_t { shuffled, sequential };
 enum class VerifyHashes : uint8_t { automatic, always, never };
 
 struct LoaderOptions {
-  std::string shards;  // a glob of shard files
-  int64_t seq = 0;     // T
+  std::vector<std::string> shards;  // globs of shard files; all they match, sorted together
+  int64_t seq = 0;                  // T
   uint64_t seed = 0;
   // The tokenizer's facts. What is not given is taken from dataset.json beside the shards; what is given must agree with it.
   std::optional<int64_t> vocab;

@@ -1,6 +1,7 @@
 #include "data/shard_set.h"
 
 #include <map>
+#include <set>
 
 #include "kernels/api/check.h"
 
@@ -12,10 +13,17 @@ constexpr uint64_t kVerifyBytes = uint64_t{1} << 30;
 }  // namespace
 
 ShardSet::ShardSet(const LoaderOptions& options) {
-  for (const std::string& path : expand_glob(options.shards)) shards_.emplace_back(path, options.format);
+  std::set<std::string> paths;
+  for (const std::string& pattern : options.shards) {
+    const std::vector<std::string> found = expand_glob(pattern);
+    paths.insert(found.begin(), found.end());
+  }
+  if (paths.empty()) fail("loader", "no shards given; name them with a pattern like 'data/*_train_*.bin'", ExitCode::usage);
+  for (const std::string& path : paths) shards_.emplace_back(path, options.format);
   take_dataset(options);
   if (vocab_ == 0) {
-    fail("loader", concat("the vocabulary size of '", options.shards, "' is unknown: no dataset.json beside it; give --vocab or --tokenizer"),
+    fail("loader",
+         concat("the vocabulary size of ", shards_[0].path(), " is unknown: no dataset.json beside it records it; give --vocab or --tokenizer"),
          ExitCode::usage);
   }
   if (eot_ && (*eot_ < 0 || *eot_ >= vocab_)) {

@@ -1,4 +1,4 @@
-// The shards a glob names, opened and checked together with the dataset.json beside them. Internal to the loader and the windows.
+// The shards that globs name, opened and checked together with the dataset.json beside them. Internal to the loader and the windows.
 #pragma once
 
 #include <optional>
