@@ -3,6 +3,7 @@
 # On a bare Debian 12 or Ubuntu it first installs what is missing. The last lines are the time of each part and ctest's verdict.
 set -uo pipefail
 cd "$(dirname "$0")"
+. cmake/packages.sh
 
 usage() {
   cat <<'TEXT'
@@ -14,12 +15,12 @@ usage: ./test.sh [--fast] [--keep-going] [--jobs N] [--no-install]
 TEXT
 }
 
-fast=0 keep_going=0 install=1 jobs=$(nproc)
+fast=0 keep_going=0 jobs=$(nproc)
 while [ $# -gt 0 ]; do
   case $1 in
     --fast) fast=1 ;;
     --keep-going) keep_going=1 ;;
-    --no-install) install=0 ;;
+    --no-install) export HEDDLE_INSTALL=0 ;;
     --jobs) jobs=${2:?--jobs takes a number}; shift ;;
     -h | --help) usage; exit 0 ;;
     *) echo "test.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
@@ -56,39 +57,6 @@ part() {
   parts+=("$name|$(printf '%d.%d' $((seconds / 60)) $((seconds % 60 / 6)))|$budget|$verdict")
 }
 
-packages="g++ cmake ninja-build ccache libeigen3-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev catch2 libssl-dev zlib1g-dev libzstd-dev
-          libdnnl-dev libopenmpi-dev openmpi-bin"
-install_packages() {
-  if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-    echo "no apt-get here: the table of configure names what is missing"
-    return 0
-  fi
-  local missing=() package
-  for package in $packages; do
-    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
-  done
-  if [ ${#missing[@]} = 0 ]; then
-    echo "all packages are installed"
-    return 0
-  fi
-  echo "missing: ${missing[*]}"
-  local root=()
-  if [ "$(id -u)" != 0 ]; then
-    root=(sudo)
-    command -v sudo >/dev/null || root=()
-  fi
-  if [ $install = 0 ] || { [ "$(id -u)" != 0 ] && [ ${#root[@]} = 0 ]; }; then
-    echo "install them as root, then run this again: apt-get install --no-install-recommends ${missing[*]}" >&2
-    return 1
-  fi
-  if ! { "${root[@]}" apt-get update -qq &&
-    "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >build/apt.log 2>&1; then
-    tail -n 5 build/apt.log >&2
-    echo "apt-get could not install (see build/apt.log; is this machine offline?). By hand: apt-get install --no-install-recommends ${missing[*]}" >&2
-    return 1
-  fi
-}
-
 build_cpu() {
   cmake --preset cpu >build/configure.log 2>&1 || { cat build/configure.log; return 1; }
   sed -n '/^-- heddle /,$p' build/configure.log | grep -v -e 'Configuring done' -e 'Generating done' -e 'Build files'
@@ -113,7 +81,7 @@ tests() {
 }
 
 mkdir -p build
-part 3 "packages" install_packages
+part 3 "packages" need_packages build/apt.log $heddle_packages
 part 1 "lint" cmake -P cmake/lint.cmake  # before the build, since it takes a second; ctest runs it again
 part 6 "configure and build" build_cpu
 part 6 "tests" tests

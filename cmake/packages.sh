@@ -1,0 +1,32 @@
+# Sourced by test.sh and quickstart.sh: the Debian and Ubuntu packages that building heddle and its tests takes.
+heddle_packages="g++ cmake ninja-build ccache libeigen3-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev catch2 libssl-dev zlib1g-dev
+                 libzstd-dev libdnnl-dev libopenmpi-dev openmpi-bin"
+
+# need_packages LOG PACKAGE...: installs those that are missing, as root or through sudo; fails with the line to type when it cannot.
+# HEDDLE_INSTALL=0 never installs. Without apt-get it trusts the machine: the table of configure names what is missing.
+need_packages() {
+  local log=$1 missing=() as_root=() package
+  shift
+  if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+    return 0
+  fi
+  for package in "$@"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing+=("$package")
+  done
+  [ ${#missing[@]} != 0 ] || return 0
+  local line="apt-get install --no-install-recommends ${missing[*]}"
+  if [ "$(id -u)" != 0 ]; then
+    as_root=(sudo)
+  fi
+  if [ "${HEDDLE_INSTALL:-1}" = 0 ] || { [ ${#as_root[@]} != 0 ] && ! command -v sudo >/dev/null; }; then
+    echo "missing packages; install them as root, then run this again:  $line" >&2
+    return 1
+  fi
+  echo "installing ${missing[*]}"
+  if ! "${as_root[@]}" apt-get update -qq >"$log" 2>&1 ||
+    ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >>"$log" 2>&1; then
+    tail -n 5 "$log" >&2
+    echo "apt-get failed (whole log: $log). Without a network, install from elsewhere:  $line" >&2
+    return 1
+  fi
+}
