@@ -30,6 +30,7 @@ void add_all() {
   dropout.add(device, {"philox", cpu::refuses, nullptr, cpu::run});
   adamw.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
   muon_momentum.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
+  normalize.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
   muon_apply.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
   finish_norm.add(device, {"host", cpu::refuses, nullptr, cpu::run});
   advance_step.add(device, {"host", cpu::refuses, nullptr, cpu::run});

@@ -72,11 +72,13 @@ void run(const DropoutArgs&, Stream);
 Refusal refuses(const AdamWArgs&);
 Refusal refuses(const MuonMomentumArgs&);
 Refusal refuses(const MuonApplyArgs&);
+Refusal refuses(const NormalizeArgs&);
 Refusal refuses(const FinishNormArgs&);
 Refusal refuses(const AdvanceStepArgs&);
 void run(const AdamWArgs&, Stream);
 void run(const MuonMomentumArgs&, Stream);
 void run(const MuonApplyArgs&, Stream);
+void run(const NormalizeArgs&, Stream);
 void run(const FinishNormArgs&, Stream);
 void run(const AdvanceStepArgs&, Stream);
 

@@ -1,0 +1,140 @@
+// Token and position embedding against float64; bad indices are named.
+#include "kernels/api/embedding.h"
+
+#include "tests/kernels/kernel_case.h"
+#include "tests/oracles/embedding.h"
+
+namespace heddle::kernels {
+namespace {
+
+using test::Bound;
+using test::Buffer;
+using test::kFloating;
+using test::run;
+
+struct Shape {
+  int64_t b, t, vocabulary, c;
+};
+const Shape kShapes[] = {{1, 1, 1, 1}, {2, 5, 7, 3}, {3, 40, 11, 100}, {2, 9, 65, 1100}};
+
+// Tokens with many repeats; documents restart in the middle of a row.
+Buffer make_tokens(const Shape& s) {
+  Buffer tokens(DType::i32, {s.b, s.t}, {.padding = 1});
+  return tokens.fill([&](int64_t i) { return static_cast<double>((i * i + 3 * i) % s.vocabulary); });
+}
+Buffer make_start(const Shape& s) {
+  Buffer start(DType::i32, {s.b, s.t}, {.padding = 2});
+  return start.fill([&](int64_t i) { return static_cast<double>(i % s.t >= s.t / 2 ? s.t / 2 : 0); });
+}
+
+TEST_CASE("embedding forward: with and without positions and documents", "[embedding]") {
+  for (DType dtype : kFloating) {
+    for (const Shape& s : kShapes) {
+      for (int options = 0; options < 3; ++options) {
+        const Buffer tokens = make_tokens(s), start = make_start(s);
+        Buffer weight(dtype, {s.vocabulary, s.c}, {.padding = 1}), position(dtype, {s.t, s.c}, {.padding = 2}),
+            out(dtype, {s.b, s.t, s.c}, {.padding = 3});
+        weight.normal(1);
+        position.normal(2);
+        EmbeddingForwardArgs args{tokens.view(), weight.view(), options ? position.view() : View{}, options == 2 ? start.view() : View{}, out.view()};
+        const oracle::Values want = oracle::embedding_forward(args);
+        run(embedding_forward, args);
+        CHECK_CLOSE(out.view(), want.want, want.magnitude, Bound{dtype, 1});
+        CHECK(out.guards_intact());
+      }
+    }
+  }
+}
+
+TEST_CASE("embedding backward: sinks of either type, stored and added, rows that do not occur", "[embedding]") {
+  for (DType dtype : kFloating) {
+    for (const Shape& s : kShapes) {
+      for (int options = 0; options < 8; ++options) {
+        const bool accumulate = options & 1, wide = options & 2, documents = options & 4;
+        const DType out_type = wide ? accumulator_of(dtype) : dtype;
+        const Buffer tokens = make_tokens(s), start = make_start(s);
+        const int64_t rows = s.vocabulary + 5;  // the last ones never occur
+        Buffer d_out(dtype, {s.b, s.t, s.c}, {.padding = 1}), d_weight(out_type, {rows, s.c}, {.padding = 2}), d_position(out_type, {s.t + 2, s.c});
+        d_out.normal(1);
+        if (accumulate) {
+          d_weight.normal(2);
+          d_position.normal(3);
+        }
+        EmbeddingBackwardArgs args{
+            tokens.view(), documents ? start.view() : View{}, d_out.view(), {d_weight.view(), accumulate}, {d_position.view(), accumulate}, {}};
+        const oracle::EmbeddingGradient want = oracle::embedding_backward(args);
+        run(embedding_backward, args);
+        const double terms = static_cast<double>(s.b * s.t) + 1;
+        CHECK_CLOSE(d_weight.view(), want.d_weight.want, want.d_weight.magnitude, Bound{out_type, terms});
+        CHECK_CLOSE(d_position.view(), want.d_position.want, want.d_position.magnitude, Bound{out_type, terms});
+        CHECK((d_weight.guards_intact() && d_position.guards_intact()));
+        args.d_position = {};
+        d_weight.poison();
+        args.d_weight.accumulate = false;
+        run(embedding_backward, args);  // one sink alone
+        CHECK(d_weight.guards_intact());
+      }
+    }
+  }
+}
+
+TEST_CASE("embedding backward: rows are added in token order", "[embedding]") {
+  // In f32 the order shows: (1 + 2^24) - 2^24 is 0, 1 + (2^24 - 2^24) is 1.
+  const int32_t tokens[] = {2, 2, 0, 2};
+  const float d_out[] = {1, 0x1p24f, 5, -0x1p24f};
+  float d_weight[3];
+  run(embedding_backward, EmbeddingBackwardArgs{make_view(tokens, {1, 4}), {}, make_view(d_out, {1, 4, 1}), {make_view(d_weight, {3, 1})}, {}, {}});
+  CHECK(d_weight[0] == 5);
+  CHECK(d_weight[1] == 0);
+  CHECK(d_weight[2] == 0);
+}
+
+TEST_CASE("embedding: bits do not depend on the number of threads", "[embedding]") {
+  const Shape s{4, 100, 13, 384};
+  const Buffer tokens = make_tokens(s);
+  Buffer weight(DType::f32, {s.vocabulary, s.c}), d_out(DType::f32, {s.b, s.t, s.c});
+  weight.normal(1);
+  d_out.normal(2);
+  CHECK(test::same_on_any_thread_count([&] {
+    Buffer out(DType::f32, {s.b, s.t, s.c}), d_weight(DType::f32, {s.vocabulary, s.c}), d_position(DType::f32, {s.t, s.c});
+    run(embedding_forward, EmbeddingForwardArgs{tokens.view(), weight.view(), {}, {}, out.view()});
+    run(embedding_backward, EmbeddingBackwardArgs{tokens.view(), {}, d_out.view(), {d_weight.view()}, {d_position.view()}, {}});
+    return std::vector{out, d_weight, d_position};
+  }));
+}
+
+TEST_CASE("embedding: a bad token or position is an Error that names it, and nothing is written", "[embedding]") {
+  const Shape s{2, 3, 7, 4};
+  Buffer weight(DType::f32, {7, 4}), position(DType::f32, {2, 4}), out(DType::f32, {2, 3, 4}), d_out(DType::f32, {2, 3, 4});
+  d_out.normal(1);
+  for (int32_t bad : {7, -1}) {
+    Buffer tokens = make_tokens(s);
+    tokens.put(5, bad);
+    const std::string where = concat("tokens[b = 1][t = 2] = ", bad, ", V = 7");
+    const Buffer before = out;
+    CHECK(test::contains(test::error_of(embedding_forward, EmbeddingForwardArgs{tokens.view(), weight.view(), {}, {}, out.view()}), where));
+    CHECK(out == before);
+    const EmbeddingBackwardArgs backward{tokens.view(), {}, d_out.view(), {weight.view()}, {}, {}};
+    CHECK(test::contains(test::error_of(embedding_backward, backward), where));
+  }
+  const Buffer tokens = make_tokens(s);
+  const EmbeddingForwardArgs forward{tokens.view(), weight.view(), position.view(), {}, out.view()};
+  CHECK(test::contains(test::error_of(embedding_forward, forward), "b = 0, t = 2 gives 2, P = 2"));
+  try {
+    run(embedding_forward, forward);
+  } catch (const Error& error) {
+    CHECK(error.code() == ExitCode::bad_data);
+  }
+}
+
+TEST_CASE("embedding: arguments that contradict the contract are refused by name", "[embedding]") {
+  const Shape s{2, 3, 7, 4};
+  const Buffer tokens = make_tokens(s), weight(DType::f32, {7, 4}), out(DType::f32, {2, 3, 5}), floats(DType::f32, {2, 3});
+  CHECK(test::contains(test::error_of(embedding_forward, EmbeddingForwardArgs{tokens.view(), weight.view(), {}, {}, out.view()}), "shape (2, 3, 4)"));
+  CHECK(test::contains(test::error_of(embedding_forward, EmbeddingForwardArgs{floats.view(), weight.view(), {}, {}, out.view()}), "must be i32"));
+  CHECK(
+      test::contains(test::error_of(embedding_backward, EmbeddingBackwardArgs{tokens.view(), {}, out.view(), {weight.view()}, {}, {}}), "5 columns"));
+}
+
+}  // namespace
+}  // namespace heddle::kernels

@@ -1,0 +1,257 @@
+// LayerNorm and RMSNorm against float64, and their gradients against finite differences.
+#include "kernels/api/norm.h"
+
+#include <optional>
+
+#include "tests/kernels/kernel_case.h"
+#include "tests/oracles/norm.h"
+
+namespace heddle::kernels {
+namespace {
+
+using test::Bound;
+using test::Buffer;
+using test::kFloating;
+using test::run;
+
+constexpr NormKind kKinds[] = {NormKind::layer, NormKind::rms};
+const std::vector<std::pair<int64_t, int64_t>> kShapes = {{1, 1}, {3, 5}, {2, 64}, {67, 384}, {3, 2051}, {1, 1024}};
+
+View absent() {
+  return {};
+}
+
+// Two outliers a row, and a constant row.
+void add_outliers(Buffer& x) {
+  const int64_t rows = x.view().size(0), columns = x.view().size(1);
+  if (columns < 5) return;
+  for (int64_t r = 0; r < rows; ++r) {
+    x.put(r * columns + 1, 300);
+    x.put(r * columns + 3, -200);
+  }
+  for (int64_t c = 0; c < columns; ++c) x.put(c, 0.75);
+}
+
+TEST_CASE("norm forward: layer and rms, gain, bias, residual, dtypes, shapes", "[norm]") {
+  uint32_t seed = 1;
+  for (NormKind kind : kKinds) {
+    for (DType dtype : kFloating) {
+      for (const auto& [n, c] : kShapes) {
+        for (int options = 0; options < 8; ++options, ++seed) {
+          const bool with_gain = options & 1, with_bias = options & 2, with_residual = options & 4;
+          Buffer x(dtype, {n, c}, {.padding = 1, .offset = 1}), residual(dtype, {n, c}, {.padding = 2}), gain(dtype, {c}), bias(dtype, {c});
+          x.normal(seed, 0.5, 2);
+          residual.normal(seed + 1);
+          gain.normal(seed + 2, 1, 0.3);
+          bias.normal(seed + 3);
+          if (seed % 3 == 0) add_outliers(x);
+          const DType statistic = accumulator_of(dtype);
+          Buffer sum(dtype, {n, c}, {.padding = 3}), y(dtype, {n, c}, {.padding = 4}), mean(statistic, {n}), rstd(statistic, {n});
+          NormForwardArgs args{kind, x.view()};
+          if (with_gain) args.gain = gain.view();
+          if (with_bias) args.bias = bias.view();
+          if (with_residual) args.residual = residual.view();
+          if (with_residual || seed % 2) args.sum = sum.view();
+          args.y = y.view();
+          if (kind == NormKind::layer) args.mean = mean.view();
+          args.rstd = rstd.view();
+          const oracle::NormResult want = oracle::norm_forward(args);
+          run(norm_forward, args);
+          INFO("kind " << static_cast<int>(kind) << " " << shape_text(x.view()) << " options " << options);
+          const double terms = static_cast<double>(c) + 10;
+          CHECK_CLOSE(y.view(), want.y.want, want.y.magnitude, Bound{dtype, terms});
+          CHECK_CLOSE(rstd.view(), want.rstd.want, want.rstd.magnitude, Bound{statistic, terms});
+          if (kind == NormKind::layer) CHECK_CLOSE(mean.view(), want.mean.want, want.mean.magnitude, Bound{statistic, terms});
+          if (args.sum) CHECK(test::values(sum.view()) == want.sum);
+          CHECK((y.guards_intact() && sum.guards_intact() && mean.guards_intact() && rstd.guards_intact()));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("norm backward: sinks, residual gradient, dtypes, shapes", "[norm]") {
+  uint32_t seed = 100;
+  for (NormKind kind : kKinds) {
+    for (DType dtype : kFloating) {
+      for (const auto& [n, c] : kShapes) {
+        for (int options = 0; options < 16; options += 3, ++seed) {
+          const bool with_gain = options & 1, with_residual = options & 2, accumulate = options & 4, wide = options & 8;
+          const DType out_type = wide ? accumulator_of(dtype) : dtype, statistic = accumulator_of(dtype);
+          Buffer x(dtype, {n, c}, {.padding = 1}), dy(dtype, {n, c}, {.padding = 2, .offset = 1}), residual(dtype, {n, c}), gain(dtype, {c});
+          Buffer dx(out_type, {n, c}, {.padding = 3}), d_gain(out_type, {c}), d_bias(out_type, {c}), mean(statistic, {n}), rstd(statistic, {n});
+          x.normal(seed, 0.5, 2);
+          dy.normal(seed + 1);
+          residual.normal(seed + 2);
+          gain.normal(seed + 3, 1, 0.3);
+          mean.normal(seed + 4, 0.5, 0.1);
+          rstd.fill([](int64_t i) { return 0.4 + 0.1 * static_cast<double>(i % 3); });
+          if (accumulate) {
+            dx.normal(seed + 5);
+            d_gain.normal(seed + 6);
+            d_bias.normal(seed + 7);
+          }
+          NormBackwardArgs args{kind, x.view()};
+          if (with_gain) args.gain = gain.view();
+          if (kind == NormKind::layer) args.mean = mean.view();
+          args.rstd = rstd.view();
+          args.dy = dy.view();
+          if (with_residual) args.d_residual = residual.view();
+          args.dx = {dx.view(), accumulate};
+          if (seed % 4 != 0) args.d_gain = {d_gain.view(), accumulate};
+          if (seed % 3 != 0) args.d_bias = {d_bias.view(), accumulate};
+          const oracle::NormGradient want = oracle::norm_backward(args);
+          run(norm_backward, args);
+          INFO("kind " << static_cast<int>(kind) << " " << shape_text(x.view()) << " options " << options);
+          CHECK_CLOSE(dx.view(), want.dx.want, want.dx.magnitude, Bound{out_type, static_cast<double>(c) + 12});
+          const Bound columns{out_type, static_cast<double>(n) + 8};
+          if (args.d_gain) CHECK_CLOSE(d_gain.view(), want.d_gain.want, want.d_gain.magnitude, columns);
+          if (args.d_bias) CHECK_CLOSE(d_bias.view(), want.d_bias.want, want.d_bias.magnitude, columns);
+          CHECK((dx.guards_intact() && d_gain.guards_intact() && d_bias.guards_intact()));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("norm backward: the gradient of forward, by central differences in f64", "[norm]") {
+  const int64_t n = 3, c = 7;
+  for (NormKind kind : kKinds) {
+    Buffer x(DType::f64, {n, c}), gain(DType::f64, {c}), bias(DType::f64, {c}), dy(DType::f64, {n, c}), residual_gradient(DType::f64, {n, c});
+    Buffer y(DType::f64, {n, c}), mean(DType::f64, {n}), rstd(DType::f64, {n});
+    x.normal(1);
+    gain.normal(2);
+    bias.normal(3);
+    dy.normal(4);
+    const View layer_mean = kind == NormKind::layer ? mean.view() : absent();
+    // loss = sum of dy y
+    const auto loss = [&] {
+      run(norm_forward, NormForwardArgs{kind, x.view(), {}, gain.view(), bias.view(), {}, y.view(), layer_mean, rstd.view()});
+      double total = 0;
+      for (int64_t i = 0; i < n * c; ++i) total += test::element(y.view(), i) * test::element(dy.view(), i);
+      return total;
+    };
+    const auto slope = [&](Buffer& input, int64_t i) {
+      const double at = test::element(input.view(), i), h = 1e-5;
+      input.put(i, at + h);
+      const double above = loss();
+      input.put(i, at - h);
+      const double below = loss();
+      input.put(i, at);
+      return (above - below) / (2 * h);
+    };
+    loss();
+    Buffer dx(DType::f64, {n, c}), d_gain(DType::f64, {c}), d_bias(DType::f64, {c});
+    run(norm_backward,
+        NormBackwardArgs{kind, x.view(), gain.view(), layer_mean, rstd.view(), dy.view(), {}, {dx.view()}, {d_gain.view()}, {d_bias.view()}, {}});
+    for (int64_t i = 0; i < n * c; ++i) CHECK(std::abs(slope(x, i) - test::element(dx.view(), i)) < 1e-8);
+    for (int64_t i = 0; i < c; ++i) CHECK(std::abs(slope(gain, i) - test::element(d_gain.view(), i)) < 1e-8);
+    for (int64_t i = 0; i < c; ++i) CHECK(std::abs(slope(bias, i) - test::element(d_bias.view(), i)) < 1e-8);
+  }
+}
+
+// q of a packed qkv: (B, T, 3, H, D) seen as (B, T, H, D) with the strides of the whole.
+View packed_heads(const Buffer& qkv, int64_t heads, int64_t d) {
+  View v = qkv.view();  // (B, T, 3 H D)
+  const int64_t row = v.stride[1];
+  v.rank = 4;
+  v.shape = {v.shape[0], v.shape[1], heads, d};
+  v.stride = {v.stride[0], row, d, 1};
+  return v;
+}
+
+TEST_CASE("norm: per head on rank 4 views of a packed buffer, in place", "[norm]") {
+  for (DType dtype : kFloating) {
+    const int64_t b = 2, t = 3, h = 2, d = 16;
+    Buffer qkv(dtype, {b, t, 3 * h * d}, {.padding = 8}), gain(dtype, {d}), y(dtype, {b, t, h, d}), rstd(accumulator_of(dtype), {b * t * h});
+    qkv.normal(1);
+    gain.normal(2);
+    const View q = packed_heads(qkv, h, d);
+    NormForwardArgs args{NormKind::rms, q, {}, gain.view(), {}, {}, y.view(), {}, rstd.view()};
+    const oracle::NormResult want = oracle::norm_forward(args);
+    run(norm_forward, args);
+    CHECK_CLOSE(y.view(), want.y.want, want.y.magnitude, Bound{dtype, static_cast<double>(d) + 10});
+
+    // dx on top of dy, both strided like q; the neighbours k and v stay as they are
+    Buffer d_qkv(dtype, {b, t, 3 * h * d}, {.padding = 8}), d_gain(dtype, {d});
+    d_qkv.normal(3);
+    const std::vector<double> before = test::values(d_qkv.view());
+    const View dq = packed_heads(d_qkv, h, d);
+    NormBackwardArgs backward{NormKind::rms, q, gain.view(), {}, rstd.view(), dq, {}, {dq}, {d_gain.view()}, {}, {}};
+    const oracle::NormGradient gradient = oracle::norm_backward(backward);
+    run(norm_backward, backward);
+    CHECK_CLOSE(dq, gradient.dx.want, gradient.dx.magnitude, Bound{dtype, static_cast<double>(d) + 12});
+    CHECK_CLOSE(d_gain.view(), gradient.d_gain.want, gradient.d_gain.magnitude, Bound{dtype, static_cast<double>(b * t * h) + 8});
+    const std::vector<double> after = test::values(d_qkv.view());
+    for (size_t i = 0; i < after.size(); ++i) {
+      if (static_cast<int64_t>(i) % (3 * h * d) >= h * d) REQUIRE(after[i] == before[i]);
+    }
+    CHECK(d_qkv.guards_intact());
+  }
+}
+
+TEST_CASE("norm backward: dx may be dy or d_residual", "[norm]") {
+  for (DType dtype : kFloating) {
+    for (NormKind kind : kKinds) {
+      const int64_t n = 9, c = 1100;
+      Buffer x(dtype, {n, c}), dy(dtype, {n, c}), r(dtype, {n, c}), dx(dtype, {n, c}), mean(accumulator_of(dtype), {n}), rstd = mean;
+      x.normal(1);
+      dy.normal(2);
+      r.normal(3);
+      mean.normal(4);
+      rstd.fill([](int64_t) { return 0.9; });
+      NormBackwardArgs args{kind, x.view(), {}, kind == NormKind::layer ? mean.view() : absent(), rstd.view(), dy.view(), r.view(), {dx.view()},
+                            {},   {},       {}};
+      run(norm_backward, args);
+      Buffer on_dy = dy, on_r = r;
+      args.dy = on_dy.view();
+      args.dx = {on_dy.view()};
+      run(norm_backward, args);
+      CHECK(on_dy == dx);
+      args.dy = dy.view();
+      args.d_residual = on_r.view();
+      args.dx = {on_r.view()};
+      run(norm_backward, args);
+      CHECK(on_r == dx);
+    }
+  }
+}
+
+TEST_CASE("norm: bits do not depend on the number of threads", "[norm]") {
+  const int64_t n = 301, c = 384;
+  Buffer x(DType::f32, {n, c}), dy(DType::f32, {n, c}), gain(DType::f32, {c}), mean(DType::f32, {n}), rstd(DType::f32, {n});
+  x.normal(1);
+  dy.normal(2);
+  gain.normal(3);
+  CHECK(test::same_on_any_thread_count([&] {
+    Buffer y(DType::f32, {n, c});
+    run(norm_forward, NormForwardArgs{NormKind::layer, x.view(), {}, gain.view(), {}, {}, y.view(), mean.view(), rstd.view()});
+    return std::vector{y, mean, rstd};
+  }));
+  CHECK(test::same_on_any_thread_count([&] {
+    Buffer dx(DType::f32, {n, c}), d_gain(DType::f32, {c}), d_bias(DType::f32, {c});
+    run(norm_backward,
+        NormBackwardArgs{
+            NormKind::layer, x.view(), gain.view(), mean.view(), rstd.view(), dy.view(), {}, {dx.view()}, {d_gain.view()}, {d_bias.view()}, {}});
+    return std::vector{dx, d_gain, d_bias};
+  }));
+}
+
+TEST_CASE("norm: arguments that contradict the contract are refused by name", "[norm]") {
+  Buffer x(DType::f32, {4, 6}), y = x, gain(DType::f32, {5}), rstd(DType::f32, {4}), three(DType::f32, {3});
+  NormForwardArgs args{NormKind::rms, x.view(), {}, {}, {}, {}, y.view(), {}, rstd.view()};
+  CHECK(test::error_of(norm_forward, args) == "");
+  args.residual = y.view();
+  CHECK(test::contains(test::error_of(norm_forward, args), "residual is given but not sum"));
+  args.residual = {};
+  args.gain = gain.view();
+  CHECK(test::contains(test::error_of(norm_forward, args), "gain f32 (5) must have shape (6)"));
+  args.gain = {};
+  args.rstd = three.view();
+  CHECK(test::contains(test::error_of(norm_forward, args), "one element a row"));
+  args.kind = NormKind::layer;
+  CHECK(test::contains(test::error_of(norm_forward, args), "mean is absent"));
+}
+
+}  // namespace
+}  // namespace heddle::kernels

@@ -1,0 +1,238 @@
+// Optimizer updates against float64, and the decisions about a step.
+#include "kernels/api/optimizer.h"
+
+#include <limits>
+
+#include "tests/kernels/kernel_case.h"
+#include "tests/oracles/optimizer.h"
+
+namespace heddle::kernels {
+namespace {
+
+using test::Bound;
+using test::Buffer;
+using test::run;
+
+constexpr DType kValueTypes[] = {DType::f32, DType::bf16, DType::f64};
+
+// What an AdamW call touches; values of bf16 have masters of their own, others are their own masters.
+struct Adam {
+  Buffer value, master, grad, m, v, group;
+  StepState step;
+  AdamWArgs args;
+
+  Adam(DType value_type, int64_t n) {
+    const DType type = accumulator_of(value_type);
+    const std::vector<int64_t> shape{n};
+    value = Buffer(value_type, shape);
+    master = Buffer(type, shape);
+    grad = Buffer(type, shape);
+    m = Buffer(type, shape);
+    v = Buffer(type, shape);
+    group = Buffer(DType::u8, {n / kArenaBlock});
+    value.normal(1);
+    master.normal(1);
+    grad.normal(2, 0, 3);
+    m.normal(3);
+    std::mt19937 engine(4);
+    v.fill([&](int64_t) { return std::abs(std::normal_distribution<double>()(engine)); });
+    group.fill([](int64_t block) { return static_cast<double>(block % 3); });
+    step.lr = 0.5f;
+    step.clip_scale = 0.25f;
+    step.adam_t = 4;
+    args.groups[0] = {0.01f, 0.1f};
+    args.groups[1] = {0.02f, 0.0f};
+    args.groups[2] = {0.0f, 0.5f};
+  }
+  const AdamWArgs& bind(bool own_master) {
+    args.value = own_master ? master.view() : value.view();
+    args.master = master.view();
+    args.grad = grad.view();
+    args.m = m.view();
+    args.v = v.view();
+    args.group_of_block = group.view();
+    args.step = &step;
+    return args;
+  }
+};
+
+TEST_CASE("adamw: groups, clipping, bias correction, masters and rounded values", "[optimizer]") {
+  for (DType type : kValueTypes) {
+    for (int64_t n : {int64_t{0}, kArenaBlock, 300 * kArenaBlock}) {
+      for (bool own_master : {false, true}) {
+        if (own_master && type == DType::bf16) continue;
+        Adam a(type, n);
+        for (int repeat = 0; repeat < 3; ++repeat) {
+          const AdamWArgs& args = a.bind(own_master);
+          const oracle::AdamWResult want = oracle::adamw(args);
+          run(adamw, args);
+          const DType sums = accumulator_of(type);
+          CHECK_CLOSE(args.m, want.m.want, want.m.magnitude, Bound{sums, 4});
+          CHECK_CLOSE(args.v, want.v.want, want.v.magnitude, Bound{sums, 5});
+          CHECK_CLOSE(args.master, want.master.want, want.master.magnitude, Bound{sums, 16});
+          for (int64_t i = 0; i < n; ++i) REQUIRE(test::element(args.value, i) == oracle::rounded(type, test::element(args.master, i)));
+          ++a.step.adam_t;
+        }
+        CHECK((a.value.guards_intact() && a.master.guards_intact() && a.m.guards_intact() && a.v.guards_intact()));
+      }
+    }
+  }
+}
+
+TEST_CASE("adamw: the first step moves each element by lr against its sign", "[optimizer]") {
+  Adam a(DType::f32, kArenaBlock);
+  a.m.fill([](int64_t) { return 0; });
+  a.v.fill([](int64_t) { return 0; });
+  a.master.fill([](int64_t) { return 1; });
+  a.step = StepState{.lr = 1};
+  a.args.groups[0] = {0.125f, 0};
+  run(adamw, a.bind(true));
+  for (int64_t i = 0; i < kArenaBlock; ++i) {
+    CHECK(std::abs(test::element(a.master.view(), i) - (test::element(a.grad.view(), i) > 0 ? 0.875 : 1.125)) < 1e-6);
+  }
+}
+
+TEST_CASE("optimizers: apply == 0 changes nothing, whatever the gradient holds", "[optimizer]") {
+  Adam a(DType::bf16, 2 * kArenaBlock);
+  a.grad.put(5, std::numeric_limits<double>::quiet_NaN());
+  a.step.apply = 0;
+  const Adam before = a;
+  run(adamw, a.bind(false));
+  CHECK((a.value == before.value && a.master == before.master && a.m == before.m && a.v == before.v));
+
+  Buffer out(DType::bf16, {2 * kArenaBlock});
+  run(muon_momentum, MuonMomentumArgs{a.grad.view(), a.m.view(), out.view(), 0.95f, true, &a.step});
+  CHECK(a.m == before.m);
+  CHECK(test::values(out.view()) == std::vector<double>(2 * kArenaBlock, 0.0));
+  CHECK(out.guards_intact());
+  run(muon_apply, MuonApplyArgs{a.value.view(), a.master.view(), a.grad.view(), {1, 1}, 1, &a.step});
+  CHECK((a.value == before.value && a.master == before.master));
+}
+
+TEST_CASE("muon: momentum and update", "[optimizer]") {
+  for (DType type : kValueTypes) {
+    for (int64_t n : {int64_t{1}, int64_t{1100}, int64_t{20003}}) {
+      for (bool nesterov : {false, true}) {
+        const DType wide = accumulator_of(type);
+        Buffer grad(wide, {n}), momentum(wide, {n}), out(type, {n}), value(type, {n}), master(wide, {n});
+        grad.normal(1);
+        momentum.normal(2);
+        master.normal(3);
+        StepState step;
+        step.clip_scale = 0.5f;
+        step.lr = 0.25f;
+        const double beta = 0.95f;
+        oracle::Values next(n), direction(n), moved(n);
+        for (int64_t i = 0; i < n; ++i) {
+          const double g = (1 - beta) * 0.5 * test::element(grad.view(), i), old = beta * test::element(momentum.view(), i);
+          next.add(i, g);
+          next.add(i, old);
+          const double size = std::abs(g) + std::abs(old);
+          direction.add(i, nesterov ? g + beta * (g + old) : g + old, nesterov ? std::abs(g) + beta * size : size);
+        }
+        run(muon_momentum, MuonMomentumArgs{grad.view(), momentum.view(), out.view(), 0.95f, nesterov, &step});
+        CHECK_CLOSE(momentum.view(), next.want, next.magnitude, Bound{wide, 4});
+        CHECK_CLOSE(out.view(), direction.want, direction.magnitude, Bound{type, 6});
+        for (int64_t i = 0; i < n; ++i) {
+          const double rate = 0.04f * 0.25, old = test::element(master.view(), i), update = 3 * test::element(out.view(), i), decay = 0.5 * old;
+          moved.add(i, old - rate * (update + decay), std::abs(old) + rate * (std::abs(update) + std::abs(decay)));
+        }
+        run(muon_apply, MuonApplyArgs{value.view(), master.view(), out.view(), {0.04f, 0.5f}, 3, &step});
+        CHECK_CLOSE(master.view(), moved.want, moved.magnitude, Bound{wide, 5});
+        for (int64_t i = 0; i < n; ++i) REQUIRE(test::element(value.view(), i) == oracle::rounded(type, test::element(master.view(), i)));
+        CHECK((momentum.guards_intact() && out.guards_intact() && value.guards_intact() && master.guards_intact()));
+      }
+    }
+  }
+}
+
+TEST_CASE("normalize: divides by the Frobenius norm", "[optimizer]") {
+  for (DType type : kValueTypes) {
+    Buffer x(type, {37, 65}), out(type, {37, 65});
+    x.normal(1);
+    double squares = 0;
+    for (double v : test::values(x.view())) squares += v * v;
+    oracle::Values want(37 * 65);
+    for (int64_t i = 0; i < 37 * 65; ++i) want.add(i, test::element(x.view(), i) / (std::sqrt(squares) + 1e-7f));
+    NormalizeArgs args{.x = x.view(), .out = out.view()};
+    args.eps = 1e-7f;
+    run(normalize, args);
+    // f64: the sum of squares rounds as often as it has terms
+    CHECK_CLOSE(out.view(), want.want, want.magnitude, Bound{type, type == DType::f64 ? 37.0 * 65 : 4});
+  }
+}
+
+TEST_CASE("finish_norm: clip, skip and non-finite decisions", "[optimizer]") {
+  constexpr float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  struct Row {
+    double squared;
+    float clip_norm, max_grad_norm, grad_norm, clip_scale;
+    int finite, apply;
+  };
+  const Row rows[] = {
+      {16, 0, 0, 4, 1, 1, 1},                                                                // no limits
+      {16, 1, 0, 4, 0.25f, 1, 1},                                                            // clipped
+      {16, 8, 0, 4, 1, 1, 1},                                                                // below the limit
+      {16, 4, 4, 4, 1, 1, 1},                                                                // at both limits: not above
+      {16, 1, 3.5f, 4, 0.25f, 1, 0},                                                         // spike: the update is withheld
+      {16, -1, -1, 4, 1, 1, 1},                                                              // negative limits are none
+      {0, 1, 1, 0, 1, 1, 1},                                                                 // no gradient at all
+      {inf, 1, 0, inf, 1, 0, 0},     {nan, 1, 0, nan, 1, 0, 0}, {1e80, 1, 0, inf, 1, 0, 0},  // overflows the f32 norm
+  };
+  for (const Row& row : rows) {
+    for (DType type : {DType::f64, DType::f32}) {
+      Buffer squared(type, {1});
+      squared.put(0, row.squared);
+      StepState step;
+      step.clip_norm = row.clip_norm;
+      step.max_grad_norm = row.max_grad_norm;
+      step.finite = step.apply = 7;
+      step.clip_scale = nan;
+      run(finish_norm, FinishNormArgs{squared.view(), &step});
+      INFO("squared " << row.squared << " clip " << row.clip_norm << " max " << row.max_grad_norm);
+      CHECK(((std::isnan(step.grad_norm) && std::isnan(row.grad_norm)) || step.grad_norm == row.grad_norm));
+      CHECK(step.clip_scale == row.clip_scale);
+      CHECK(step.finite == row.finite);
+      CHECK(step.apply == row.apply);
+    }
+  }
+}
+
+TEST_CASE("advance_step: a skipped step does not advance bias correction", "[optimizer]") {
+  StepState step;
+  run(advance_step, AdvanceStepArgs{&step});
+  CHECK((step.step == 1 && step.adam_t == 1 && step.skipped == 0));
+  step.apply = 0;
+  run(advance_step, AdvanceStepArgs{&step});
+  CHECK((step.step == 2 && step.adam_t == 1 && step.skipped == 1));
+}
+
+TEST_CASE("optimizers: bits do not depend on the number of threads", "[optimizer]") {
+  CHECK(test::same_on_any_thread_count([] {
+    Adam a(DType::bf16, 700 * kArenaBlock);
+    run(adamw, a.bind(false));
+    Buffer out(DType::bf16, {700 * kArenaBlock});
+    run(muon_momentum, MuonMomentumArgs{a.grad.view(), a.m.view(), out.view(), 0.95f, true, &a.step});
+    run(muon_apply, MuonApplyArgs{a.value.view(), a.master.view(), out.view(), {0.1f, 0.1f}, 1, &a.step});
+    return std::vector{a.value, a.master, a.m, a.v, out};
+  }));
+}
+
+TEST_CASE("optimizers: arguments that contradict the contract are refused by name", "[optimizer]") {
+  Adam a(DType::f32, 2 * kArenaBlock);
+  AdamWArgs args = a.bind(false);
+  args.step = nullptr;
+  CHECK(test::contains(test::error_of(adamw, args), "step is absent"));
+  args = a.bind(false);
+  for (View* v : {&args.value, &args.master, &args.grad, &args.m, &args.v}) v->shape[0] = 130;
+  CHECK(test::contains(test::error_of(adamw, args), "n = 130 is not a multiple of 128"));
+  a.group.put(1, 16);
+  CHECK(test::contains(test::error_of(adamw, a.bind(false)), "group_of_block[1] = 16"));
+  a.group.put(1, 0);
+  args = a.bind(false);
+  args.m = Buffer(DType::f64, {2 * kArenaBlock}).view();
+  CHECK(test::contains(test::error_of(adamw, args), "dtypes differ: grad f32 (256), m f64 (256)"));
+}
+
+}  // namespace
+}  // namespace heddle::kernels
