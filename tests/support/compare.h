@@ -7,6 +7,7 @@
 // `want` and `magnitude` are the oracle's value and the sum of the absolute values of the terms it added, in the view's row-major order.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -67,7 +68,20 @@ inline double element(const View& view, int64_t i) {
 // All elements of a strided view, row-major, as double.
 inline std::vector<double> values(const View& view) {
   std::vector<double> out(static_cast<size_t>(view.numel()));
-  for (size_t i = 0; i < out.size(); ++i) out[i] = element(view, static_cast<int64_t>(i));
+  const int64_t row = view.rank ? std::max<int64_t>(view.size(-1), 1) : 1;
+  View line = view;  // one row at a time: index arithmetic per element would dominate large tests
+  line.rank = view.rank ? 1 : 0;
+  line.shape[0] = row;
+  line.stride[0] = view.rank ? view.step(-1) : 1;
+  for (int64_t first = 0; first < view.numel(); first += row) {
+    int64_t at = 0, rest = first / row;
+    for (int axis = view.rank - 2; axis >= 0; --axis) {
+      at += rest % view.shape[axis] * view.stride[axis];
+      rest /= view.shape[axis];
+    }
+    line.data = view.data + at * size_of(view.dtype);
+    for (int64_t j = 0; j < row; ++j) out[static_cast<size_t>(first + j)] = element(line, j);
+  }
   return out;
 }
 
@@ -77,8 +91,9 @@ inline std::string difference(const View& got, const std::vector<double>& want, 
   if (static_cast<size_t>(got.numel()) != want.size()) return concat("sizes differ: ", got.numel(), " and ", want.size());
   int64_t wrong = 0, worst = 0;
   double worst_ratio = 0;
+  const std::vector<double> all = values(got);
   for (int64_t i = 0; i < got.numel(); ++i) {
-    const double g = element(got, i), w = want[static_cast<size_t>(i)], b = bounds[static_cast<size_t>(i)];
+    const double g = all[static_cast<size_t>(i)], w = want[static_cast<size_t>(i)], b = bounds[static_cast<size_t>(i)];
     const bool same = (std::isnan(g) && std::isnan(w)) || g == w || std::abs(g - w) <= b;
     if (same) continue;
     ++wrong;

@@ -1,0 +1,14 @@
+// The order of the CPU's matmul candidates: fastest first, as measured.
+#include "kernels/api/matmul.h"
+
+#include "kernels/cpu/matmul_internal.h"
+#include "kernels/cpu/register_internal.h"
+
+namespace heddle::kernels::cpu {
+
+void register_cpu_matmul() {
+  if (!matmul.candidates(DeviceType::cpu).empty()) return;
+  add_matmul_libraries();
+}
+
+}  // namespace heddle::kernels::cpu

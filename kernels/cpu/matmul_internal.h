@@ -1,0 +1,8 @@
+// The matmul candidates of the CPU; register_cpu_matmul() calls these in the order of preference.
+#pragma once
+
+namespace heddle::kernels::cpu {
+
+void add_matmul_libraries();  // "onednn" when built with it, "eigen"
+
+}  // namespace heddle::kernels::cpu

@@ -1,0 +1,284 @@
+// Every candidate of matmul against the float64 oracle: shapes, transposes, strides, epilogues, sinks, dtypes, thread counts, refusals.
+#include "kernels/api/matmul.h"
+
+#include <omp.h>
+
+#include <limits>
+
+#include "kernels/cpu/register_internal.h"
+#include "tests/oracles/matmul.h"
+#include "tests/support/buffer.h"
+#include "tests/support/catch.h"
+#include "tests/support/compare.h"
+
+namespace heddle::kernels {
+namespace {
+
+using test::Bound;
+using test::Buffer;
+
+const std::vector<Candidate<MatmulArgs>>& candidates() {
+  cpu::register_cpu_matmul();
+  return matmul.candidates(DeviceType::cpu);
+}
+
+// One call's worth of operands, owned.
+struct Case {
+  int64_t m = 1, n = 1, k = 1;
+  DType dtype = DType::f32, c_dtype = DType::f32;
+  bool trans_a = false, trans_b = false, accumulate = false;
+  bool bias = false, residual = false, residual_is_c = false, preact = false, column_sum = false, accumulate_sum = false;
+  Epilogue epilogue = Epilogue::none;
+  int64_t padding = 0;
+  double spread = 1;
+  DType sum_dtype = DType::f32;
+};
+
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << c.m << "x" << c.n << "x" << c.k << " " << name_of(c.dtype) << "->" << name_of(c.c_dtype) << (c.trans_a ? " T" : " N")
+             << (c.trans_b ? "T" : "N") << (c.accumulate ? " +=" : " =") << " epilogue " << static_cast<int>(c.epilogue) << " bias " << c.bias
+             << " residual " << c.residual << c.residual_is_c << " preact " << c.preact << " sum " << c.column_sum << c.accumulate_sum << " padding "
+             << c.padding;
+}
+
+struct Operands {
+  Buffer a, b, c, bias, residual, preact, column_sum;
+  std::vector<std::byte> scratch;
+  MatmulArgs args;
+
+  explicit Operands(const Case& x) {
+    const test::BufferOptions strided{x.padding, x.padding};
+    const double scale = 1 / std::sqrt(static_cast<double>(std::max<int64_t>(x.k, 1)));
+    a = Buffer(x.dtype, x.trans_a ? std::vector{x.k, x.m} : std::vector{x.m, x.k}, strided);
+    b = Buffer(x.dtype, x.trans_b ? std::vector{x.n, x.k} : std::vector{x.k, x.n}, strided);
+    a.normal(1, 0, x.spread);
+    b.normal(2, 0.1 * scale, scale);
+    c = Buffer(x.c_dtype, {x.m, x.n}, strided);
+    if (x.accumulate || x.residual_is_c) c.normal(3);
+    bias = Buffer(x.dtype, {x.n});
+    bias.normal(4);
+    residual = Buffer(x.dtype, {x.m, x.n}, strided);
+    residual.normal(5);
+    preact = Buffer(x.dtype, {x.m, x.n}, strided);
+    if (is_backward(x.epilogue)) preact.normal(6, 0, 2);
+    column_sum = Buffer(x.sum_dtype, {x.n});
+    if (x.accumulate_sum) column_sum.normal(7);
+
+    args.a = a.view();
+    args.b = b.view();
+    args.trans_a = x.trans_a;
+    args.trans_b = x.trans_b;
+    args.c = {c.view(), x.accumulate};
+    args.epilogue = x.epilogue;
+    if (x.bias) args.bias = bias.view();
+    if (x.residual) args.residual = x.residual_is_c ? c.view() : residual.view();
+    if (x.preact) args.preact = preact.view();
+    if (x.column_sum) args.column_sum = {column_sum.view(), x.accumulate_sum};
+  }
+  Operands(const Operands&) = delete;
+
+  void run(const Candidate<MatmulArgs>& candidate) {
+    scratch.assign(candidate.scratch ? candidate.scratch(args) : 0, std::byte{0xFF});
+    args.scratch = scratch;
+    candidate.run(args, Stream{});
+  }
+};
+
+void check_case(const Case& x) {
+  const auto want = oracle::matmul(Operands(x).args);
+  for (const auto& candidate : candidates()) {
+    Operands o(x);
+    if (candidate.refuses && candidate.refuses(o.args)) continue;
+    INFO(candidate.name << ": " << x);
+    o.run(candidate);
+    // K products and sums, bias, activation (its own error is below 16 roundings), residual, accumulation
+    const double terms = static_cast<double>(x.k) + 20;
+    CHECK_CLOSE(o.c.view(), want.c, want.c_magnitude, Bound{x.c_dtype, terms});
+    if (x.preact && !is_backward(x.epilogue)) CHECK_CLOSE(o.preact.view(), want.preact, want.preact_magnitude, Bound{x.dtype, terms});
+    if (x.column_sum)
+      CHECK_CLOSE(o.column_sum.view(), want.column_sum, want.column_sum_magnitude, Bound{x.sum_dtype, terms + static_cast<double>(x.m)});
+    CHECK(o.a.guards_intact());
+    CHECK(o.c.guards_intact());
+    CHECK(o.preact.guards_intact());
+    CHECK(o.column_sum.guards_intact());
+  }
+}
+
+constexpr std::array kDtypes{DType::f32, DType::bf16, DType::f64};
+constexpr std::array kEpilogues{Epilogue::none, Epilogue::gelu, Epilogue::gelu_backward, Epilogue::relu2, Epilogue::relu2_backward};
+
+}  // namespace
+
+TEST_CASE("matmul: shapes, ragged and of size 0 and 1, in every transposition and dtype") {
+  const std::array<std::array<int64_t, 3>, 15> shapes{{{1, 1, 1},
+                                                       {1, 17, 33},
+                                                       {5, 1, 9},
+                                                       {2, 3, 1},
+                                                       {7, 19, 13},
+                                                       {6, 16, 8},
+                                                       {33, 65, 31},
+                                                       {64, 64, 64},
+                                                       {97, 130, 70},
+                                                       {3, 515, 20},
+                                                       {260, 5, 40},
+                                                       {0, 4, 3},
+                                                       {4, 0, 3},
+                                                       {4, 5, 0},
+                                                       {13, 24, 300}}};
+  for (const auto& [m, n, k] : shapes) {
+    for (DType dtype : kDtypes) {
+      for (int trans = 0; trans < 4; ++trans) {
+        Case x{.m = m, .n = n, .k = k, .dtype = dtype, .c_dtype = dtype, .trans_a = (trans & 1) != 0, .trans_b = (trans & 2) != 0};
+        check_case(x);
+        x.padding = 3;
+        x.c_dtype = accumulator_of(dtype);
+        x.accumulate = true;
+        check_case(x);
+      }
+    }
+  }
+}
+
+TEST_CASE("matmul: every epilogue with every option, in every dtype") {
+  for (DType dtype : kDtypes) {
+    for (Epilogue epilogue : kEpilogues) {
+      for (int options = static_cast<int>(dtype) % 3; options < 64; options += 3) {  // every pair of options meets
+        const auto has = [&](int bit) { return (options >> bit & 1) != 0; };
+        Case x{.m = 13, .n = 37, .k = 10, .dtype = dtype, .c_dtype = has(0) ? accumulator_of(dtype) : dtype};
+        x.trans_b = has(3);
+        x.trans_a = is_backward(epilogue) && has(4);
+        x.accumulate = has(1);
+        x.bias = has(2);
+        x.column_sum = has(3);
+        x.accumulate_sum = has(4);
+        x.sum_dtype = has(5) ? accumulator_of(dtype) : dtype;
+        x.epilogue = epilogue;
+        x.residual = has(4) && !is_backward(epilogue);
+        x.residual_is_c = x.residual && has(5) && x.c_dtype == dtype;
+        x.preact = is_backward(epilogue) || (epilogue != Epilogue::none && has(5));
+        x.padding = has(2) ? 5 : 0;
+        check_case(x);
+      }
+    }
+  }
+}
+
+TEST_CASE("matmul: several tiles with every epilogue") {
+  for (Epilogue epilogue : kEpilogues) {
+    for (DType dtype : {DType::f32, DType::bf16}) {
+      Case x{.m = 301, .n = 203, .k = 20, .dtype = dtype, .c_dtype = dtype, .trans_b = true, .bias = true, .column_sum = true, .epilogue = epilogue};
+      x.preact = epilogue != Epilogue::none;
+      x.residual = !is_backward(epilogue);
+      check_case(x);
+    }
+  }
+  check_case({.m = 40, .n = 1100, .k = 12, .trans_a = true, .accumulate = true, .column_sum = true, .accumulate_sum = true});
+  check_case({.m = 25, .n = 24, .k = 2100, .dtype = DType::bf16, .trans_a = true, .accumulate = true});
+}
+
+TEST_CASE("matmul: outliers, NaN and Inf are neither lost nor spread") {
+  for (const auto& candidate : candidates()) {
+    INFO(candidate.name);
+    Operands o({.m = 40, .n = 70, .k = 50, .trans_b = true});
+    o.a.put(3 * 50 + 7, 1e30);
+    o.a.put(5 * 50 + 1, std::numeric_limits<double>::quiet_NaN());
+    o.b.put(11 * 50 + 2, std::numeric_limits<double>::infinity());
+    const auto want = oracle::matmul(o.args);
+    o.run(candidate);
+    CHECK_CLOSE(o.c.view(), want.c, want.c_magnitude, Bound{DType::f32, 60});
+  }
+  check_case({.m = 30, .n = 40, .k = 50, .epilogue = Epilogue::gelu, .spread = 1e4});
+}
+
+TEST_CASE("matmul: the bits do not depend on the number of threads") {
+  const std::array cases{
+      Case{.m = 400, .n = 300, .k = 100, .trans_b = true, .bias = true, .preact = true, .column_sum = true, .epilogue = Epilogue::gelu},
+      Case{.m = 384, .n = 192, .k = 100, .trans_a = true, .accumulate = true},
+      Case{.m = 600, .n = 65, .k = 128, .dtype = DType::bf16, .c_dtype = DType::bf16, .trans_b = true, .column_sum = true},
+      Case{.m = 1, .n = 2000, .k = 520, .trans_b = true},
+      Case{.m = 65, .n = 200, .k = 300, .dtype = DType::bf16, .trans_a = true},
+      Case{.m = 200, .n = 200, .k = 100, .dtype = DType::f64, .c_dtype = DType::f64}};
+  const int threads = omp_get_max_threads();
+  for (const auto& x : cases) {
+    for (const auto& candidate : candidates()) {
+      INFO(candidate.name << ": " << x);
+      omp_set_num_threads(1);
+      Operands one(x);
+      if (candidate.refuses && candidate.refuses(one.args)) continue;
+      one.run(candidate);
+      for (int n : {2, 3, 5}) {
+        omp_set_num_threads(n);
+        Operands many(x);
+        many.run(candidate);
+        CHECK(omp_get_max_threads() == n);
+        CHECK(many.c == one.c);
+        CHECK(many.preact == one.preact);
+        CHECK(many.column_sum == one.column_sum);
+      }
+    }
+  }
+  omp_set_num_threads(threads);
+}
+
+TEST_CASE("matmul: arguments that contradict the contract give one error naming the shapes") {
+  using Catch::Matchers::Contains;
+  const auto refused = [](Case x, auto&& change, const std::string& text) {
+    Operands o(x);
+    change(o);
+    CHECK_THROWS_WITH(check(o.args), Contains(text));
+  };
+  const Case plain{.m = 4, .n = 6, .k = 8};
+  const Case full{.m = 4, .n = 6, .k = 8, .bias = true, .residual = true, .preact = true, .column_sum = true, .epilogue = Epilogue::gelu};
+  CHECK_NOTHROW(check(Operands(full).args));
+  refused(
+      plain, [](Operands& o) { o.args.trans_b = true; }, "[matmul] inner dimensions differ: a f32 (4, 8), b f32 (8, 6) transposed");
+  refused(
+      plain, [](Operands& o) { o.args.c.to.shape[1] = 5; }, "c must be (4, 6), is f32 (4, 5)");
+  refused(
+      plain, [](Operands& o) { o.args.b.dtype = DType::bf16; }, "one floating dtype: a f32 (4, 8), b bf16 (8, 6)");
+  refused(
+      plain, [](Operands& o) { o.args.c.to.dtype = DType::bf16; }, "c must be f32 or f32, is bf16");
+  refused(
+      plain, [](Operands& o) { o.args.a.rank = 1; }, "must be matrices");
+  refused(
+      plain, [](Operands& o) { o.args.a.stride[1] = 2; }, "last stride of a is not 1");
+  refused(
+      plain, [](Operands& o) { o.args.a.stride[0] = 7; }, "rows of a overlap");
+  refused(
+      plain, [](Operands& o) { o.args.c.to.data = o.args.a.data; }, "c overlaps a");
+  refused(
+      full, [](Operands& o) { o.args.bias.shape[0] = 5; }, "bias must be f32 (6), is f32 (5)");
+  refused(
+      full, [](Operands& o) { o.args.residual.shape[0] = 5; }, "residual must be (4, 6), is f32 (5, 6)");
+  refused(
+      full, [](Operands& o) { o.args.residual.data = o.args.c.to.data + 4; }, "residual overlaps c and is not c itself");
+  refused(
+      full, [](Operands& o) { o.args.epilogue = Epilogue::none; }, "no activation");
+  refused(
+      full, [](Operands& o) { o.args.epilogue = Epilogue::gelu_backward; }, "takes no residual");
+  refused(
+      full, [](Operands& o) { o.args.preact.dtype = DType::f64; }, "preact must be f32, is f64");
+  refused(
+      full, [](Operands& o) { o.args.column_sum.to.shape[0] = 7; }, "column_sum must be f32 or f32 (6), is f32 (7)");
+  refused(
+      plain, [](Operands& o) { o.args.epilogue = Epilogue::relu2_backward; }, "needs preact");
+
+  // Column ranges of one packed buffer do not overlap.
+  Operands o(plain);
+  Buffer packed(DType::f32, {4, 14});
+  o.args.a = packed.view();
+  o.args.a.shape[1] = 8;
+  o.args.c.to = packed.view();
+  o.args.c.to.shape[1] = 6;
+  o.args.c.to.data += 8 * 4;
+  CHECK_NOTHROW(check(o.args));
+  o.args.c.to.data -= 4;
+  CHECK_THROWS_WITH(check(o.args), Contains("c overlaps a"));
+
+  for (const auto& candidate : candidates()) {
+    Operands short_scratch(Case{.m = 40, .n = 6, .k = 8, .column_sum = true});
+    CHECK_THROWS_WITH(candidate.run(short_scratch.args, Stream{}), Contains("scratch too small"));
+  }
+}
+
+}  // namespace heddle::kernels
