@@ -57,9 +57,9 @@ class Muon final : public Optimizer {
 
  protected:
   void add_moments(StateDict& state) const override {
-    add_flat(state, "optim.momentum", momentum_, 0);
-    add_flat(state, "optim.m", rest_.m(), rest_.range().begin);
-    add_flat(state, "optim.v", rest_.v(), rest_.range().begin);
+    add_flat_state(state, "optim.momentum", arena_, momentum_, 0);
+    add_flat_state(state, "optim.m", arena_, rest_.m(), rest_.range().begin);
+    add_flat_state(state, "optim.v", arena_, rest_.v(), rest_.range().begin);
   }
 
  private:

@@ -17,13 +17,9 @@ Optimizer::Optimizer(Arena& arena) : arena_(arena) {
   }
 }
 
-View Optimizer::flat(const Tensor& t, int64_t begin, int64_t end) const {
-  return make_view(t.impl().data + begin * size_of(t.dtype()), t.dtype(), {end - begin});
-}
-
-void Optimizer::add_flat(StateDict& state, const std::string& prefix, const Tensor& tensor, int64_t begin) const {
-  for (const Parameter& p : arena_.parameters()) {
-    const Range range = arena_.range(p);
+void add_flat_state(StateDict& state, const std::string& prefix, const Arena& arena, const Tensor& tensor, int64_t begin) {
+  for (const Parameter& p : arena.parameters()) {
+    const Range range = arena.range(p);
     if (range.begin < begin || range.end > begin + tensor.numel()) continue;
     const ShardSpec& shard = p.spec().shard;
     StateDict::Entry entry;
@@ -40,7 +36,7 @@ void Optimizer::add_flat(StateDict& state, const std::string& prefix, const Tens
 }
 
 void Optimizer::add_state(StateDict& state) const {
-  add_flat(state, "model", masters_, 0);
+  add_flat_state(state, "model", arena_, masters_, 0);
   add_moments(state);
 }
 
@@ -110,8 +106,8 @@ class AdamW final : public Optimizer {
 
  protected:
   void add_moments(StateDict& state) const override {
-    add_flat(state, "optim.m", part_.m(), 0);
-    add_flat(state, "optim.v", part_.v(), 0);
+    add_flat_state(state, "optim.m", arena_, part_.m(), 0);
+    add_flat_state(state, "optim.v", arena_, part_.v(), 0);
   }
 
  private:

@@ -28,7 +28,10 @@ struct MuonOptions {
 // A factor on the base learning rate of one parameter, beside its own spec's lr_scale.
 using LrScale = std::function<float(const Parameter&)>;
 
-// f32 (f64) copies of the values in the order of the arena: the values themselves when they are f32, else masters of their own.
+// Adds "<prefix>.<parameter>" for every parameter that lies in arena elements [begin, begin + flat.numel()); the entries view the memory of `flat`.
+void add_flat_state(StateDict& state, const std::string& prefix, const Arena& arena, const Tensor& flat, int64_t begin);
+
+// Holds masters: f32 (f64) copies of the values in the order of the arena, the values themselves when they have that dtype.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
@@ -44,9 +47,6 @@ class Optimizer {
  protected:
   explicit Optimizer(Arena& arena);
   virtual void add_moments(StateDict& state) const = 0;
-  // A tensor over arena elements [begin, end), zero, as a part of the state under `prefix`.
-  void add_flat(StateDict& state, const std::string& prefix, const Tensor& flat, int64_t begin) const;
-  View flat(const Tensor& t, int64_t begin, int64_t end) const;  // elements of a flat tensor
   void values_written();
 
   Arena& arena_;

@@ -1,0 +1,54 @@
+#include "app/bench.h"
+
+#include <cstdio>
+
+#include "app/arguments.h"
+#include "app/command.h"
+#include "kernels/api/check.h"
+
+namespace heddle::app {
+namespace {
+
+constexpr CommandHelp kHelp = {"bench", "train-step|ops [model flags]",
+                               "Measures this machine. train-step: whole optimizer steps on random tokens, one JSON line. ops: every op at this "
+                               "model's shapes beside its floor.\n"
+                               "Takes the model, batch, optimizer and machine flags of heddle pretrain; without --model it measures gpt-10m.",
+                               "  heddle bench train-step --model gpt-10m --seq 256 --batch 8 --threads 2\n"
+                               "  heddle bench train-step --model gpt2-124m --seq 256 --batch 4 --precision bf16\n"
+                               "  heddle bench ops --depth 6 --seq 512"};
+
+}  // namespace
+
+int bench_command(Args args) {
+  BenchOptions bench;
+  RunConfig& config = bench.config;
+  std::string what;
+  std::vector<BoundOption> options;
+  options.push_back(
+      {{"WHAT", "", "Arguments", "train-step or ops", true, false, false, ""}, [&](std::string_view text, const std::string&) { what = text; }});
+  options.push_back({{"repeats", "N", "Bench", "measured repetitions", false, false, false, "20"},
+                     [&](std::string_view text, const std::string& place) { bench.repeats = parse_count(text, place); }});
+  options.push_back({{"warmup-steps", "N", "Bench", "steps before measuring", false, false, false, "3"},
+                     [&](std::string_view text, const std::string& place) { bench.warmup = parse_count(text, place); }});
+  for (const auto& option : RunConfig::options()) {
+    const std::string_view group = option.group;
+    if (group != "Model" && group != "Optimizer" && group != "Machine" && option.name != "batch" && option.name != "seed") continue;
+    options.push_back(
+        {option.info(), [&config, &option](std::string_view text, const std::string& place) { config.set(option.name, text, Source::flag, place); }});
+  }
+  if (!parse_arguments(kHelp, options, args)) return 0;
+  if (bench.repeats < 1) fail("bench", "--repeats must be at least 1", ExitCode::usage);
+  if (config.model.empty() && config.depth == 0 && config.layers == 0) config.set("model", "gpt-10m", Source::flag, "bench");
+  if (!config.is_set("seq")) config.seq = 256;
+  if (!config.is_set("vocab") && config.depth > 0) config.set("vocab", "50304", Source::flag, "bench");
+  if (what == "train-step") {
+    std::printf("%s\n", bench_train_step(bench).c_str());
+  } else if (what == "ops") {
+    bench_ops(bench);
+  } else {
+    fail("bench", concat("\"", what, "\" is not train-step or ops"), ExitCode::usage);
+  }
+  return 0;
+}
+
+}  // namespace heddle::app

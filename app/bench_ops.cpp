@@ -1,0 +1,160 @@
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "app/bench.h"
+#include "core/arena.h"
+#include "core/autograd/engine.h"
+#include "core/autograd/node.h"
+#include "core/launch.h"
+#include "core/ops/ops.h"
+#include "kernels/api/random.h"
+#include "optim/grad_norm.h"
+#include "optim/optimizer.h"
+#include "train/model.h"
+
+namespace heddle::app {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double median_seconds(const std::function<void()>& work, int64_t repeats, Device device) {
+  work();
+  std::vector<double> times;
+  for (int64_t i = 0; i < repeats; ++i) {
+    const Clock::time_point start = Clock::now();
+    work();
+    synchronize(device);
+    times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  std::nth_element(times.begin(), times.begin() + static_cast<ptrdiff_t>(times.size() / 2), times.end());
+  return times[times.size() / 2];
+}
+
+Tensor random_tensor(Shape shape, DType dtype, Device device) {
+  static uint32_t next = 0;
+  Tensor t = Tensor::empty(shape, dtype, device);
+  launch(kernels::normal, {.out = t.view(), .key = {.seed = 3, .purpose = RngPurpose::test, .layer = ++next, .stream = 0}, .std = 0.5f}, device);
+  return t;
+}
+
+class Table {
+ public:
+  Table(double gflops, double gbytes, int64_t repeats, Device device) : gflops_(gflops), gbytes_(gbytes), repeats_(repeats), device_(device) {
+    std::printf("matmul over this model's shapes %.1f GFLOP/s, copy %.1f GB/s (read + write)\n", gflops, gbytes);
+    std::printf("%-34s %10s %10s %8s %10s %9s\n", "op", "ms", "floor ms", "x floor", "GFLOP/s", "GB/s");
+  }
+
+  // flops and bytes: what the work must do at least, each input read once and each output written once.
+  void row(const std::string& name, double flops, double bytes, const std::function<void()>& work) const {
+    const double seconds = median_seconds(work, repeats_, device_);
+    const double floor = std::max(flops / gflops_ / 1e9, bytes / gbytes_ / 1e9);
+    std::printf("%-34s %10.3f %10.3f %8.2f %10.1f %9.1f\n", name.c_str(), seconds * 1e3, floor * 1e3, seconds / floor, flops / seconds / 1e9,
+                bytes / seconds / 1e9);
+    std::fflush(stdout);
+  }
+
+ private:
+  double gflops_, gbytes_;
+  int64_t repeats_;
+  Device device_;
+};
+
+}  // namespace
+
+void bench_ops(BenchOptions options) {
+  RunConfig& run = options.config;
+  use_threads(run.threads);
+  const Device device = choose_device(run.device);
+  const DType dtype = compute_dtype(run.precision, device);
+  const TransformerConfig c = model_config(run, run.vocab);
+  const int64_t b = run.batch, t = run.seq, n = b * t, d = c.head_dim, h = c.heads, kv = c.kv_heads, width = (h + 2 * kv) * d;
+  const double e = static_cast<double>(size_of(dtype));
+  const auto elements = [](int64_t x, int64_t y) { return static_cast<double>(x) * static_cast<double>(y); };
+
+  const int64_t large = int64_t{32} << 20;
+  const Tensor from = Tensor::zeros({large}, DType::f32, device), to = Tensor::zeros({large}, DType::f32, device);
+  const double copy =
+      median_seconds([&] { copy_bytes(to.impl().data, device, from.impl().data, device, static_cast<size_t>(large) * 4); }, 5, device);
+  const Table table(model_gemm_rate(c, n, dtype, device, 5), 8.0 * static_cast<double>(large) / copy / 1e9, options.repeats, device);
+
+  const auto leaf = [&](Shape shape) { return random_tensor(shape, dtype, device).set_requires_grad(true); };
+  // Forward without recording, then forward + backward with a gradient of ones.
+  const auto both = [&](const std::string& name, double flops, double bytes, const std::function<Tensor()>& op) {
+    table.row(name + " forward", flops, bytes, [&] {
+      NoGradGuard no_grad;
+      op();
+    });
+    table.row(name + " forward + backward", 3 * flops, 3 * bytes, [&] {
+      const Tensor y = op();
+      if (y.numel() == 1) {
+        backward(y);
+      } else {
+        backward_from(y, y.detach());
+      }
+    });
+  };
+
+  const Tensor x = leaf({b, t, c.dim});
+  const auto product = [&](const std::string& name, int64_t in, int64_t out) {
+    const Tensor a = leaf({b, t, in}), w = leaf({out, in});
+    both("linear " + name, 2 * elements(n, in) * static_cast<double>(out), e * (elements(n, in) + elements(n, out) + elements(in, out)),
+         [=] { return linear(a, w); });
+  };
+  product("qkv", c.dim, width);
+  product("out", h * d, c.dim);
+  {
+    const int64_t gates = c.mlp == MlpType::swiglu ? 2 : 1;
+    const Tensor w1 = leaf({gates * c.mlp_dim, c.dim}), w2 = leaf({c.dim, c.mlp_dim});
+    const double flops = 2 * elements(n, c.dim) * static_cast<double>((gates + 1) * c.mlp_dim);
+    both("mlp", flops, e * (2 * elements(n, c.dim) + elements(gates + 1, c.dim * c.mlp_dim)), [&] {
+      if (gates == 2) return swiglu_mlp(x, w1, w2);
+      return c.mlp == MlpType::gelu ? gelu_mlp(x, w1, {}, w2, {}) : relu2_mlp(x, w1, {}, w2, {});
+    });
+  }
+  {
+    const Tensor qkv = leaf({b, t, width});
+    const double span = c.window > 0 ? static_cast<double>(std::min(c.window, t)) : static_cast<double>(t) / 2;
+    both("attention", 4 * elements(n, h * d) * span, e * (elements(n, width) + elements(n, h * d)),
+         [&] { return attention(qkv, h, kv, {.window = c.window}); });
+    if (c.qk_norm) {
+      const Tensor gain = leaf({d});
+      both("qk_norm", 0, 2 * e * elements(n, width), [&] { return qk_norm(qkv, h, kv, gain, gain); });
+    }
+    if (c.position == Position::rope) {
+      const Tensor turned = random_tensor({b, t, h + 2 * kv, d}, dtype, device), angles = rope_table(t, d, c.rope_theta, device);
+      table.row("rope, in place", 0, 2 * e * elements(n, (h + kv) * d), [&] {
+        NoGradGuard no_grad;
+        rope_(turned, angles, h + kv);
+      });
+    }
+  }
+  {
+    const Tensor gain = leaf({c.dim}), bias = leaf({c.dim});
+    both("layer_norm", 0, 2 * e * elements(n, c.dim), [&] { return layer_norm(x, {}, gain, bias).y; });
+    both("rms_norm", 0, 2 * e * elements(n, c.dim), [&] { return rms_norm(x, {}, gain).y; });
+  }
+  std::vector<int32_t> ids(static_cast<size_t>(n));
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>((i * 2654435761u >> 8) % static_cast<uint64_t>(c.vocab));
+  const Tensor tokens = Tensor::from(ids, {b, t}, device);
+  const Tensor head = leaf({c.vocab, c.dim});
+  both("embedding", 0, 2 * e * elements(n, c.dim), [&] { return embedding(tokens, head); });
+  table.row("linear_cross_entropy + gradients", 6 * elements(n, c.dim) * static_cast<double>(c.vocab), e * 3 * elements(n, c.dim),
+            [&] { backward(linear_cross_entropy(x, head, tokens)); });
+
+  Transformer model(c);
+  Arena arena(model, device, dtype);
+  arena.init(1);
+  StepControl control(device);
+  const double size = static_cast<double>(arena.size());
+  const auto adamw = make_adamw(arena, {});
+  table.row("gradient norm", 0, 4 * size, [&] { control.finish_norm(arena); });
+  table.row("adamw", 0, size * (7 * 4 + (dtype == DType::f32 ? 0 : e)), [&] { adamw->step(control.device_state()); });
+  const auto muon = make_muon(arena, {}, {});
+  table.row("muon", 0, size * (5 * 4 + (dtype == DType::f32 ? 0 : e)), [&] { muon->step(control.device_state()); });
+}
+
+}  // namespace heddle::app

@@ -1,0 +1,141 @@
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "app/bench.h"
+#include "core/launch.h"
+#include "core/storage.h"
+#include "kernels/api/check.h"
+#include "kernels/api/matmul.h"
+#include "kernels/api/philox.h"
+#include "kernels/api/random.h"
+#include "train/model.h"
+#include "train/trainer.h"
+
+namespace heddle::app {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<ptrdiff_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+// A line "<key>:  N kB" of /proc/self/status, in bytes; 0 where there is none.
+int64_t process_bytes(const std::string& key) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.compare(0, key.size() + 1, key + ":") == 0) return std::stoll(line.substr(key.size() + 1)) * 1024;
+  }
+  return 0;
+}
+
+Tensor random_matrix(int64_t rows, int64_t columns, DType dtype, Device device, uint32_t layer) {
+  Tensor t = Tensor::empty({rows, columns}, dtype, device);
+  launch(kernels::normal, {.out = t.view(), .key = {.seed = 1, .purpose = RngPurpose::test, .layer = layer, .stream = 0}}, device);
+  return t;
+}
+
+}  // namespace
+
+double model_gemm_rate(const TransformerConfig& config, int64_t rows, DType dtype, Device device, int repeats) {
+  const TransformerConfig c = config.resolved();
+  struct Product {
+    int64_t out, in;
+    double count;  // in a step
+  };
+  const double layers = static_cast<double>(c.layers);
+  const int64_t up = c.mlp == MlpType::swiglu ? 2 * c.mlp_dim : c.mlp_dim;
+  const Product products[] = {{(c.heads + 2 * c.kv_heads) * c.head_dim, c.dim, layers},
+                              {c.dim, c.heads * c.head_dim, layers},
+                              {up, c.dim, layers},
+                              {c.dim, c.mlp_dim, layers},
+                              {c.vocab, c.dim, 1}};
+  double flops = 0, seconds = 0;
+  const DType acc = accumulator_of(dtype);
+  for (const Product& p : products) {
+    const Tensor x = random_matrix(rows, p.in, dtype, device, 1), w = random_matrix(p.out, p.in, dtype, device, 2);
+    const Tensor y = random_matrix(rows, p.out, dtype, device, 3), dx = random_matrix(rows, p.in, dtype, device, 4);
+    const Tensor dw = Tensor::zeros({p.out, p.in}, acc, device);
+    const kernels::MatmulArgs calls[] = {{.a = x.view(), .b = w.view(), .trans_b = true, .c = {y.view(), false}},
+                                         {.a = y.view(), .b = w.view(), .c = {dx.view(), false}},
+                                         {.a = y.view(), .b = x.view(), .trans_a = true, .c = {dw.view(), false}}};
+    for (const kernels::MatmulArgs& call : calls) {
+      std::vector<double> times;
+      for (int i = 0; i < repeats + 1; ++i) {
+        const Clock::time_point start = Clock::now();
+        launch(kernels::matmul, call, device);
+        synchronize(device);
+        if (i > 0) times.push_back(seconds_since(start));
+      }
+      seconds += p.count * median(times);
+      flops += p.count * 2.0 * static_cast<double>(rows) * static_cast<double>(p.out) * static_cast<double>(p.in);
+    }
+  }
+  return flops / seconds / 1e9;
+}
+
+std::string bench_train_step(BenchOptions options) {
+  RunConfig& c = options.config;
+  use_threads(c.threads);
+  const Device device = choose_device(c.device);
+  const DType dtype = compute_dtype(c.precision, device);
+  const TransformerConfig config = model_config(c, c.vocab > 0 ? c.vocab : 0);
+  const int64_t idle = process_bytes("VmRSS");
+  Transformer model(config);
+  Arena arena(model, device, dtype);
+  arena.init(static_cast<uint64_t>(c.seed));
+  const AdamWOptions adamw{.lr = static_cast<float>(c.lr), .weight_decay = static_cast<float>(c.weight_decay)};
+  const auto optimizer = c.optimizer == OptimizerChoice::muon ? make_muon(arena, {}, adamw) : make_adamw(arena, adamw);
+  const auto comm = local_communicator();
+  Trainer trainer(model, arena, *optimizer, *comm, {.batch = c.batch, .seq = c.seq, .document_mask = false});
+  const int64_t tokens = c.batch * c.seq;
+  const auto fill = [&](int64_t, const BatchView& into) {
+    for (int64_t i = 0; i < tokens; i += 4) {
+      const Philox::Block block = Philox::draw({.seed = 7, .purpose = RngPurpose::test, .layer = 0, .stream = 0}, static_cast<uint64_t>(i));
+      for (int64_t j = i; j < std::min(i + 4, tokens); ++j) {
+        into.tokens[j] = static_cast<int32_t>(block[static_cast<size_t>(j - i)] % static_cast<uint32_t>(config.vocab));
+        into.targets[j] = static_cast<int32_t>((block[static_cast<size_t>(j - i)] >> 7) % static_cast<uint32_t>(config.vocab));
+        into.document_start[j] = 0;
+      }
+    }
+  };
+  const StepPlan plan{.micro_steps = 1, .valid_targets = tokens, .lr = 1, .clip_norm = static_cast<float>(c.grad_clip)};
+  std::vector<double> times;
+  uint64_t warm_allocations = 0;
+  double loss = 0;
+  for (int64_t i = 0; i < options.warmup + options.repeats; ++i) {
+    if (i == options.warmup) warm_allocations = memory_stats(device).device_allocations;
+    const Clock::time_point start = Clock::now();
+    loss = trainer.step(plan, fill).loss;
+    synchronize(device);
+    if (i >= options.warmup) times.push_back(seconds_since(start));
+  }
+  const MemoryStats memory = memory_stats(device);
+  const int64_t peak_rss = process_bytes("VmHWM") - idle;
+  const double step = median(times), flops = config.flops_per_token(c.seq) * static_cast<double>(tokens);
+  const double gemm = model_gemm_rate(config, tokens, dtype, device, 5);
+  const double rate = flops / step / 1e9;
+  char line[1024];
+  std::snprintf(
+      line, sizeof line,
+      "{\"bench\": \"train-step\", \"dtype\": \"%s\", \"parameters\": %lld, \"batch\": %lld, \"seq\": %lld, \"tokens_per_s\": %.1f, \"step_ms\": "
+      "%.2f, "
+      "\"step_ms_min\": %.2f, \"step_ms_max\": %.2f, \"gflops\": %.1f, \"gemm_gflops\": %.1f, \"step_over_gemm\": %.3f, \"peak_bytes\": %zu, "
+      "\"peak_rss_above_idle_bytes\": %lld, \"allocations_after_warmup\": %llu, \"loss\": %.4f}",
+      std::string(name_of(dtype)).c_str(), static_cast<long long>(model.parameter_count()), static_cast<long long>(c.batch),
+      static_cast<long long>(c.seq), static_cast<double>(tokens) / step, step * 1e3, *std::min_element(times.begin(), times.end()) * 1e3,
+      *std::max_element(times.begin(), times.end()) * 1e3, rate, gemm, rate / gemm, memory.peak_total, static_cast<long long>(peak_rss),
+      static_cast<unsigned long long>(memory.device_allocations - warm_allocations), loss);
+  return line;
+}
+
+}  // namespace heddle::app

@@ -1,0 +1,89 @@
+#include "train/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+
+#include "core/device.h"
+#include "kernels/api/check.h"
+#include "train/model.h"
+
+namespace heddle {
+
+double EvalResult::loss() const {
+  return nats / static_cast<double>(tokens);
+}
+double EvalResult::bits_per_byte() const {
+  return bytes ? nats / std::log(2.0) / static_cast<double>(bytes) : std::numeric_limits<double>::quiet_NaN();
+}
+
+Evaluator::Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Communicator& comm)
+    : windows_(windows), comm_(comm), device_(device), batch_(batch), seq_(windows.seq), rows_(windows_.rows()) {
+  if (tokens > 0) {
+    const uint64_t all = windows_.rows();
+    uint64_t scored = 0;
+    for (rows_ = 0; rows_ < all && scored < static_cast<uint64_t>(tokens); ++rows_) scored += windows_.scored_tokens(rows_, 1);
+  }
+  if (tokenizer) bytes_ = windows_.scored_bytes(0, rows_, *tokenizer);
+  const Shape shape{batch_, seq_};
+  tokens_ = Tensor::zeros(shape, DType::i32, device);
+  targets_ = Tensor::zeros(shape, DType::i32, device);
+  document_start_ = Tensor::zeros(shape, DType::i32, device);
+  staging_.resize(static_cast<size_t>(3 * shape.numel()));
+}
+
+std::optional<EvalResult> Evaluator::run(const Transformer& model, const std::function<bool()>& stop) {
+  const int64_t n = batch_ * seq_;
+  double nats = 0;
+  const uint64_t per_round = static_cast<uint64_t>(batch_) * static_cast<uint64_t>(comm_.size());
+  for (uint64_t round = 0; round < rows_; round += per_round) {
+    if (stop && stop()) return std::nullopt;
+    const uint64_t first = round + static_cast<uint64_t>(comm_.rank()) * static_cast<uint64_t>(batch_);
+    const BatchView batch{batch_, seq_, staging_.data(), staging_.data() + n, staging_.data() + 2 * n};
+    windows_.fill(first, batch);
+    // Rows past the limit belong to the rest of the shards.
+    for (int64_t b = 0; b < batch_; ++b) {
+      if (first + static_cast<uint64_t>(b) >= rows_) std::fill_n(batch.targets + b * seq_, seq_, -1);
+    }
+    int64_t at = 0;
+    for (const Tensor* t : {&tokens_, &targets_, &document_start_}) {
+      copy_bytes(t->impl().data, device_, staging_.data() + at++ * n, Device{}, static_cast<size_t>(n) * sizeof(int32_t));
+    }
+    for (double loss : model.token_losses(tokens_, targets_, document_start_).to_vector()) nats += loss;
+  }
+  comm_.all_reduce(make_view(&nats, {1}), Stream{});
+  return EvalResult{nats, windows_.scored_tokens(0, rows_), bytes_};
+}
+
+int evaluate(const EvalOptions& options) {
+  options.validate();
+  use_threads(options.threads);
+  const Device device = choose_device(options.device);
+  const TrainedModel trained = load_trained_model(options.path, device, compute_dtype(options.precision, device));
+  const std::unique_ptr<Communicator> comm = world_communicator();
+  WindowOptions windows;
+  windows.shards = options.data;
+  windows.seq = trained.config.seq;
+  windows.stride = options.stride > 0 ? options.stride : std::max<int64_t>(1, trained.config.seq / 2);
+  windows.pack = trained.config.doc_mask;
+  Evaluator evaluator(windows, options.batch, options.tokens, trained.tokenizer ? &*trained.tokenizer : nullptr, device, *comm);
+  const EvalResult result = *evaluator.run(*trained.model);
+  if (comm->rank() != 0) return 0;
+  const double bits = result.bits_per_byte();
+  if (options.json) {
+    std::printf("{\"step\": %llu, \"tokens\": %llu, \"bytes\": %llu, \"loss\": %.6f, \"perplexity\": %.4f, \"bits_per_byte\": ",
+                static_cast<unsigned long long>(trained.step), static_cast<unsigned long long>(result.tokens),
+                static_cast<unsigned long long>(result.bytes), result.loss(), std::exp(result.loss()));
+    std::printf(std::isnan(bits) ? "null" : "%.5f", bits);
+    std::printf(", \"window\": %lld, \"stride\": %lld}\n", static_cast<long long>(windows.seq), static_cast<long long>(windows.stride));
+  } else {
+    std::printf("step %llu | %llu tokens, %llu bytes | loss %.4f | perplexity %.3f | bits per byte %.4f | window %lld, stride %lld\n",
+                static_cast<unsigned long long>(trained.step), static_cast<unsigned long long>(result.tokens),
+                static_cast<unsigned long long>(result.bytes), result.loss(), std::exp(result.loss()), bits, static_cast<long long>(windows.seq),
+                static_cast<long long>(windows.stride));
+  }
+  return 0;
+}
+
+}  // namespace heddle

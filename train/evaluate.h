@@ -1,0 +1,66 @@
+// Loss of a model on held-out token shards: during training and behind `heddle eval`.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+#include "data/tokenizer.h"
+#include "data/windows.h"
+#include "models/transformer.h"
+#include "parallel/communicator.h"
+#include "train/config.h"
+
+namespace heddle {
+
+struct EvalOptions {
+  std::string path;               // run directory, checkpoint or model directory
+  std::vector<std::string> data;  // globs of token shards
+  int64_t tokens = 0;             // evaluate at most this many; 0: all
+  int64_t stride = 0;             // targets a window scores; the rest of it is context; 0: half the sequence length
+  int64_t batch = 8;              // sequences at a time
+  bool json = false;              // one JSON object instead of a line
+  DeviceChoice device = DeviceChoice::automatic;
+  PrecisionChoice precision = PrecisionChoice::automatic;
+  int64_t threads = 0;
+
+  static std::span<const Option<EvalOptions>> options();
+  void validate() const;  // Error(usage)
+};
+
+struct EvalResult {
+  double nats = 0;               // summed over the scored tokens
+  uint64_t tokens = 0;           // scored
+  uint64_t bytes = 0;            // of text that they stand for; 0: no tokenizer
+  double loss() const;           // nats a token
+  double bits_per_byte() const;  // NaN without bytes
+};
+
+// Rolling windows over held-out shards (data/windows.h), shared over the ranks of a job. Memory is allocated once.
+class Evaluator {
+ public:
+  // tokens: rows are taken from the start until they score at least this many; 0: all. The tokenizer may be absent.
+  Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Communicator& comm);
+  // Collective. `stop`, when given, is asked between batches; true ends the evaluation early and gives nullopt.
+  std::optional<EvalResult> run(const Transformer& model, const std::function<bool()>& stop = {});
+  uint64_t rows() const { return rows_; }
+
+ private:
+  Windows windows_;
+  Communicator& comm_;
+  Device device_;
+  int64_t batch_, seq_;
+  uint64_t rows_ = 0, bytes_ = 0;
+  Tensor tokens_, targets_, document_start_;  // (B, T)
+  std::vector<int32_t> staging_;
+};
+
+// Prints loss, perplexity and bits per byte to standard output; returns the exit code. Throws Error.
+int evaluate(const EvalOptions& options);
+
+}  // namespace heddle

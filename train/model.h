@@ -1,0 +1,43 @@
+// From a run's configuration to a model, and from what a run left behind to a model again.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/arena.h"
+#include "core/state.h"
+#include "data/tokenizer.h"
+#include "models/transformer.h"
+#include "train/config.h"
+
+namespace heddle {
+
+// The model that `config` describes: a preset or depth, overruled by every field the user set; `vocab` comes from the data unless set. Writes each
+// derived value back into `config` (mark_derived), so that config.toml and --print-config show it. Throws Error(usage).
+TransformerConfig model_config(RunConfig& config, int64_t vocab);
+
+// The dtype of values and activations on a device: automatic is bf16 on a GPU, fp32 on a CPU.
+DType compute_dtype(PrecisionChoice precision, Device device);
+// automatic: a GPU when there is one. Throws Error(no_device).
+Device choose_device(DeviceChoice choice, int index = 0);
+// Sets the OpenMP threads of this process; 0 leaves the default.
+void use_threads(int64_t threads);
+
+// A trained model for reading: evaluation and generation.
+struct TrainedModel {
+  std::unique_ptr<Transformer> model;
+  std::unique_ptr<Arena> arena;
+  std::optional<Tokenizer> tokenizer;  // absent when the run had none
+  RunConfig config;
+  uint64_t step = 0;
+};
+
+// `path`: a run directory (its newest verified checkpoint) or one checkpoint directory in it. Throws Error(bad_data) naming what is wrong.
+TrainedModel load_trained_model(const std::string& path, Device device, DType dtype);
+
+// The model part of a checkpoint, "model.<name>", over flat f32 masters in the arena's order.
+StateDict model_state(const Arena& arena, const Tensor& masters);
+
+}  // namespace heddle

@@ -1,0 +1,75 @@
+// One optimizer step: micro-steps forward and backward, reduction over ranks, clipping, update.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "core/arena.h"
+#include "core/tensor.h"
+#include "data/loader.h"
+#include "models/transformer.h"
+#include "optim/grad_norm.h"
+#include "optim/optimizer.h"
+#include "parallel/communicator.h"
+#include "parallel/grad_buckets.h"
+
+namespace heddle {
+
+// Fills one micro-step's batch of this rank, micro_step in [0, micro_steps).
+using FillBatch = std::function<void(int64_t micro_step, const BatchView& into)>;
+
+struct StepPlan {
+  int64_t micro_steps = 1;    // of this rank
+  int64_t valid_targets = 0;  // of the whole step, over all ranks: what the loss divides by
+  float lr = 1;               // the schedule's factor
+  float clip_norm = 0;        // <= 0: none
+  float max_grad_norm = 0;    // the update is withheld above it; <= 0: never
+  float z_loss = 0;
+};
+
+struct StepReport {
+  double loss = 0;       // mean over the valid targets of the step, nats
+  double grad_norm = 0;  // before clipping
+  bool applied = true;   // false: withheld, nothing changed
+  bool finite = true;
+};
+
+class Trainer {
+ public:
+  struct Options {
+    int64_t batch = 1, seq = 1;  // of a micro-step on this rank
+    bool document_mask = true;
+    // Gradients of micro-steps are combined by a balanced binary tree over their global number, on ranks and between them, instead of being added
+    // in turn: the result does not depend on how micro-steps are split over ranks.
+    bool deterministic = false;
+  };
+  Trainer(Transformer& model, Arena& arena, Optimizer& optimizer, Communicator& comm, Options options);
+
+  StepReport step(const StepPlan& plan, const FillBatch& fill);
+
+  // Counters that a resumed run continues: adam_t, skipped, step.
+  StepState counters() const { return control_.get(); }
+  void set_counters(uint64_t step, uint64_t adam_t, uint64_t skipped);
+
+ private:
+  Tensor micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill);  // the loss, its gradients pending
+  double run_in_order(const StepPlan& plan, const FillBatch& fill);
+  double run_as_tree(const StepPlan& plan, const FillBatch& fill);
+
+  Transformer& model_;
+  Arena& arena_;
+  Optimizer& optimizer_;
+  Communicator& comm_;
+  Options options_;
+  Device device_;
+  StepControl control_;
+  GradBuckets buckets_;
+  std::vector<Tensor> leaves_;
+  Tensor tokens_, targets_, document_start_;  // (B, T)
+  Tensor loss_sum_;                           // () f32
+  std::vector<int32_t> staging_;              // host side of the batch where the device is not the CPU
+};
+
+}  // namespace heddle
