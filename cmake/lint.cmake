@@ -180,7 +180,7 @@ foreach(file ${files})
   forbid("${file}" content "(^|[^A-Za-z0-9_.}])/(wor[k]|hom[e]|roo[t]|User[s]|mn[t])/[A-Za-z]" machine-path "a path of one machine" WITH_COMMENTS)
   forbid("${file}" content "(DESIG[N]|CONTRACT[S])\\.md|share[d]/(reference|hooks|data/)" machine-path "names a page that is not in this tree" WITH_COMMENTS)
 
-  if(file MATCHES "(\\.cmake|CMakeLists\\.txt)$" AND NOT folder STREQUAL "cmake")
+  if(name STREQUAL "CMakeLists.txt")
     forbid("${file}" content "file\\([ ]*GLOB" listed "sources are listed by name")
   endif()
   if(file MATCHES "\\.(cpp|cu)$")
