@@ -1,0 +1,25 @@
+// From a verified checkpoint into a state, and digests of both.
+#pragma once
+
+#include <functional>
+#include <string_view>
+
+#include "core/state.h"
+#include "train/checkpoint/reader.h"
+
+namespace heddle {
+
+using CopyIn = std::function<void(const View& to, const std::byte* from, size_t bytes)>;
+using CopyOut = std::function<void(std::byte* to, const View& from, size_t bytes)>;
+
+// Fills every entry of `into` whose name begins with `prefix`. Among names with that prefix the two must agree exactly: missing, unexpected and
+// mis-shaped ones are listed all at once, Error(bad_data), before anything is written.
+void read_state(const CheckpointReader& reader, const StateDict& into, std::string_view prefix, const CopyIn& copy_in);
+
+uint64_t fold_state_entry(const StateDict::Entry& entry, const CopyOut& copy_out);
+
+// Opens what `path` names: a checkpoint directory, its MANIFEST, or a run directory, whose newest verified checkpoint of the current branch it is.
+// Changes nothing on disk.
+CheckpointReader open_checkpoint(FileSystem& fs, const std::string& path);
+
+}  // namespace heddle
