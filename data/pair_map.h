@@ -1,6 +1,7 @@
 // A hash map from a pair of token ids to a 32-bit value: open addressing, linear probing, no erase. Internal to the tokenizer and the trainer.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
