@@ -35,6 +35,7 @@ void add_all() {
   finish_norm.add(device, {"host", cpu::refuses, nullptr, cpu::run});
   advance_step.add(device, {"host", cpu::refuses, nullptr, cpu::run});
   cpu::register_cpu_matmul();
+  cpu::register_cpu_attention();
 }
 
 }  // namespace
