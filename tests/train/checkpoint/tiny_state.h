@@ -14,7 +14,7 @@
 
 namespace heddle::test {
 
-// A directory below the system's temporary one, removed at the end.
+// A directory below /dev/shm, HEDDLE_TEST_SCRATCH or the system's temporary one, removed at the end.
 class ScratchDirectory {
  public:
   explicit ScratchDirectory(const std::string& what = "run");
