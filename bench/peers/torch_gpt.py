@@ -134,7 +134,7 @@ def main():
         "layers": args.layers, "heads": args.heads, "dim": args.dim, "vocab": args.vocab, "seq": args.seq, "batch": args.batch,
         "parameters": sum(p.numel() for p in model.parameters()), "attention": "sdpa" if HAS_SDPA else "composed", "adamw": update,
         "tokens_per_s": round(args.batch * args.seq / median, 1), "step_ms": round(1e3 * median, 2),
-        "step_ms_min": round(1e3 * min(times), 2), "step_ms_max": round(1e3 * max(times), 2), "steps": args.steps, "loss": round(float(loss), 4),
+        "step_ms_min": round(1e3 * min(times), 2), "step_ms_max": round(1e3 * max(times), 2), "steps": args.steps, "loss": round(loss.item(), 4),
         "peak_rss_above_idle_bytes": 1024 * (memory_kib("VmHWM") - idle_kib),
     }))
 
