@@ -19,8 +19,8 @@ struct Fields {
   const nlohmann::json& object;
   std::string place;
 
-  [[noreturn]] void bad(const std::string& text) const {
-    fail("dataset", concat(place, ": ", text, "; write the data set again with `heddle tokenize`"), ExitCode::bad_data);
+  [[noreturn]] void bad(const std::string& text, int line = __builtin_LINE()) const {
+    fail("dataset", concat(place, ": ", text, "; write the data set again with `heddle tokenize`"), ExitCode::bad_data, __FILE__, line);
   }
   const nlohmann::json& get(const char* key) const {
     const auto found = object.find(key);

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <glob.h>
-#include <openssl/evp.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,6 +11,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/io/sha256.h"
 #include "kernels/api/check.h"
 
 namespace heddle {
@@ -131,38 +131,8 @@ void FileWriter::close() {
   }
 }
 
-struct Sha256::State {
-  EVP_MD_CTX* context = EVP_MD_CTX_new();
-  ~State() { EVP_MD_CTX_free(context); }
-};
-
-Sha256::Sha256() : state_(std::make_unique<State>()) {
-  HEDDLE_CHECK(state_->context && EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) == 1, "sha256", "libcrypto has no SHA-256");
-}
-
-Sha256::~Sha256() = default;
-
-void Sha256::update(const void* from, size_t bytes) {
-  if (bytes > 0) HEDDLE_CHECK(EVP_DigestUpdate(state_->context, from, bytes) == 1, "sha256", "libcrypto failed");
-}
-
-std::string Sha256::hex() {
-  unsigned char digest[32];
-  unsigned int length = 0;
-  HEDDLE_CHECK(EVP_DigestFinal_ex(state_->context, digest, &length) == 1 && length == sizeof digest, "sha256", "libcrypto failed");
-  constexpr char kDigits[] = "0123456789abcdef";
-  std::string text;
-  for (const unsigned char byte : digest) {
-    text += kDigits[byte >> 4];
-    text += kDigits[byte & 15];
-  }
-  return text;
-}
-
 std::string sha256_hex(std::string_view bytes) {
-  Sha256 hash;
-  hash.update(bytes);
-  return hash.hex();
+  return hex(sha256(bytes));
 }
 
 std::string read_small_file(const std::string& path, size_t max_bytes) {

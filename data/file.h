@@ -63,22 +63,7 @@ class FileWriter {
   int descriptor_ = -1;
 };
 
-// SHA-256 (FIPS 180-4).
-class Sha256 {
- public:
-  Sha256();
-  ~Sha256();
-  Sha256(const Sha256&) = delete;
-  Sha256& operator=(const Sha256&) = delete;
-  void update(const void* from, size_t bytes);
-  void update(std::string_view text) { update(text.data(), text.size()); }
-  std::string hex();  // ends the hash; 64 lower-case digits
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
-
+// 64 lower-case digits.
 std::string sha256_hex(std::string_view bytes);
 
 // The content of a regular file of at most `max_bytes`.

@@ -18,8 +18,8 @@ constexpr int32_t kMagicLlama3 = 20240801, kVersionLlama3 = 7;
 constexpr int32_t kMagicEval = 20240522;
 constexpr size_t kWriteBuffer = size_t{1} << 20;
 
-[[noreturn]] void bad(const std::string& path, const std::string& text) {
-  fail("shard", concat(path, ": ", text), ExitCode::bad_data);
+[[noreturn]] void bad(const std::string& path, const std::string& text, int line = __builtin_LINE()) {
+  fail("shard", concat(path, ": ", text), ExitCode::bad_data, __FILE__, line);
 }
 
 template <class T>
@@ -154,7 +154,6 @@ std::string ShardWriter::finish() {
   const std::string hash = sha256_hex(MappedFile(temporary_).text());
   file_.close();
   rename_file(temporary_, path_);
-  sync_directory(directory_name(path_));
   return hash;
 }
 

@@ -5,7 +5,7 @@
 #include <queue>
 #include <tuple>
 
-#include "data/file.h"
+#include "core/io/sha256.h"
 #include "data/unicode.h"
 #include "kernels/api/check.h"
 
@@ -16,8 +16,8 @@ constexpr size_t kShortPiece = 48;               // quadratic merging up to here
 constexpr size_t kCacheSlots = size_t{1} << 17;  // of the encoder; half of them are filled before it starts again
 constexpr size_t kCachedPiece = 48;              // longer pieces seldom come back
 
-[[noreturn]] void bad(const std::string& place, const std::string& text) {
-  fail("tokenizer", concat(place, ": ", text), ExitCode::bad_data);
+[[noreturn]] void bad(const std::string& place, const std::string& text, int line = __builtin_LINE()) {
+  fail("tokenizer", concat(place, ": ", text), ExitCode::bad_data, __FILE__, line);
 }
 
 uint64_t hash_bytes(std::string_view text) {
@@ -188,7 +188,7 @@ std::string Tokenizer::fingerprint() const {
   for (size_t id = 0; id < spec_.tokens.size(); ++id) hash.update(concat(special_[id] ? "s" : "t", spec_.tokens[id].size(), ":", spec_.tokens[id]));
   hash.update(concat("\nmerges ", spec_.merges.size(), "\n"));
   for (const auto& [a, b] : spec_.merges) hash.update(concat(a, " ", b, "\n"));
-  return hash.hex();
+  return hex(hash.finish());
 }
 
 Encoder::Encoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}

@@ -28,7 +28,9 @@ constexpr const char* kEotNames[] = {kEndOfText, "<|begin_of_text|>", "<|end_of_
 class File {
  public:
   explicit File(std::string place) : place_(std::move(place)) {}
-  [[noreturn]] void bad(const std::string& text) const { fail("tokenizer", concat(place_, ": ", text), ExitCode::bad_data); }
+  [[noreturn]] void bad(const std::string& text, int line = __builtin_LINE()) const {
+    fail("tokenizer", concat(place_, ": ", text), ExitCode::bad_data, __FILE__, line);
+  }
 
   const Json& member(const Json& object, const char* key) const {
     static const Json nothing;
@@ -75,8 +77,7 @@ class File {
     if (regex == kGpt2) return SplitRule::gpt2;
     if (regex == kCl100k) return SplitRule::cl100k;
     if (regex == kQwen2) return SplitRule::qwen2;
-    bad(concat("pre_tokenizer Split: pattern ", pattern.dump().substr(0, 200),
-               " is not supported; known: those of GPT-2, cl100k (Llama-3) and Qwen2"));
+    bad(concat("pre_tokenizer Split: pattern ", regex.dump().substr(0, 200), " is not supported; known: those of GPT-2, cl100k (Llama-3) and Qwen2"));
   }
 
   // Whether ByteLevel cuts by GPT-2's expression.
@@ -176,7 +177,7 @@ void choose_eot(const File& file, TokenizerSpec& spec) {
   file.bad("no end-of-text token among added_tokens; known names: <|endoftext|>, <|begin_of_text|>, <|end_of_text|>");
 }
 
-std::string quoted(std::string_view text) {
+std::string json_string(std::string_view text) {
   return Json(text).dump();
 }
 
@@ -276,7 +277,7 @@ std::string Tokenizer::to_json() const {
   std::string out = "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [";
   const char* separator = "\n";
   for (const int32_t id : spec_.special) {
-    out += concat(separator, "    {\"id\": ", id, ", \"content\": ", quoted(text_of(id)),
+    out += concat(separator, "    {\"id\": ", id, ", \"content\": ", json_string(text_of(id)),
                   ", \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": false, \"special\": true}");
     separator = ",\n";
   }
@@ -288,7 +289,7 @@ std::string Tokenizer::to_json() const {
     out += byte_level(spec_.split == SplitRule::gpt2);
   } else {
     out += concat("{\"type\": \"Sequence\", \"pretokenizers\": [{\"type\": \"Split\", \"pattern\": {\"Regex\": ",
-                  quoted(spec_.split == SplitRule::cl100k ? kCl100k : kQwen2), "}, \"behavior\": \"Isolated\", \"invert\": false}, ",
+                  json_string(spec_.split == SplitRule::cl100k ? kCl100k : kQwen2), "}, \"behavior\": \"Isolated\", \"invert\": false}, ",
                   byte_level(false), "]}");
   }
   out +=
@@ -297,7 +298,7 @@ std::string Tokenizer::to_json() const {
              "    \"end_of_word_suffix\": null,\n    \"fuse_unk\": false,\n    \"byte_fallback\": false,\n    \"ignore_merges\": ",
              spec_.ignore_merges ? "true" : "false", ",\n    \"vocab\": {");
   const auto spelled = [&](int32_t id) {
-    return quoted(is_special(id) ? spec_.tokens[static_cast<size_t>(id)] : byte_alphabet().spell(bytes_of(id)));
+    return json_string(is_special(id) ? spec_.tokens[static_cast<size_t>(id)] : byte_alphabet().spell(bytes_of(id)));
   };
   separator = "\n";
   for (int32_t id = 0; id < vocab_size(); ++id) {
