@@ -142,15 +142,12 @@ uint64_t parse_header_length(const void* first8, uint64_t file_size, std::string
 
 SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t file_size, std::string_view place, const SafetensorsLimits& limits) {
   if (text.empty() || text[0] != '{') refuse(place, "byte 8: the header must begin with '{'");
-  // The only padding the format allows is spaces.
-  size_t used = text.size();
-  while (text[used - 1] == ' ') --used;
   SafetensorsHeader header;
   header.data_begin = 8 + text.size();
   header.file_size = file_size;
   if (file_size < header.data_begin) refuse(place, "is shorter than its header");
 
-  JsonReader json(text.substr(0, used), place, 8);
+  JsonReader json(text, place, 8);
   std::unordered_set<std::string> names;
   std::string key;
   json.begin_object();

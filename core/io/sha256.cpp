@@ -1,45 +1,32 @@
 #include "core/io/sha256.h"
 
-#include <openssl/evp.h>
+// The EVP interface frees and allocates its state at every reset (OpenSSL 3.0), which the save path must not; these functions are the same code.
+#define OPENSSL_SUPPRESS_DEPRECATED
+#include <openssl/sha.h>
 
 #include "kernels/api/check.h"
 
 namespace heddle {
+namespace {
 
-struct Sha256::Context {
-  EVP_MD* algorithm = nullptr;
-  EVP_MD_CTX* state = nullptr;
-  ~Context() {
-    EVP_MD_CTX_free(state);
-    EVP_MD_free(algorithm);
-  }
-};
-
-Sha256::Sha256() : context_(std::make_unique<Context>()) {
-  // Fetched once: EVP_sha256() would look the algorithm up, and allocate, at every reset.
-  context_->algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);
-  context_->state = EVP_MD_CTX_new();
-  if (context_->algorithm == nullptr || context_->state == nullptr || EVP_DigestInit_ex(context_->state, context_->algorithm, nullptr) != 1) {
-    fail("sha256", "OpenSSL gives no SHA-256 context (out of memory, or a provider without it)");
-  }
+SHA256_CTX* context(std::byte* state) {
+  static_assert(sizeof(SHA256_CTX) == 112 && alignof(SHA256_CTX) <= 8);
+  return reinterpret_cast<SHA256_CTX*>(state);
 }
 
-Sha256::~Sha256() = default;
-Sha256::Sha256(Sha256&&) noexcept = default;
-Sha256& Sha256::operator=(Sha256&&) noexcept = default;
+}  // namespace
 
 void Sha256::reset() {
-  if (EVP_DigestInit_ex(context_->state, nullptr, nullptr) != 1) fail("sha256", "OpenSSL cannot reset the hash");
+  if (SHA256_Init(context(state_)) != 1) fail("sha256", "OpenSSL cannot start the hash");
 }
 
 void Sha256::update(const void* data, size_t bytes) {
-  if (EVP_DigestUpdate(context_->state, data, bytes) != 1) fail("sha256", "OpenSSL cannot continue the hash");
+  if (SHA256_Update(context(state_), data, bytes) != 1) fail("sha256", "OpenSSL cannot continue the hash");
 }
 
 Sha256Digest Sha256::finish() {
   Sha256Digest digest;
-  unsigned length = 0;
-  if (EVP_DigestFinal_ex(context_->state, digest.data(), &length) != 1 || length != digest.size()) fail("sha256", "OpenSSL cannot finish the hash");
+  if (SHA256_Final(digest.data(), context(state_)) != 1) fail("sha256", "OpenSSL cannot finish the hash");
   return digest;
 }
 

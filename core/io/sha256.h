@@ -4,7 +4,6 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <string_view>
 
@@ -12,13 +11,10 @@ namespace heddle {
 
 using Sha256Digest = std::array<uint8_t, 32>;
 
-// A running hash. Constructing allocates; reset, update and finish do not, so one made early serves code that must not allocate.
+// A running hash. Never allocates, so it serves code that must not.
 class Sha256 {
  public:
-  Sha256();
-  ~Sha256();
-  Sha256(Sha256&&) noexcept;
-  Sha256& operator=(Sha256&&) noexcept;
+  Sha256() { reset(); }
 
   void reset();
   void update(const void* data, size_t bytes);
@@ -26,8 +22,7 @@ class Sha256 {
   Sha256Digest finish();  // reset() before the next use
 
  private:
-  struct Context;
-  std::unique_ptr<Context> context_;
+  alignas(8) std::byte state_[112];  // OpenSSL's SHA256_CTX, whose header stays out of this one
 };
 
 Sha256Digest sha256(std::string_view data);

@@ -8,6 +8,7 @@
 #include "train/checkpoint/reader.h"
 #include "train/checkpoint/save_writer.h"
 #include "train/checkpoint/selection.h"
+#include "train/checkpoint/words.h"
 
 namespace heddle {
 
@@ -70,16 +71,17 @@ std::vector<Candidate> Checkpoints::Impl::candidates(std::vector<Kept>& kept) {
       log(concat(run->path_of(id), " was never committed (no MANIFEST) and is moved to quarantine/", run->quarantine(id)));
     }
     const auto bases = run->read_bases();
-    for (const Candidate& c : order_candidates(listing.committed, bases))
-      text += concat(c.id.step, " ", c.id.incarnation, c.dead ? " dead\n" : " live\n");
+    for (const Candidate& c : order_candidates(listing.committed, bases)) {
+      append_number(text, c.id.step, ' ');
+      append_number(text, c.id.incarnation, ' ');
+      text += c.dead ? "dead\n" : "live\n";
+    }
     return text;
   });
   std::vector<Candidate> out;
-  for (std::string_view rest = texts[0]; !rest.empty();) {
-    const std::string_view line = rest.substr(0, rest.find('\n'));
-    rest.remove_prefix(line.size() + 1);
-    const size_t one = line.find(' '), two = line.find(' ', one + 1);
-    out.push_back({{*parse_number(line.substr(0, one)), *parse_number(line.substr(one + 1, two - one - 1))}, line.substr(two + 1) == "dead"});
+  for (Words words(texts[0]); !words.done();) {
+    const auto step = words.number<uint64_t>(), incarnation = words.number<uint64_t>();
+    out.push_back({{step, incarnation}, words.word() == "dead"});
   }
   for (const Candidate& c : out) kept.push_back({c.id, 1, false, c.dead, false});
   return out;

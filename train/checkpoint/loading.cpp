@@ -15,7 +15,8 @@ namespace heddle {
 namespace {
 
 std::string tensor_text(DType dtype, std::span<const int64_t> shape) {
-  std::string text = concat(name_of(dtype), " (");
+  std::string text(name_of(dtype));
+  text += " (";
   for (size_t i = 0; i < shape.size(); ++i) {
     if (i > 0) text += ", ";
     text += std::to_string(shape[i]);
@@ -27,7 +28,11 @@ std::string tensor_text(DType dtype, std::span<const int64_t> shape) {
 class DigestBuilder {
  public:
   void tensor(std::string_view name, DType dtype, std::span<const int64_t> shape, const std::byte* data) {
-    hash_.update(concat("tensor ", name, " ", tensor_text(dtype, shape), "\n"));
+    hash_.update("tensor ");
+    hash_.update(name);
+    hash_.update(" ");
+    hash_.update(tensor_text(dtype, shape));
+    hash_.update("\n");
     hash_.update(data, static_cast<size_t>(volume(whole_box(shape)) * size_of(dtype)));
   }
   std::string finish(std::string_view scalars) {

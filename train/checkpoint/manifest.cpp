@@ -156,7 +156,8 @@ void check_tables(const Manifest& m, std::string_view place) {
   std::vector<Extent> extents;
   for (size_t t = 0; t < m.tensors.size(); ++t) {
     const SavedTensor& tensor = m.tensors[t];
-    if (t > 0 && !(m.tensors[t - 1].name < tensor.name)) refuse(concat("tensor \"", tensor.name, "\" is out of order or given twice"));
+    if (t > 0 && !(m.tensors[t - 1].name < tensor.name))
+      refuse(concat("tensor \"", tensor.name, "\" does not come after \"", m.tensors[t - 1].name, "\""));
     uint64_t total = static_cast<uint64_t>(size_of(tensor.dtype));
     const bool empty = std::find(tensor.global.begin(), tensor.global.end(), 0) != tensor.global.end();
     for (const int64_t n : tensor.global) {
@@ -177,7 +178,10 @@ void check_tables(const Manifest& m, std::string_view place) {
       if (bytes > 0) extents.push_back({piece.shard, piece.offset, piece.offset + bytes, &tensor});
       boxes.push_back(&piece.box);
     }
-    if (!tiles_exactly(tensor.global, boxes)) refuse(concat("the pieces of tensor \"", tensor.name, "\" do not cover it exactly once"));
+    if (!tiles_exactly(tensor.global, boxes)) {
+      refuse(concat("tensor \"", tensor.name, "\" of shape ", box_text(whole_box(tensor.global)), " is not covered exactly once by its ",
+                    boxes.size(), " pieces, the first ", boxes.empty() ? std::string("absent") : box_text(*boxes[0])));
+    }
   }
   std::sort(extents.begin(), extents.end(),
             [](const Extent& a, const Extent& b) { return a.shard != b.shard ? a.shard < b.shard : a.begin < b.begin; });

@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
-#include <sstream>
+
+#include "train/checkpoint/words.h"
 
 namespace heddle {
 namespace {
@@ -16,7 +17,7 @@ struct Claim {  // one piece of one rank, as it is told to the others
 };
 
 std::string describe(const StateDict& state) {
-  std::ostringstream out;
+  std::string out;
   for (const StateDict::Entry& e : state.tensors) {
     HEDDLE_CHECK(is_tensor_name(e.name), "checkpoint", "\"", e.name, "\" is no tensor name: letters, digits and _ . - / only, at most 256");
     HEDDLE_CHECK(e.data.data != nullptr || e.data.numel() == 0, "checkpoint", "tensor \"", e.name, "\" has no data");
@@ -24,25 +25,35 @@ std::string describe(const StateDict& state) {
     HEDDLE_CHECK(is_inside(e.box, e.global), "checkpoint", "tensor \"", e.name, "\": box ", box_text(e.box), " does not lie in its global shape");
     HEDDLE_CHECK(volume(e.box) == e.data.numel(), "checkpoint", "tensor \"", e.name, "\": box ", box_text(e.box), " and view ", shape_text(e.data),
                  " differ in size");
-    out << e.name << ' ' << name_of(file_type(e.data.dtype)) << ' ' << e.global.size();
-    for (size_t i = 0; i < e.global.size(); ++i) out << ' ' << e.global[i] << ' ' << e.box[i].begin << ' ' << e.box[i].end;
-    out << '\n';
+    out.append(e.name).append(" ").append(name_of(file_type(e.data.dtype))).append(" ");
+    append_number(out, e.global.size(), ' ');
+    for (size_t i = 0; i < e.global.size(); ++i) {
+      append_number(out, e.global[i], ' ');
+      append_number(out, e.box[i].begin, ' ');
+      append_number(out, e.box[i].end, ' ');
+    }
+    out.back() = '\n';
   }
-  return out.str();
+  return out;
 }
 
 std::vector<Claim> parse_claims(const std::string& text) {
   std::vector<Claim> claims;
-  std::istringstream in(text);
-  std::string name, type;
-  size_t rank = 0;
-  while (in >> name >> type >> rank) {
+  for (Words words(text); !words.done();) {
     Claim c;
-    c.name = name;
-    c.dtype = *heddle_type(*parse_file_type(type));
+    c.name = words.word();
+    const auto type = parse_file_type(words.word());
+    const auto dtype = type ? heddle_type(*type) : std::nullopt;
+    HEDDLE_CHECK(dtype.has_value(), "checkpoint", "another rank sent a malformed message");
+    c.dtype = *dtype;
+    const auto rank = words.number<size_t>();
     c.global.resize(rank);
     c.box.resize(rank);
-    for (size_t i = 0; i < rank; ++i) in >> c.global[i] >> c.box[i].begin >> c.box[i].end;
+    for (size_t i = 0; i < rank; ++i) {
+      c.global[i] = words.number<int64_t>();
+      c.box[i].begin = words.number<int64_t>();
+      c.box[i].end = words.number<int64_t>();
+    }
     claims.push_back(std::move(c));
   }
   return claims;
@@ -69,7 +80,7 @@ std::string shard_label(uint64_t shard, uint64_t shards, uint64_t step, uint64_t
     std::string digits = std::to_string(value);
     return std::string(20 - digits.size(), '0') + digits;
   };
-  return concat("step ", padded(step), ", incarnation ", padded(incarnation), ", shard ", shard, " of ", shards);
+  return "step " + padded(step) + ", incarnation " + padded(incarnation) + ", shard " + std::to_string(shard) + " of " + std::to_string(shards);
 }
 
 std::vector<std::string> exchange(Communicator& comm, const std::string& text, const Error* error) {
@@ -78,7 +89,7 @@ std::vector<std::string> exchange(Communicator& comm, const std::string& text, c
     return {text};
   }
   std::vector<std::string> all =
-      comm.gather_text(error != nullptr ? concat("-", static_cast<int>(error->code()), " ", error->what()) : concat("+", text));
+      comm.gather_text(error != nullptr ? "-" + std::to_string(static_cast<int>(error->code())) + " " + error->what() : "+" + text);
   for (std::string& one : all) {
     if (one.empty()) fail("checkpoint", "a rank sent an empty answer");
     if (one[0] == '-') {
@@ -139,7 +150,7 @@ Plan make_plan(const StateDict& state, Communicator& comm) {
                          })->rank;
       load[owner] += static_cast<uint64_t>(volume(box) * size_of(c.dtype));
       const int nth = count_in[owner]++;
-      const std::string file_name = nth == 0 ? name : concat(name, "#", nth);
+      const std::string file_name = nth == 0 ? name : name + "#" + std::to_string(nth);
       placed[owner].push_back({plan.tensors.size() - 1, tensor.pieces.size(), file_name});
       FileTensor file{file_name, file_type(c.dtype), {}};
       for (const Range& r : box) file.shape.push_back(static_cast<uint64_t>(r.size()));

@@ -134,7 +134,8 @@ bool RunDirectory::superseded(uint64_t incarnation) const {
 void RunDirectory::write_base(uint64_t incarnation, const Base& base) {
   Name name;
   std::snprintf(name, sizeof name, "%" PRIu64 ".base", incarnation);
-  std::string text = concat("step ", base.from.step, " incarnation ", base.from.incarnation, " manifest ", hex(base.manifest), "\n");
+  std::string text =
+      "step " + std::to_string(base.from.step) + " incarnation " + std::to_string(base.from.incarnation) + " manifest " + hex(base.manifest) + "\n";
   text += "sha256 " + hex(sha256(text)) + "\n";
   write_file_atomically(*fs_, inc_.get(), name, text, path_ + "/inc/" + name);
 }
@@ -205,7 +206,7 @@ uint64_t RunDirectory::count_shards(const CheckpointId& id) const {
 std::string RunDirectory::quarantine(const CheckpointId& id) {
   const std::string name = text_of(id);
   std::string target = name;
-  for (int i = 1; fs_->exists(quarantine_.get(), target.c_str()) == 0; ++i) target = concat(name, ".", i);
+  for (int i = 1; fs_->exists(quarantine_.get(), target.c_str()) == 0; ++i) target = name + "." + std::to_string(i);
   if (const int r = fs_->rename(ckpt_.get(), name.c_str(), quarantine_.get(), target.c_str()); r < 0) {
     fail_io("checkpoint", "move to quarantine:", path_of(id), r);
   }

@@ -5,11 +5,11 @@
 #include <charconv>
 #include <chrono>
 #include <cstring>
-#include <sstream>
 
 #include "core/io/crc32c.h"
 #include "core/io/json_reader.h"
 #include "train/checkpoint/fold.h"
+#include "train/checkpoint/words.h"
 
 namespace heddle {
 namespace {
@@ -327,13 +327,17 @@ void SaveWriter::write_shards(Handle& directory) {
 
 std::string SaveWriter::describe_shard() const {
   const SavedShard& shard = shards_[static_cast<size_t>(comm_.rank())];
-  std::ostringstream out;
-  out << fold_ << ' ' << hex(shard.sha256);
-  for (const uint32_t crc : shard.crc32c) out << ' ' << crc;
+  std::string out;
+  append_number(out, fold_, ' ');
+  out += hex(shard.sha256);
+  out += ' ';
+  for (const uint32_t crc : shard.crc32c) append_number(out, crc, ' ');
   for (const HeldPiece& held : plan_.held) {
-    if (held.replica != HeldPiece::kSingle) out << ' ' << held.replica << ' ' << replica_folds_[held.replica];
+    if (held.replica == HeldPiece::kSingle) continue;
+    append_number(out, held.replica, ' ');
+    append_number(out, replica_folds_[held.replica], ' ');
   }
-  return out.str();
+  return out;
 }
 
 void SaveWriter::take_descriptions(const std::vector<std::string>& texts) {
@@ -346,16 +350,12 @@ void SaveWriter::take_descriptions(const std::vector<std::string>& texts) {
   std::vector<Replica> replicas(plan_.replicas);
   fold_ = 0;
   for (size_t r = 0; r < texts.size(); ++r) {
-    std::istringstream in(texts[r]);
-    uint64_t fold = 0;
-    std::string digits;
-    in >> fold >> digits;
-    fold_ += fold;
-    bool good = parse_hex(digits, shards_[r].sha256);
-    for (uint32_t& crc : shards_[r].crc32c) good = good && static_cast<bool>(in >> crc);
-    HEDDLE_CHECK(good, "checkpoint", "rank ", r, " described its shard wrongly");
-    uint64_t index = 0;
-    while (in >> index >> fold) {
+    Words words(texts[r]);
+    fold_ += words.number<uint64_t>();
+    HEDDLE_CHECK(parse_hex(words.word(), shards_[r].sha256), "checkpoint", "rank ", r, " described its shard wrongly");
+    for (uint32_t& crc : shards_[r].crc32c) crc = words.number<uint32_t>();
+    while (!words.done()) {
+      const auto index = words.number<uint64_t>(), fold = words.number<uint64_t>();
       HEDDLE_CHECK(index < replicas.size(), "checkpoint", "rank ", r, " described its shard wrongly");
       Replica& known = replicas[index];
       if (!known.seen) {

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <map>
 #include <set>
 
@@ -22,6 +23,12 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kShard = "shard-0-of-1.safetensors";
+
+double processor_ms() {
+  timespec t{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return static_cast<double>(t.tv_sec) * 1e3 + static_cast<double>(t.tv_nsec) * 1e-6;
+}
 
 // The body of a manifest with a fresh self-hash: the damage is in what it says, not in its bytes.
 std::string sealed(const std::string& body) {
@@ -241,13 +248,15 @@ TEST_CASE("hostile checkpoints") {
 
   std::map<std::string, std::string> by_message;
   double slowest = 0;
+  std::string slowest_name;
   const std::vector<Case> cases = corpus(outside);
   for (const Case& c : cases) {
     INFO(c.name);
     fs::remove_all(run);
     fs::copy(keep, run, fs::copy_options::recursive);
     c.harm(run / "ckpt/s10-i1");
-    const auto begun = std::chrono::steady_clock::now();
+    const double begun = processor_ms();
+    const auto begun_wall = std::chrono::steady_clock::now();
     std::string message;
     try {
       Checkpoints checkpoints(run, *comm, quiet_options());
@@ -258,8 +267,13 @@ TEST_CASE("hostile checkpoints") {
       CHECK(e.code() == ExitCode::bad_data);
       message = e.what();
     }
-    const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begun).count();
-    slowest = std::max(slowest, ms);
+    // Processor time: what the file costs, whatever else the machine does. Wall time: that nothing waits.
+    const double ms = processor_ms() - begun;
+    CHECK(std::chrono::steady_clock::now() - begun_wall < std::chrono::seconds(5));
+    if (ms > slowest) {
+      slowest = ms;
+      slowest_name = c.name;
+    }
     CHECK(ms <= 100);
     CHECK(message.size() < 4096);
     const auto [other, first] = by_message.emplace(message, c.name);
@@ -273,7 +287,8 @@ TEST_CASE("hostile checkpoints") {
   ::stat((outside / "canary").c_str(), &after);
   CHECK(before.st_mtim.tv_nsec == after.st_mtim.tv_nsec);
   CHECK(before.st_size == after.st_size);
-  std::printf("hostile: %zu of %zu files refused, %zu distinct messages, slowest %.1f ms\n", cases.size(), cases.size(), by_message.size(), slowest);
+  std::printf("hostile: %zu of %zu files refused, %zu distinct messages, slowest %.1f ms (%s)\n", cases.size(), cases.size(), by_message.size(),
+              slowest, slowest_name.c_str());
   CHECK(cases.size() >= 64);
 }
 
