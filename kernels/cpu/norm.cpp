@@ -159,7 +159,7 @@ Refusal refuses(const NormBackwardArgs& args) {
   Rules rules;
   rules.floating("x", args.x).need(args.x.rank > 0, "x is a scalar").like("dy", args.dy, "x", args.x);
   rules.like_if_present("d_residual", args.d_residual, "x", args.x);
-  rules.same_shape("dx", args.dx.to, "x", args.x).sink_dtype("dx", args.dx.to, "x", args.x);
+  if (args.dx) rules.same_shape("dx", args.dx.to, "x", args.x).sink_dtype("dx", args.dx.to, "x", args.x);
   if (args.x.rank == 0) return rules;
   const int64_t columns = args.x.size(-1);
   if (args.gain) rules.shape("gain", args.gain, {columns}).same_dtype("gain", args.gain, "x", args.x);

@@ -76,6 +76,7 @@ class Input {
   alignas(64) T buffer_[kChunk];
 };
 
+// An absent view swallows what is written to it.
 template <class T>
 class Output {
  public:
@@ -86,11 +87,11 @@ class Output {
   T* at(int64_t offset, int64_t n) {
     offset_ = offset;
     n_ = n;
-    direct_ = dtype_ == dtype_of<T> && !accumulate_;
+    direct_ = data_ && dtype_ == dtype_of<T> && !accumulate_;
     return direct_ ? reinterpret_cast<T*>(data_) + offset : buffer_;
   }
   void commit() {
-    if (direct_) return;
+    if (direct_ || !data_) return;
     switch (dtype_) {
       case DType::f32: put(reinterpret_cast<float*>(data_) + offset_); break;
       case DType::bf16: put(reinterpret_cast<bf16*>(data_) + offset_); break;

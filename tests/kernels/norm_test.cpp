@@ -108,6 +108,13 @@ TEST_CASE("norm backward: sinks, residual gradient, dtypes, shapes", "[norm]") {
           if (args.d_gain) CHECK_CLOSE(d_gain.view(), want.d_gain.want, want.d_gain.magnitude, columns);
           if (args.d_bias) CHECK_CLOSE(d_bias.view(), want.d_bias.want, want.d_bias.magnitude, columns);
           CHECK((dx.guards_intact() && d_gain.guards_intact() && d_bias.guards_intact()));
+          if (args.d_gain && !accumulate) {  // the gradient of x is not wanted
+            const Buffer before = d_gain;
+            d_gain.poison();
+            args.dx = {};
+            run(norm_backward, args);
+            CHECK(d_gain == before);
+          }
         }
       }
     }
