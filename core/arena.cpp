@@ -69,12 +69,22 @@ void Arena::init(uint64_t seed) {
       launch(kernels::fill, {t.view(), spec.init_mean}, t.device());
       continue;
     }
-    HEDDLE_CHECK(spec.shard.axis <= 0, "arena", "initialising a parameter sliced along axis ", spec.shard.axis);
-    int64_t row = 1;
-    for (size_t axis = 1; axis < spec.shard.global.size(); ++axis) row *= spec.shard.global[axis];
-    const uint64_t first = static_cast<uint64_t>(spec.shard.axis == 0 ? spec.shard.slice.begin * row : 0);
     const RngKey key{.seed = seed, .purpose = RngPurpose::init, .layer = static_cast<uint32_t>(i), .stream = 0};
-    launch(kernels::normal, {.out = t.view(), .key = key, .first = first, .mean = spec.init_mean, .std = spec.init_std}, t.device());
+    // The local tensor is `runs` dense runs of the unsharded one: one when it is whole or sliced along axis 0.
+    int64_t runs = 1, stride = 0, begin = 0;  // elements of the unsharded tensor from run to run, and before the first
+    if (const auto& [global, axis, slice, grad_sum, norm_owner] = spec.shard; axis >= 0) {
+      for (int a = 0; a < axis; ++a) runs *= global[static_cast<size_t>(a)];
+      int64_t inner = 1;
+      for (size_t a = static_cast<size_t>(axis) + 1; a < global.size(); ++a) inner *= global[a];
+      stride = global[static_cast<size_t>(axis)] * inner;
+      begin = slice.begin * inner;
+    }
+    const int64_t length = t.numel() / runs;
+    for (int64_t r = 0; r < runs; ++r) {
+      const View run = make_view(t.impl().data + r * length * size_of(t.dtype()), t.dtype(), {length});
+      const auto first = static_cast<uint64_t>(begin + r * stride);
+      launch(kernels::normal, {.out = run, .key = key, .first = first, .mean = spec.init_mean, .std = spec.init_std}, t.device());
+    }
   }
   values_.storage()->bump_version();
 }

@@ -34,6 +34,7 @@ TransformerConfig TransformerConfig::resolved() const {
     require(c.dim % c.heads == 0, concat("--dim ", c.dim, " is not divisible by --heads ", c.heads));
     c.head_dim = c.dim / c.heads;
   }
+  require(c.head_dim > 0, concat("head dimension ", c.head_dim));
   require(c.position != Position::rope || c.head_dim % 2 == 0, concat("RoPE needs an even head dimension, not ", c.head_dim));
   require(c.head_dim <= 256, concat("head dimension ", c.head_dim, " (--dim / --heads); at most 256 is supported"));
   if (c.mlp_dim == 0) c.mlp_dim = c.mlp == MlpType::swiglu ? (8 * c.dim / 3 + 63) / 64 * 64 : 4 * c.dim;

@@ -7,13 +7,16 @@
 
 namespace heddle {
 
-Parameter::Parameter(std::string name, ParameterSpec spec) : data_(std::make_shared<Data>()) {
+Parameter::Parameter(std::string name, ParameterSpec spec) : name_(std::move(name)), data_(std::make_shared<Data>()) {
   auto impl = std::make_shared<TensorImpl>();
   impl->shape = Shape(spec.shard.global);
-  if (spec.shard.axis >= 0) impl->shape[spec.shard.axis] = spec.shard.slice.size();
+  if (const auto& [global, axis, slice, grad_sum, norm_owner] = spec.shard; axis >= 0) {
+    HEDDLE_CHECK(axis < impl->shape.rank() && 0 <= slice.begin && slice.begin <= slice.end && slice.end <= impl->shape[axis], "parameter", "\"",
+                 name_, "\": slice [", slice.begin, ", ", slice.end, ") of axis ", axis, " of ", shape_text(impl->shape));
+    impl->shape[axis] = slice.size();
+  }
   impl->strides = dense_strides(impl->shape);
   impl->requires_grad = true;
-  data_->name = std::move(name);
   data_->spec = std::move(spec);
   data_->tensor = Tensor(std::move(impl));
 }
@@ -40,8 +43,8 @@ void Module::collect(const std::string& prefix, std::vector<Parameter>& into) co
     if (item.child) {
       item.child->collect(path, into);
     } else if (std::none_of(into.begin(), into.end(), [&](const Parameter& p) { return p.same(item.parameter); })) {
-      item.parameter.data_->name = path;
       into.push_back(item.parameter);
+      into.back().name_ = path;
     }
   }
 }
@@ -78,6 +81,10 @@ class CheckpointNode final : public Node {
     {
       NoGradGuard recording_on(true);
       y = fn(x);
+    }
+    if (y.same(x)) {  // fn handed its input back: nothing to run
+      dx[0].give(dy[0]);
+      return;
     }
     backward_from(y, dy[0]);
     if (dx[0].needed()) dx[0].give(x.grad());

@@ -33,7 +33,8 @@ class Parameter {
   Parameter() = default;
   Parameter(std::string name, ParameterSpec spec);
 
-  const std::string& name() const { return data_->name; }  // the full path, once parameters() was called on the root
+  // Of a handle that parameters() returned: the path from the module it was called on. Else the name it was registered under.
+  const std::string& name() const { return name_; }
   const ParameterSpec& spec() const { return data_->spec; }
   const Tensor& tensor() const { return data_->tensor; }
   operator const Tensor&() const { return data_->tensor; }
@@ -43,10 +44,10 @@ class Parameter {
  private:
   friend class Module;
   struct Data {
-    std::string name;
     ParameterSpec spec;
     Tensor tensor;
   };
+  std::string name_;
   std::shared_ptr<Data> data_;
 };
 
@@ -63,7 +64,7 @@ class Module {
   Module(const Module&) = delete;
   Module& operator=(const Module&) = delete;
 
-  // Every parameter below this module, in registration order, a tied one once (under its first name). Sets full names.
+  // Every parameter below this module, in registration order, a tied one once (under its first name).
   std::vector<Parameter> parameters() const;
   // The same as tensors, for backward().
   std::vector<Tensor> leaves() const;

@@ -117,7 +117,8 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
   check_floating(q, "attention", "q");
   check_same_dtype(q, k, "attention");
   check_same_dtype(q, v, "attention");
-  HEDDLE_CHECK(q.rank() == 4 && k.rank() == 4 && v.rank() == 4, "attention", "q (B, T, H, D), k and v (B, S, Hkv, D) are needed");
+  HEDDLE_CHECK(k && v && q.rank() == 4 && k.rank() == 4 && v.rank() == 4, "attention", "q (B, T, H, D), k and v (B, S, Hkv, D) are needed, not ",
+               shape_text(q.view()), ", ", shape_text(k.view()), ", ", shape_text(v.view()));
   const float scale = scale_of(options, q.size(3));
   Tensor out = Tensor::empty(q.shape(), q.dtype(), q.device());  // (B, T, H, D)
   const bool recorded = recording({&q, &k, &v});

@@ -64,7 +64,7 @@ class LinearNode final : public Node {
 Tensor matmul(const Tensor& a, const Tensor& b, bool trans_a, bool trans_b) {
   check_floating(a, "matmul", "a");
   check_same_dtype(a, b, "matmul");
-  HEDDLE_CHECK(a.rank() == 2 && b.rank() == 2, "matmul", "two matrices are needed: a ", shape_text(a.shape()), ", b ", shape_text(b.shape()));
+  HEDDLE_CHECK(b && a.rank() == 2 && b.rank() == 2, "matmul", "two matrices are needed: a ", shape_text(a.view()), ", b ", shape_text(b.view()));
   const int64_t m = a.size(trans_a ? 1 : 0), k = a.size(trans_a ? 0 : 1), k_of_b = b.size(trans_b ? 1 : 0), n = b.size(trans_b ? 0 : 1);
   HEDDLE_CHECK(k == k_of_b, "matmul", "inner dimensions differ: a ", shape_text(a.shape()), trans_a ? " transposed" : "", ", b ",
                shape_text(b.shape()), trans_b ? " transposed" : "");

@@ -28,8 +28,8 @@ class NormNode final : public Node {
     args.rstd = rstd_.get(name()).view();
     args.dy = rows_of(dy[0]);
     args.d_residual = rows_of(dy[1]);
-    Tensor shared;  // x and residual have the same gradient
-    if (dx[0].needed() && dx[1].needed()) {
+    Tensor shared;  // x and residual have the same gradient; the kernel computes it even when only gain or bias want theirs
+    if (dx[0].needed() == dx[1].needed()) {
       shared = Tensor::empty_like(s);
       args.dx = {rows_of(shared), false};
     } else {
@@ -147,9 +147,15 @@ NormOutput rms_norm(const Tensor& x, const Tensor& residual, const Tensor& gain,
 
 Tensor qk_norm(const Tensor& qkv, int64_t heads, int64_t kv_heads, const Tensor& q_gain, const Tensor& k_gain, float eps) {
   check_floating(qkv, "qk_norm", "qkv");
+  HEDDLE_CHECK(heads > 0 && kv_heads > 0, "qk_norm", heads, " heads and ", kv_heads, " KV heads");
   const int64_t all = heads + 2 * kv_heads;
   HEDDLE_CHECK(qkv.rank() == 3 && qkv.is_contiguous() && qkv.size(2) % all == 0, "qk_norm", "packed qkv must be (B, T, (", heads, " + 2 x ", kv_heads,
                ") D), not ", shape_text(qkv.shape()));
+  for (const Tensor* gain : {&q_gain, &k_gain}) {
+    check_same_dtype(qkv, *gain, "qk_norm");
+    HEDDLE_CHECK(!*gain || (gain->rank() == 1 && gain->size(0) * all == qkv.size(2)), "qk_norm", "gain ", shape_text(gain->view()),
+                 " for heads of size ", qkv.size(2) / all);
+  }
   const Device device = qkv.device();
   const DType acc = accumulator_of(qkv.dtype());
   Tensor out = Tensor::empty_like(qkv);  // (B, T, (H + 2 Hkv) D)

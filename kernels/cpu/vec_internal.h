@@ -190,7 +190,7 @@ HEDDLE_INLINE F32 exp(F32 x) {
   return p * (F32)((half + 127) << 23) * (F32)((i - half + 127) << 23);
 }
 HEDDLE_INLINE F64 exp(F64 x) {
-  F64 y;
+  F64 y{};
   for (int i = 0; i < lanes<double>; ++i) y[i] = std::exp(x[i]);
   return y;
 }

@@ -1,0 +1,186 @@
+// The arena: one buffer of values, one of gradients, the same offsets.
+#include "core/arena.h"
+
+#include "core/autograd/engine.h"
+#include "core/nn/layers.h"
+#include "kernels/api/optimizer.h"
+#include "tests/support/gradcheck.h"
+
+namespace heddle {
+namespace {
+
+// Sizes on purpose off every alignment, kinds mixed, one parameter tied.
+class Odd final : public Module {
+ public:
+  explicit Odd(Range rows = {0, 7}, Range columns = {0, 5}) : norm_(5, {}) {
+    ShardSpec shard{.global = {7, 5}};
+    if (rows != Range{0, 7}) shard.axis = 0, shard.slice = rows;
+    if (columns != Range{0, 5}) shard.axis = 1, shard.slice = columns;
+    table = add("table", {.kind = ParamKind::embedding, .shard = shard, .init_std = 0.5f});
+    add("norm", norm_);
+    up = add("up", {.kind = ParamKind::matrix, .shard = {.global = {130, 5}}, .init_std = 0.1f});
+    scalar = add("scalar", {.kind = ParamKind::bias, .shard = {.global = {1}}, .init_std = 1, .init_mean = 3});
+    down = add("down", {.kind = ParamKind::matrix, .shard = {.global = {5, 3}}, .init_std = 0.1f});
+    tie("head", table);
+  }
+  Parameter table, up, scalar, down;
+
+ private:
+  Norm norm_;
+};
+
+std::vector<double> padding_of(const Arena& arena, const Tensor& flat) {
+  const std::vector<double> all = flat.to_vector();
+  std::vector<bool> used(all.size());
+  for (const Parameter& p : arena.parameters()) {
+    for (int64_t i = arena.range(p).begin; i < arena.range(p).end; ++i) used[static_cast<size_t>(i)] = true;
+  }
+  std::vector<double> padding;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (!used[i]) padding.push_back(all[i]);
+  }
+  return padding;
+}
+bool all_zero(const std::vector<double>& v) {
+  return std::all_of(v.begin(), v.end(), [](double x) { return x == 0; });
+}
+
+TEST_CASE("matrices first, then the rest, each in registration order, at multiples of 128 elements") {
+  kernels::register_cpu_kernels();
+  const test::Poisoned poisoned;
+  Odd module;
+  const Arena arena(module, Device{}, DType::f32);
+  std::vector<std::string> names;
+  for (const Parameter& p : arena.parameters()) names.push_back(p.name());
+  CHECK(names == std::vector<std::string>{"up", "down", "table", "norm.weight", "norm.bias", "scalar"});
+  int64_t end = 0;
+  for (const Parameter& p : arena.parameters()) {
+    const Range r = arena.range(p);
+    CHECK(r.begin % kernels::kArenaBlock == 0);
+    CHECK(r.begin >= end);
+    CHECK(r.begin < end + kernels::kArenaBlock);
+    CHECK(r.size() == p.tensor().numel());
+    end = r.end;
+  }
+  CHECK(arena.matrices_end() == arena.range(module.table).begin);
+  CHECK(arena.size() % kernels::kArenaBlock == 0);
+  CHECK(all_zero(arena.values().to_vector()));
+  CHECK(all_zero(arena.grads().to_vector()));
+}
+
+TEST_CASE("parameters and their gradients are windows of the arena") {
+  kernels::register_cpu_kernels();
+  const DType dtype = GENERATE(DType::f32, DType::bf16, DType::f64);
+  Odd module;
+  Arena arena(module, Device{}, dtype);
+  CHECK(arena.grads().dtype() == accumulator_of(dtype));
+  arena.init(3);
+  for (const Parameter& p : arena.parameters()) {
+    const Range r = arena.range(p);
+    CHECK(p.tensor().dtype() == dtype);
+    CHECK(p.tensor().impl().data == arena.values().impl().data + r.begin * size_of(dtype));
+    CHECK(p.tensor().grad().impl().data == arena.grads().impl().data + r.begin * size_of(arena.grads().dtype()));
+    CHECK(p.tensor().grad().shape() == p.tensor().shape());
+    p.tensor().clear_grad();
+    CHECK(p.tensor().grad());  // an arena's gradient is never let go
+  }
+  CHECK(all_zero(padding_of(arena, arena.values())));
+  CHECK(module.scalar.tensor().item() != 3);
+}
+
+TEST_CASE("slices cover the arena in equal multiples of 128") {
+  kernels::register_cpu_kernels();
+  Odd module;
+  const int slices = GENERATE(1, 2, 3, 8);
+  const Arena arena(module, Device{}, DType::f32, slices);
+  int64_t at = 0;
+  for (int i = 0; i < slices; ++i) {
+    CHECK(arena.slice(i).begin == at);
+    CHECK(arena.slice(i).size() == arena.slice(0).size());
+    CHECK(arena.slice(i).size() % kernels::kArenaBlock == 0);
+    at = arena.slice(i).end;
+  }
+  CHECK(at == arena.size());
+}
+
+TEST_CASE("initial values depend on the seed and the parameter, not on slices or sharding") {
+  kernels::register_cpu_kernels();
+  Odd whole;
+  Arena arena(whole, Device{}, DType::f32);
+  arena.init(3);
+  const std::vector<double> table = whole.table.tensor().to_vector(), up = whole.up.tensor().to_vector();
+  {
+    Odd other;
+    Arena sliced(other, Device{}, DType::f32, 5);
+    sliced.init(3);
+    CHECK(other.table.tensor().to_vector() == table);
+    sliced.init(4);
+    CHECK(other.table.tensor().to_vector() != table);
+  }
+  {
+    const Range rows = GENERATE(Range{0, 3}, Range{3, 7}, Range{1, 2});
+    Odd shard(rows);
+    CHECK(shard.table.tensor().shape() == Shape{rows.size(), 5});
+    Arena local(shard, Device{}, DType::f32);
+    local.init(3);
+    CHECK(shard.table.tensor().to_vector() == std::vector<double>(table.begin() + rows.begin * 5, table.begin() + rows.end * 5));
+    CHECK(shard.up.tensor().to_vector() == up);
+  }
+  {
+    const Range columns = GENERATE(Range{0, 2}, Range{2, 5});
+    Odd shard({0, 7}, columns);
+    Arena local(shard, Device{}, DType::f32);
+    local.init(3);
+    std::vector<double> want;
+    for (int64_t r = 0; r < 7; ++r) want.insert(want.end(), table.begin() + r * 5 + columns.begin, table.begin() + r * 5 + columns.end);
+    CHECK(shard.table.tensor().to_vector() == want);
+  }
+}
+
+TEST_CASE("initial values are the constants and the distribution their specs say") {
+  kernels::register_cpu_kernels();
+  Linear big(100, 200, {.bias = true, .init_std = 0.5f});
+  Norm norm(64, {});
+  Arena arena(big, Device{}, DType::f32), norms(norm, Device{}, DType::f32);
+  arena.init(1), norms.init(1);
+  double sum = 0, squares = 0;
+  for (double v : big.weight().tensor().to_vector()) sum += v, squares += v * v;
+  // 20000 draws: the mean has a standard error of 0.0035, the variance one of 0.25 sqrt(2 / 20000) = 0.0025; five of each.
+  CHECK(std::abs(sum / 20000) < 0.018);
+  CHECK(std::abs(squares / 20000 - 0.25) < 0.0125);
+  for (const Parameter& p : norms.parameters()) {
+    CHECK(p.tensor().to_vector() == std::vector<double>(64, p.spec().kind == ParamKind::gain ? 1.0 : 0.0));
+  }
+  CHECK(all_zero(arena.parameters()[1].tensor().to_vector()));
+}
+
+TEST_CASE("begin_step makes the next write = and the one after it +=") {
+  kernels::register_cpu_kernels();
+  const DType dtype = GENERATE(DType::f32, DType::bf16);
+  Linear layer(3, 2, {.bias = true, .init_std = 1});
+  Arena arena(layer, Device{}, dtype);
+  arena.init(1);
+  const Tensor x = random_input({4, 3}, 1, 0, 1, dtype, false);
+  const auto pass = [&] {
+    backward(sum(layer.forward(x)), arena.leaves());
+    return arena.grads().to_vector();
+  };
+  const auto once = pass();
+  auto twice = once;
+  for (double& v : twice) v *= 2;
+  CHECK(pass() == twice);
+  arena.begin_step();
+  CHECK(pass() == once);
+  CHECK(all_zero(padding_of(arena, arena.grads())));
+}
+
+TEST_CASE("a parameter of another module is not in the arena") {
+  kernels::register_cpu_kernels();
+  Odd module, other;
+  const Arena arena(module, Device{}, DType::f32);
+  CHECK_THROWS_WITH(arena.range(other.up), Catch::Matchers::Contains("\"up\" is not in this arena"));
+  CHECK_THROWS_WITH(Arena(other, Device{}, DType::i32), Catch::Matchers::Contains("i32"));
+}
+
+}  // namespace
+}  // namespace heddle
