@@ -1,0 +1,19 @@
+// The command lines of the subcommands that use a trained model. Each fills its options and returns true, or prints --help and returns false.
+#pragma once
+
+#include "app/arguments.h"
+#include "train/evaluate.h"
+#include "train/generate.h"
+
+namespace heddle::app {
+
+struct InspectOptions {
+  std::string path;  // run directory, checkpoint directory, .safetensors file or token shard
+  bool verify = false, digest = false, tensors = false;
+};
+
+bool parse_generate(Args args, GenerateOptions& options);
+bool parse_eval(Args args, EvalOptions& options);
+bool parse_inspect(Args args, InspectOptions& options);
+
+}  // namespace heddle::app

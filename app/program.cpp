@@ -1,0 +1,90 @@
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <new>
+
+#include "app/command.h"
+#include "kernels/api/check.h"
+
+#ifndef HEDDLE_VERSION
+#error "HEDDLE_VERSION comes from app/CMakeLists.txt"
+#endif
+
+namespace heddle::app {
+namespace {
+
+void print_overview(std::ostream& out) {
+  out << "usage: heddle COMMAND [flags]\n\nTrains transformers from scratch.\n\nCommands\n";
+  for (const Command& c : commands()) out << "  " << c.name << std::string(c.name.size() < 12 ? 12 - c.name.size() : 1, ' ') << c.summary << "\n";
+  out << "\n  heddle COMMAND --help   flags and examples of a command\n"
+         "  heddle --version        version and how it was built\n"
+         "\nExit codes\n"
+         "  0 ok   1 runtime   2 usage or configuration   65 bad data   69 no usable GPU   71 out of memory   73 run directory in use\n"
+         "  74 I/O   75 checkpointed, start me again   78 mismatch on resume   86 a rank hung   128+n ended by signal n\n";
+}
+
+int dispatch(Args args) {
+  if (args.empty()) {
+    print_overview(std::cerr);
+    return static_cast<int>(ExitCode::usage);
+  }
+  const std::string& word = args.front();
+  if (word == "--version" || word == "-V" || word == "version") {
+    std::cout << version_text() << "\n";
+    return 0;
+  }
+  const bool help = word == "--help" || word == "-h" || word == "help";
+  if (help && args.size() == 1) {
+    print_overview(std::cout);
+    return 0;
+  }
+  const std::string& name = help ? args[1] : word;
+  std::vector<std::string> names = {"help", "version"};
+  for (const Command& c : commands()) {
+    if (c.name == name) {
+      const std::vector<std::string> only_help = {"--help"};
+      return c.run(help ? Args(only_help) : args.subspan(1));
+    }
+    names.emplace_back(c.name);
+  }
+  fail("heddle", concat("unknown command ", quote_text(name), suggestion(name, names), "; see heddle --help"), ExitCode::usage);
+}
+
+int report(std::string_view message, ExitCode code) {
+  std::cout.flush();
+  std::cerr << "heddle: " << message << std::endl;
+  return static_cast<int>(code);
+}
+
+}  // namespace
+
+int run_program(Args args) {
+  try {
+    const int code = dispatch(args);
+    std::cout.flush();
+    if (code == 0 && !std::cout) fail("heddle", "cannot write to standard output", ExitCode::io);
+    return code;
+  } catch (const Error& e) {
+    return report(e.what(), e.code());
+  } catch (const std::bad_alloc&) {
+    return report(
+        "out of memory. Smaller --batch (same update, more micro-steps), --recompute, --zero 1 on several ranks, or a shorter --seq need less; "
+        "heddle pretrain --dry-run shows where it goes",
+        ExitCode::out_of_memory);
+  } catch (const std::filesystem::filesystem_error& e) {
+    return report(e.what(), ExitCode::io);
+  } catch (const std::exception& e) {
+    return report(e.what(), ExitCode::runtime);
+  }
+}
+
+std::string version_text() {
+#if defined(__clang__)
+  const std::string compiler = concat("clang ", __clang_major__, ".", __clang_minor__, ".", __clang_patchlevel__);
+#else
+  const std::string compiler = concat("g++ ", __GNUC__, ".", __GNUC_MINOR__, ".", __GNUC_PATCHLEVEL__);
+#endif
+  return concat("heddle " HEDDLE_VERSION " (" HEDDLE_BUILD_TYPE ", ", compiler, ", -march=" HEDDLE_BUILD_MARCH ")");
+}
+
+}  // namespace heddle::app

@@ -1,0 +1,157 @@
+// The program from outside: exit codes, what goes to which stream, what messages say.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "tests/support/catch.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Result {
+  int code;
+  std::string out, err;
+};
+
+struct Workplace {
+  fs::path path;
+  Workplace() {
+    std::string name = (fs::temp_directory_path() / "heddle-app-XXXXXX").string();
+    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    path = name;
+  }
+  ~Workplace() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  std::string read(const char* name) const {
+    std::ifstream in(path / name, std::ios::binary);
+    std::stringstream text;
+    text << in.rdbuf();
+    return text.str();
+  }
+  // `arguments` as a shell reads them; `before`: variables.
+  Result heddle(const std::string& arguments, const std::string& before = "") const {
+    const std::string command = "cd '" + path.string() + "' && " + before + " '" HEDDLE_PROGRAM "' " + arguments + " >out.txt 2>err.txt </dev/null";
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read("out.txt"), read("err.txt")};
+  }
+};
+
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+TEST_CASE("help and version go to standard output with code 0") {
+  const Workplace w;
+  for (const char* arguments : {"--help", "-h", "help"}) {
+    const Result r = w.heddle(arguments);
+    CHECK(r.code == 0);
+    CHECK(r.err.empty());
+    for (const char* command : {"tokenize", "pretrain", "generate", "eval", "inspect", "bench", "doctor"})
+      CHECK(has(r.out, std::string("\n  ") + command));
+    CHECK(has(r.out, "Exit codes"));
+  }
+  CHECK(w.heddle("--version").out.rfind("heddle 0.", 0) == 0);
+  for (const char* command : {"tokenize", "pretrain", "generate", "eval", "inspect", "bench", "doctor"}) {
+    INFO(command);
+    const Result r = w.heddle(std::string(command) + " --help");
+    CHECK(r.code == 0);
+    CHECK(r.err.empty());
+    CHECK(has(r.out, std::string("usage: heddle ") + command));
+    CHECK(w.heddle(std::string("help ") + command).out == r.out);
+  }
+}
+
+TEST_CASE("mistakes on the command line end with code 2 and a message on standard error") {
+  const Workplace w;
+  const auto refused = [&](const std::string& arguments, const std::string& part, const std::string& before = "") {
+    const Result r = w.heddle(arguments, before);
+    INFO(arguments << ": " << r.err);
+    CHECK(r.code == 2);
+    CHECK(r.out.empty());
+    CHECK(has(r.err, part));
+  };
+  refused("", "usage: heddle COMMAND");
+  refused("pretrian", "did you mean pretrain?");
+  refused("pretrain --stepz 5", "did you mean --steps?");
+  refused("pretrain --steps nan", "--steps");
+  refused("pretrain --steps 1e30", "--steps");
+  refused("pretrain --dim 100 --heads 3", "--dim 102");
+  refused("pretrain --config missing.toml", "missing.toml");
+  refused("pretrain", "HEDDLE_STEPS?", "HEDDLE_STEPZ=1");
+  refused("pretrain", "HEDDLE_LR", "HEDDLE_LR=fast");
+  refused("generate", "no model");
+  refused("generate run", "--prompt");
+  refused("eval run", "--data");
+  refused("inspect", "nothing to look at");
+  refused("doctor --everything", "--everything");
+  std::ofstream(w.path / "bad.toml") << "# a comment\nlr = 1e-3\nlearning-rate = 3\n";
+  refused("pretrain --config bad.toml", "bad.toml:3: unknown key");
+  std::ofstream(w.path / "twice.toml") << "lr = 1\nlr = 2\n";
+  refused("pretrain --config twice.toml", "twice.toml:2");
+}
+
+TEST_CASE("--print-config merges file, environment and flags, and its output is a config file") {
+  const Workplace w;
+  std::ofstream(w.path / "run.toml") << "lr = 1e-3\nsteps = 10\nseed = 7\nsample-prompt = \"a # b \\\"c\\\"\"\nsample-every = 5\n";
+  const Result r = w.heddle("pretrain --config run.toml --lr 3e-3 --print-config", "HEDDLE_LR=2e-3 HEDDLE_STEPS=1k");
+  CHECK(r.code == 0);
+  CHECK(has(r.out, "\nlr = 0.003  # --lr\n"));
+  CHECK(has(r.out, "\nsteps = 1024  # HEDDLE_STEPS\n"));
+  CHECK(has(r.out, "\nseed = 7  # run.toml:3\n"));
+  CHECK(has(r.out, "\nsample-prompt = \"a # b \\\"c\\\"\"  # run.toml:4\n"));
+  std::ofstream(w.path / "again.toml") << r.out;
+  const Result again = w.heddle("pretrain --print-config", "HEDDLE_CONFIG=again.toml");
+  CHECK(again.code == 0);
+  const auto values = [](const std::string& text) {
+    std::istringstream lines(text);
+    std::string kept;
+    for (std::string line; std::getline(lines, line);) {
+      if (!line.empty() && line[0] != '#') kept += line.substr(0, line.rfind("  # ")) + "\n";
+    }
+    return kept;
+  };
+  CHECK(values(again.out) == values(r.out));
+}
+
+TEST_CASE("files that are missing or wrong have their own codes") {
+  const Workplace w;
+  CHECK(w.heddle("inspect nowhere").code == 74);
+  CHECK(has(w.heddle("inspect nowhere").err, "nowhere"));
+  fs::create_directory(w.path / "empty");
+  CHECK(w.heddle("inspect empty").code != 0);
+  std::ofstream(w.path / "x.bin") << "not a shard";
+  const Result shard = w.heddle("inspect x.bin");
+  CHECK(shard.code == 65);
+  CHECK(has(shard.err, "x.bin"));
+  std::ofstream(w.path / "x.safetensors") << "{}";
+  CHECK(w.heddle("inspect x.safetensors").code == 65);
+}
+
+TEST_CASE("standard output that cannot be written is an I/O error") {
+  const Workplace w;
+  if (!fs::exists("/dev/full")) return;
+  const std::string command = "'" HEDDLE_PROGRAM "' --help >/dev/full 2>'" + (w.path / "err.txt").string() + "'";
+  CHECK(WEXITSTATUS(std::system(command.c_str())) == 74);
+  CHECK(has(w.read("err.txt"), "standard output"));
+}
+
+TEST_CASE("doctor describes this machine") {
+  const Workplace w;
+  const Result r = w.heddle("doctor", "OMPI_COMM_WORLD_SIZE=4 OMPI_COMM_WORLD_RANK=1 OMP_NUM_THREADS=2");
+  CHECK(r.code == 0);
+  for (const char* part : {"Build", "version", "Processor", "model", "instructions", "logical CPUs", "memory", "working directory", "GiB free",
+                           "OMPI_COMM_WORLD_SIZE", "OMP_NUM_THREADS", "OpenMP threads      2"}) {
+    INFO(part);
+    CHECK(has(r.out, part));
+  }
+}
+
+}  // namespace

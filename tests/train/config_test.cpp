@@ -1,0 +1,300 @@
+#include "train/config.h"
+
+#include <algorithm>
+#include <set>
+
+#include "kernels/api/check.h"
+#include "tests/support/catch.h"
+#include "tests/train/expect_error.h"
+
+namespace heddle {
+namespace {
+
+using Strings = std::vector<std::string>;
+
+RunConfig from_flags(const std::vector<FlagValue>& flags) {
+  return make_run_config("", {}, flags);
+}
+
+// Another acceptable value for any option, as a user would write it.
+std::string other_value(const Option<RunConfig>& o, const RunConfig& c) {
+  if (o.is_switch()) return o.toml_text(c) == "true" ? "false" : "true";
+  if (const auto* choice = o.as<ChoiceOf<RunConfig>>()) return std::string(choice->words[(choice->get(c) + 1) % choice->words.size()]);
+  if (o.name == "kernel") return "matmul=eigen";
+  if (const auto* count = o.as<int64_t RunConfig::*>()) return std::to_string(c.**count == 2 ? 3 : 2);
+  if (const auto* real = o.as<double RunConfig::*>()) return o.max == 1 ? (c.**real == 0.5 ? "0.25" : "0.5") : "7.5";
+  if (o.as<DurationOf<RunConfig>>()) return "90m";
+  return "some \"name\"\\with\ttabs # and = signs";
+}
+
+TEST_CASE("every option has one unique name, a help text, and a group that stays together") {
+  std::set<std::string_view> names, closed;
+  std::string_view group;
+  for (const auto& o : RunConfig::options()) {
+    INFO(o.name);
+    CHECK(names.insert(o.name).second);
+    CHECK(!o.help.empty());
+    CHECK(o.value.empty() == o.is_switch());
+    if (o.group != group) {
+      CHECK(closed.insert(o.group).second);
+      group = o.group;
+    }
+  }
+}
+
+TEST_CASE("flags, environment and file give every option the same value") {
+  for (const auto& o : RunConfig::options()) {
+    INFO(o.name);
+    const std::string text = other_value(o, RunConfig{});
+    const RunConfig flag = from_flags({{std::string(o.name), text}});
+    CHECK(o.toml_text(flag) != o.toml_text(RunConfig{}));
+    CHECK(flag.source(o.name) == Source::flag);
+    CHECK(flag.is_set(o.name));
+    const Strings environment = {environment_name(o.name) + "=" + text, "PATH=/bin"};
+    const RunConfig variable = make_run_config("", environment, {});
+    CHECK(o.toml_text(variable) == o.toml_text(flag));
+    CHECK(variable.source(o.name) == Source::environment);
+    if (!o.in_file) continue;
+    RunConfig file;
+    apply_toml(file, std::string(o.name) + " = " + o.toml_text(flag) + "\n", "f.toml", Source::file);
+    CHECK(o.toml_text(file) == o.toml_text(flag));
+    CHECK(file.origins.at(std::string(o.name)).place == "f.toml:1");
+  }
+}
+
+TEST_CASE("a configuration written as TOML reads back the same") {
+  RunConfig config;
+  for (const auto& o : RunConfig::options()) {
+    if (o.in_file && o.name != "tokens" && o.name != "depth") config.set(o.name, other_value(o, config), Source::flag, "--" + std::string(o.name));
+  }
+  config.set("data", "second", Source::flag, "--data");
+  const std::string text = to_toml(config);
+  RunConfig back;
+  apply_toml(back, text, "config.toml", Source::file);
+  for (const auto& o : RunConfig::options()) {
+    INFO(o.name);
+    CHECK(o.toml_text(back) == o.toml_text(config));
+  }
+  CHECK(back.data.size() == 2);
+  for (const double value : {0.1, 1e-8, 3e-4, 1.0, 123456789.125, 5e-324}) CHECK(parse_real(real_text(value), "x") == value);
+}
+
+TEST_CASE("file, environment and flags override one another in this order") {
+  RunConfig config;
+  apply_toml(config, "lr = 1e-3\nsteps = 10\nbatch = 4\ndata = ['a', 'b']\n", "f", Source::file);
+  CHECK(config.data == Strings{"a", "b"});
+  config.set("lr", "2e-3", Source::environment, "HEDDLE_LR");
+  config.set("lr", "3e-3", Source::flag, "--lr");
+  config.set("data", "c", Source::flag, "--data");
+  config.set("data", "d", Source::flag, "--data");
+  CHECK(config.lr == 3e-3);
+  CHECK(config.steps == 10);
+  CHECK(config.data == Strings{"c", "d"});
+  CHECK(config.origin_text("lr") == "--lr");
+  CHECK(config.origin_text("steps") == "f:2");
+  CHECK(config.origin_text("seed") == "default");
+  config.mark_derived("dim", "depth 12");
+  CHECK(config.origin_text("dim") == "from depth 12");
+  CHECK(!config.is_set("dim"));
+}
+
+TEST_CASE("of two ways to say one thing the higher source stands") {
+  const Strings environment = {"HEDDLE_TOKENS=1M"};
+  const RunConfig c = make_run_config("", environment, std::vector<FlagValue>{{"steps", "100"}});
+  CHECK(c.steps == 100);
+  CHECK(c.tokens == 0);
+  CHECK(!c.is_set("tokens"));
+  expect_error([] { validate(from_flags({{"steps", "1"}, {"tokens", "1"}})); }, ExitCode::usage, {"--steps", "--tokens", "one"});
+}
+
+TEST_CASE("unknown names are refused with the nearest match") {
+  expect_error([] { make_run_config("", Strings{"HEDDLE_LEARNING=1"}, {}); }, ExitCode::usage, {"HEDDLE_LEARNING"});
+  expect_error([] { make_run_config("", Strings{"HEDDLE_TOTAL_BATCH_TOKEN=1"}, {}); }, ExitCode::usage, {"HEDDLE_TOTAL_BATCH_TOKENS?"});
+  RunConfig c;
+  expect_error([&] { apply_toml(c, "\n\nweight_decay = 1\n", "a/b.toml", Source::file); }, ExitCode::usage, {"a/b.toml:3:", "weight-decay?"});
+  expect_error([&] { apply_toml(c, "[model]\ndim = 3\n", "f.toml", Source::file); }, ExitCode::usage, {"f.toml:1", "flat"});
+  expect_error([&] { apply_toml(c, "dry-run = true", "f.toml", Source::file); }, ExitCode::usage, {"unknown key"});
+  CHECK_NOTHROW(make_run_config("", Strings{"HEDDLE_CONFIG="}, {}));
+}
+
+TEST_CASE("file errors name file, line, key and kind") {
+  RunConfig c;
+  const auto refused = [&](const char* text, std::vector<std::string> parts) {
+    INFO(text);
+    expect_error([&] { apply_toml(c, text, "f.toml", Source::file); }, ExitCode::usage, std::move(parts));
+  };
+  refused("lr = 'x'", {"f.toml:1: lr", "expected a number", "string"});
+  refused("lr = true", {"f.toml:1: lr", "boolean"});
+  refused("bias = 1", {"bias", "true or false"});
+  refused("model = 7", {"model", "a string"});
+  refused("data = [1]", {"data", "a string"});
+  refused("steps = [1]", {"steps", "a number"});
+  refused("steps = -5", {"f.toml:1: steps", "-5"});
+  refused("steps = 1.5", {"f.toml:1: steps", "1.5"});
+  refused("lr = nan", {"lr", "finite"});
+  refused("lr = inf", {"lr", "finite"});
+  refused("steps = 99999999999999999999", {"f.toml:1"});
+  refused("seed = 1\nseed = 2", {"f.toml:2"});
+  refused("seed = ", {"f.toml:1"});
+  refused("zero = 4", {"f.toml:1: zero", "from 0 to 3"});
+  refused("optimizer = 'adamm'", {"optimizer", "adamw?"});
+  refused("config-version = 2", {"config-version"});
+  CHECK_NOTHROW(apply_toml(c, "config-version = 1\nsteps = 1e9\ntime-limit = '2h'\neval-tokens = '1M'\n", "f", Source::file));
+  CHECK(c.steps == 1000000000);
+  CHECK(c.time_limit == 7200);
+  CHECK(c.eval_tokens == 1 << 20);
+  expect_error([&] { apply_toml_file(c, "/nonexistent/run.toml", Source::file); }, ExitCode::usage, {"/nonexistent/run.toml"});
+  expect_error([&] { apply_toml_file(c, "/", Source::file); }, ExitCode::usage, {"directory"});
+}
+
+TEST_CASE("impossible combinations have one clear message") {
+  const auto refused = [](std::vector<FlagValue> flags, std::vector<std::string> parts) {
+    INFO(parts.front());
+    expect_error([&] { validate(from_flags(flags)); }, ExitCode::usage, std::move(parts));
+  };
+  refused({{"dim", "100"}, {"heads", "3"}}, {"--dim 100", "--heads 3", "--dim 102"});
+  refused({{"heads", "6"}, {"kv-heads", "4"}}, {"--heads 6", "--kv-heads 4"});
+  refused({{"dim", "9"}, {"heads", "3"}, {"position", "rope"}}, {"even", "= 3"});
+  refused({{"model", "gpt2"}, {"depth", "4"}}, {"--model gpt2", "--depth 4"});
+  refused({{"total-batch-tokens", "500000"}, {"seq", "1024"}, {"batch", "8"}, {"dp", "4"}},
+          {"--total-batch-tokens 500000", "32768", "491520", "524288"});
+  refused({{"total-batch-tokens", "100"}}, {"--total-batch-tokens 100", "8192"});
+  refused({{"world", "4"}}, {"--dry-run"});
+  refused({{"world", "6"}, {"dry-run", "true"}, {"tp", "4"}}, {"--world 6", "--tp 4"});
+  refused({{"world", "6"}, {"dry-run", "true"}, {"tp", "2"}, {"dp", "2"}}, {"--dp 2", "= 4"});
+  refused({{"sp", "true"}}, {"--sp", "--tp"});
+  refused({{"heads", "6"}, {"tp", "4"}}, {"--heads 6", "--tp 4"});
+  refused({{"kv-heads", "3"}, {"heads", "6"}, {"tp", "2"}}, {"--kv-heads 3", "--tp 2"});
+  refused({{"mlp-dim", "5"}, {"tp", "2"}}, {"--mlp-dim 5"});
+  refused({{"deterministic", "true"}, {"dp", "3"}}, {"--dp 3", "power of two"});
+  refused({{"beta2", "1"}}, {"--beta2"});
+  refused({{"muon-lr", "0.1"}}, {"--muon-lr", "--optimizer muon"});
+  refused({{"decay-fraction", "0.5"}}, {"--decay-fraction", "wsd"});
+  refused({{"rope-theta", "500000"}}, {"--rope-theta", "--position rope"});
+  refused({{"steps", "10"}, {"warmup", "11"}}, {"--warmup 11", "--steps 10"});
+  refused({{"eval-every", "10"}}, {"--eval-every 10", "--val"});
+  refused({{"sample-prompt", "x"}}, {"--sample-every"});
+  refused({{"kernel", "matmul"}}, {"--kernel matmul", "OP=NAME"});
+  CHECK_NOTHROW(validate(RunConfig{}));
+  CHECK_NOTHROW(validate(from_flags({{"total-batch-tokens", "524288"}, {"dp", "4"}, {"dim", "768"}, {"heads", "12"}, {"kv-heads", "4"}})));
+  // A saved config.toml restates every default; that alone must never be refused.
+  RunConfig restated;
+  apply_toml(restated, to_toml(RunConfig{}), "f", Source::file);
+  CHECK_NOTHROW(validate(restated));
+}
+
+TEST_CASE("what a run cannot do without is asked for") {
+  const auto refused = [](std::vector<FlagValue> flags, std::vector<std::string> parts) {
+    expect_error([&] { require_runnable(from_flags(flags)); }, ExitCode::usage, std::move(parts));
+  };
+  refused({}, {"--model", "--depth", "--layers"});
+  refused({{"depth", "4"}}, {"--out"});
+  refused({{"depth", "4"}, {"out", "r"}}, {"--data"});
+  refused({{"model", "gpt2"}, {"out", "r"}, {"data", "d"}}, {"--steps", "--tokens"});
+  CHECK_NOTHROW(require_runnable(from_flags({{"depth", "4"}, {"out", "r"}, {"data", "d"}})));
+  CHECK_NOTHROW(require_runnable(from_flags({{"model", "gpt2"}, {"dry-run", "true"}})));
+}
+
+// Every field, changed on resume, lands in its class: must-match refuses, override needs a flag, free passes.
+TEST_CASE("each option's class decides what a resumed run may change") {
+  RunConfig saved_config = from_flags({{"model", "gpt2"}, {"steps", "100"}, {"tokenizer", "t.json"}});
+  const std::string saved = to_toml(saved_config);
+  for (const auto& o : RunConfig::options()) {
+    if (!o.in_file) continue;
+    INFO(o.name);
+    const std::string value = other_value(o, saved_config);
+    const RunConfig by_flag = from_flags({{std::string(o.name), value}});
+    const auto differences = compare_for_resume(saved, by_flag);
+    REQUIRE(differences.size() == 1);
+    CHECK(differences[0].field == o.name);
+    CHECK(differences[0].resume == o.resume);
+    RunConfig by_file;
+    by_file.set(o.name, value, Source::file, "run.toml:1");
+
+    if (o.resume == ResumeClass::must_match) {
+      expect_error([&] { resume_config(saved, by_flag); }, ExitCode::mismatch,
+                   {std::string(o.name), differences[0].saved, differences[0].given, "--out"});
+      expect_error([&] { resume_config(saved, by_file); }, ExitCode::mismatch, {std::string(o.name)});
+      continue;
+    }
+    const ResumedConfig resumed = resume_config(saved, by_flag);
+    CHECK(o.toml_text(resumed.config) == o.toml_text(by_flag));
+    CHECK(resumed.overridden.size() == 1);
+    if (o.resume == ResumeClass::override_with_flag) {
+      expect_error([&] { resume_config(saved, by_file); }, ExitCode::mismatch, {std::string(o.name), "run.toml:1", "pass --" + std::string(o.name)});
+    } else {
+      CHECK(o.toml_text(resume_config(saved, by_file).config) == o.toml_text(by_file));
+    }
+  }
+}
+
+TEST_CASE("a resumed run takes over what it is not told") {
+  RunConfig before = from_flags(
+      {{"out", "r"}, {"model", "gpt2"}, {"lr", "1e-3"}, {"tokens", "1M"}, {"dp", "4"}, {"data", "a"}, {"data", "b"}, {"time-limit", "1h"}});
+  before.dim = 768;
+  before.mark_derived("dim", "model gpt2");
+  before.steps = 64;
+  before.mark_derived("steps", "tokens");
+  before.tp = 2;
+  const std::string saved = to_toml(before);
+
+  const ResumedConfig bare = resume_config(saved, from_flags({{"out", "r"}}));
+  CHECK(bare.overridden.empty());
+  CHECK(bare.config.lr == 1e-3);
+  CHECK(bare.config.dim == 768);
+  CHECK(bare.config.data == Strings{"a", "b"});
+  CHECK(bare.config.tokens == 1 << 20);
+  CHECK(bare.config.steps == 0);  // derived: the tokens say it
+  CHECK(bare.config.dp == 0);     // a matter of the launch: any world size resumes
+  CHECK(bare.config.time_limit == 0);
+  CHECK(bare.config.source("lr") == Source::saved);
+  CHECK_NOTHROW(validate(bare.config));
+
+  const ResumedConfig horizon = resume_config(saved, from_flags({{"steps", "128"}, {"dp", "2"}}));
+  CHECK(horizon.config.steps == 128);
+  CHECK(horizon.config.tokens == 0);
+  CHECK(horizon.config.dp == 2);
+  CHECK_NOTHROW(validate(horizon.config));
+  expect_error(
+      [&] {
+        resume_config(saved, from_flags({{"seed", "1"}, {"seq", "8"}, {"lr", "2"}}));
+      },
+      ExitCode::mismatch, {"seed", "seq", "42", "1024"});
+  // Nobody gave --dp: the number is this launch's and must not bind the next.
+  RunConfig found;
+  found.dp = 8;
+  found.mark_derived("dp", "world");
+  RunConfig read;
+  apply_toml(read, to_toml(found), "f", Source::saved);
+  CHECK(read.dp == 0);
+}
+
+TEST_CASE("a hostile config file ends in an error, not in a crash") {
+  const std::string base = to_toml(from_flags({{"model", "gpt2"}, {"data", "a"}, {"steps", "5"}}));
+  uint64_t random = 1;
+  for (int round = 0; round < 2000; ++round) {
+    std::string text = base;
+    for (int edits = 0; edits < 3; ++edits) {
+      random = random * 6364136223846793005u + 1442695040888963407u;
+      const size_t at = (random >> 33) % text.size();
+      const auto byte = static_cast<char>(random >> 25);
+      if (round % 3 == 0) text[at] = byte;
+      if (round % 3 == 1) text.erase(at, 1 + (random >> 20) % 8);
+      if (round % 3 == 2) text.insert(at, 1, byte);
+    }
+    RunConfig c;
+    try {
+      apply_toml(c, text, "f", Source::file);
+      to_toml(c);
+    } catch (const Error& e) {
+      CHECK(e.code() == ExitCode::usage);
+    }
+  }
+  RunConfig c;
+  const std::string deep = "data = " + std::string(5000, '[');
+  expect_error([&] { apply_toml(c, deep, "f", Source::file); }, ExitCode::usage, {"f:1"});
+  expect_error([&] { apply_toml(c, std::string((1 << 20) + 1, '\n'), "f", Source::file); }, ExitCode::usage, {"bytes"});
+}
+
+}  // namespace
+}  // namespace heddle

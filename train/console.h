@@ -1,0 +1,91 @@
+// What a person watching the run sees: a table at the start, one line a step in the manner of llm.c, a progress bar on a terminal.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "train/config.h"
+
+namespace heddle {
+
+struct StepLine {
+  uint64_t step = 0, steps = 0;  // this one counted from 1, and the horizon
+  double loss = 0, loss_z = 0;   // z-scores as SpikeGuard gives them; NaN: nothing to compare with yet
+  double grad_norm = 0, norm_z = 0;
+  double lr = 0;
+  double seconds = 0;            // of this step
+  double mfu = -1;               // model FLOPs utilisation in [0, 1]; negative: peak unknown
+  std::string_view precision;    // "bf16"
+  double tokens_per_second = 0;  // over all ranks
+  std::string_view note;         // "update withheld", ...
+};
+
+// "step  12/500 | loss 5.123456 (+0.12z)| norm 1.2345 (-0.40z)| lr 3.00e-04 | 120.55 ms | 41.2% bf16 MFU | 67953 tok/s"
+std::string step_text(const StepLine& line);
+
+// "1:02:03", "4:05"
+std::string duration_text(double seconds);
+// "1.50 GiB", "12 B"
+std::string bytes_text(double bytes);
+// "124.44 M" (powers of 1000)
+std::string amount_text(double amount);
+
+// Exponential moving average without bias towards its start (as Adam's). The first step of a process (warm-up, page faults) is left out.
+class RateMeter {
+ public:
+  explicit RateMeter(double decay = 0.95) : decay_(decay) {}
+  void add(double tokens, double seconds);
+  double tokens_per_second() const;  // 0 before the second step
+  double seconds_per_step() const;
+
+ private:
+  double decay_, weight_ = 0, seconds_ = 0, tokens_ = 0;
+  bool first_ = true;
+};
+
+struct TableRow {
+  std::string name, value, origin;
+};
+
+// The configuration as rows: what is set, its value, and where it was written.
+std::vector<TableRow> config_rows(const RunConfig& config);
+// Aligned columns under a title.
+std::string table_text(std::string_view title, const std::vector<TableRow>& rows);
+
+// Standard output of rank 0. Lines go out whole; on a terminal a progress bar stands below them and is redrawn at most ten times a second.
+// NO_COLOR (no-color.org) and TERM=dumb are honoured. A closed output is no error.
+class Console {
+ public:
+  struct Options {
+    bool enabled = true;   // false on ranks other than 0: nothing is printed
+    bool progress = true;  // false: no bar even on a terminal
+    int handle = 1;        // file descriptor
+  };
+  explicit Console(const Options& options);
+  ~Console();
+  Console(const Console&) = delete;
+  Console& operator=(const Console&) = delete;
+
+  void line(std::string_view text);
+  void warn(std::string_view text);  // "warning: ...", in colour where that is allowed
+  void step(const StepLine& line) { this->line(step_text(line)); }
+  // `done` of `total` steps at `seconds_per_step`; what: "step", "eval", "save".
+  void progress(std::string_view what, uint64_t done, uint64_t total, double seconds_per_step);
+  void end_progress();
+
+  bool has_bar() const { return bar_; }
+
+ private:
+  void write(std::string_view text);
+
+  int handle_;
+  bool enabled_, bar_, colour_;
+  bool drawn_ = false;
+  std::string last_bar_;
+  std::chrono::steady_clock::time_point last_draw_{};
+};
+
+}  // namespace heddle

@@ -1,0 +1,103 @@
+#include "train/signals.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <ctime>
+#include <limits>
+
+#include "kernels/api/check.h"
+
+namespace heddle {
+namespace {
+
+constexpr std::array<int, 3> kStopping = {SIGTERM, SIGINT, SIGUSR1};
+
+// Written in a signal handler: lock-free atomics only.
+std::atomic<int> first_signal{0};
+std::atomic<int64_t> first_time{0};  // nanoseconds, monotonic
+std::atomic<bool> installed{false};
+static_assert(std::atomic<int>::is_always_lock_free && std::atomic<int64_t>::is_always_lock_free);
+
+int64_t monotonic_nanoseconds() {
+  timespec t{};
+  clock_gettime(CLOCK_MONOTONIC, &t);  // async-signal-safe (POSIX.1-2008)
+  return static_cast<int64_t>(t.tv_sec) * 1'000'000'000 + t.tv_nsec;
+}
+
+template <size_t N>
+void say(const char (&text)[N]) {
+  [[maybe_unused]] const ssize_t ignored = ::write(STDERR_FILENO, text, N - 1);
+}
+
+extern "C" void heddle_on_stop_signal(int signal) {
+  const int saved_errno = errno;
+  int none = 0;
+  const int64_t now = monotonic_nanoseconds();
+  if (first_signal.compare_exchange_strong(none, signal)) {
+    first_time = now;
+    say("heddle: asked to stop: finishing the step and saving; a second signal ends at once\n");
+  } else if (signal == SIGUSR1 && none == SIGUSR1 && (first_time == 0 || now - first_time < 1'000'000'000)) {
+    // the same request, delivered twice
+  } else {
+    say("heddle: second signal: ending now without saving\n");
+    ::_exit(128 + signal);
+  }
+  errno = saved_errno;
+}
+
+}  // namespace
+
+std::string_view name_of(StopReason reason) {
+  switch (reason) {
+    case StopReason::none: return "";
+    case StopReason::terminate: return "SIGTERM";
+    case StopReason::interrupt: return "SIGINT";
+    case StopReason::user1: return "SIGUSR1";
+    case StopReason::time_limit: return "--time-limit";
+  }
+  return "";
+}
+
+StopSignals::StopSignals(double time_limit) {
+  HEDDLE_CHECK(!installed.exchange(true), "signals", "two StopSignals at a time");
+  first_signal = 0;
+  first_time = 0;
+  deadline_ = time_limit > 0 ? static_cast<double>(monotonic_nanoseconds()) * 1e-9 + time_limit : 0;
+  struct sigaction action {};
+  action.sa_handler = heddle_on_stop_signal;
+  action.sa_flags = SA_RESTART;  // reads and writes of a checkpoint must not see EINTR from us
+  sigemptyset(&action.sa_mask);
+  for (const int signal : kStopping) sigaddset(&action.sa_mask, signal);
+  for (size_t i = 0; i < kStopping.size(); ++i) sigaction(kStopping[i], &action, &before_[i]);
+  struct sigaction ignore {};
+  ignore.sa_handler = SIG_IGN;
+  sigemptyset(&ignore.sa_mask);
+  sigaction(SIGPIPE, &ignore, &before_[3]);
+}
+
+StopSignals::~StopSignals() {
+  for (size_t i = 0; i < kStopping.size(); ++i) sigaction(kStopping[i], &before_[i], nullptr);
+  sigaction(SIGPIPE, &before_[3], nullptr);
+  installed = false;
+}
+
+StopRequest StopSignals::poll() const {
+  switch (first_signal.load(std::memory_order_relaxed)) {
+    case SIGTERM: return {StopReason::terminate};
+    case SIGINT: return {StopReason::interrupt};
+    case SIGUSR1: return {StopReason::user1};
+    default: break;
+  }
+  if (deadline_ > 0 && remaining() <= 0) return {StopReason::time_limit};
+  return {};
+}
+
+double StopSignals::remaining() const {
+  if (deadline_ <= 0) return std::numeric_limits<double>::infinity();
+  return deadline_ - static_cast<double>(monotonic_nanoseconds()) * 1e-9;
+}
+
+}  // namespace heddle

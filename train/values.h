@@ -1,0 +1,45 @@
+// Numbers, durations and switches as people write them, the same for flags, environment and config files; and the nearest word to a typo.
+//
+// `place` opens every error, so that it names what the user wrote: "--lr", "HEDDLE_LR", "run.toml:3: lr". All errors are Error(usage).
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace heddle {
+
+// Throws Error(usage) "[op] text": the flag, variable or file:line in `text` is the place, no source line is added.
+[[noreturn]] void fail_usage(std::string_view op, const std::string& text);
+
+// A whole number >= 0: "4096", "512k", "1M", "2G" (powers of 1024), "1e9", "1.5k" (= 1536). Exact: what is no whole number or exceeds
+// 2^63 - 1 is refused, never rounded.
+int64_t parse_count(std::string_view text, std::string_view place);
+
+// A finite number: "3e-4", "0.1", "-2".
+double parse_real(std::string_view text, std::string_view place);
+
+// Seconds >= 0: "90", "90s", "1h30m", "2d", and Slurm's "HH:MM:SS", "D-HH:MM:SS".
+double parse_duration(std::string_view text, std::string_view place);
+
+// true/false, yes/no, on/off, 1/0.
+bool parse_switch(std::string_view text, std::string_view place);
+
+// The index of `text` in `words`.
+int parse_choice(std::string_view text, std::span<const std::string_view> words, std::string_view place);
+
+// The shortest decimal that reads back as the same double, always with a point or exponent ("0.1", "1.0", "1e-08"): also a TOML float.
+std::string real_text(double value);
+
+// `text` as a TOML basic string or JSON string, quotes included: both escape alike.
+std::string quote_text(std::string_view text);
+
+// The candidate within a third of its length in edits (insert, delete, replace, swap of neighbours; '_' and '-' are equal), or "".
+std::string nearest_match(std::string_view word, std::span<const std::string> candidates);
+
+// " (did you mean X?)" or "".
+std::string suggestion(std::string_view word, std::span<const std::string> candidates, std::string_view prefix = "");
+
+}  // namespace heddle
