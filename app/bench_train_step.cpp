@@ -115,7 +115,7 @@ std::string bench_train_step(BenchOptions options) {
   for (int64_t i = 0; i < options.warmup + options.repeats; ++i) {
     if (i == options.warmup) warm_allocations = memory_stats(device).device_allocations;
     const Clock::time_point start = Clock::now();
-    loss = trainer.step(plan, fill).loss;
+    loss = trainer.step(plan, fill)->loss;
     synchronize(device);
     if (i >= options.warmup) times.push_back(seconds_since(start));
   }

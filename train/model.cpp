@@ -62,7 +62,11 @@ TransformerConfig model_config(RunConfig& c, int64_t vocab) {
   number("window", c.window, m.window);
   if (plain && m.norm == NormType::rms) m.norm_eps = 1e-6f;
   m.seq = c.seq;
-  m.vocab = c.is_set("vocab") ? c.vocab : vocab;
+  if (c.is_set("vocab")) {
+    m.vocab = c.vocab;
+  } else if (vocab > 0) {
+    m.vocab = vocab;  // the data decides, whatever a preset says
+  }
   if (vocab > 0 && m.vocab < vocab) {
     fail("model", concat("--vocab ", m.vocab, " is smaller than the data's vocabulary of ", vocab), ExitCode::usage);
   }

@@ -58,9 +58,10 @@ Tensor Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch&
 }
 
 // Gradients are added in turn; the last micro-step's hooks start the reduction of each bucket while backward goes on.
-double Trainer::run_in_order(const StepPlan& plan, const FillBatch& fill) {
+std::optional<double> Trainer::run_in_order(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
   arena_.begin_step();
   for (int64_t m = 0; m < plan.micro_steps; ++m) {
+    if (m > 0 && stop && stop()) return std::nullopt;
     const Tensor loss = micro_step(m, plan, fill);
     launch(kernels::axpby, {.a = loss.view(), .out = {loss_sum_.view(), m > 0}}, device_);
     if (m + 1 < plan.micro_steps) {
@@ -77,7 +78,7 @@ double Trainer::run_in_order(const StepPlan& plan, const FillBatch& fill) {
 
 // Unit u of the step is micro-step u of rank 0, then of rank 1, ...: sums of 2^k neighbours are formed like the carries of a binary counter on each
 // rank, and the ranks' subtrees are joined pairwise, so the tree over all units is the same however many ranks share them.
-double Trainer::run_as_tree(const StepPlan& plan, const FillBatch& fill) {
+std::optional<double> Trainer::run_as_tree(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
   const auto is_power_of_two = [](int64_t n) { return n > 0 && (n & (n - 1)) == 0; };
   HEDDLE_CHECK(comm_.size() == 1 || (is_power_of_two(comm_.size()) && is_power_of_two(plan.micro_steps)), "deterministic", comm_.size(), " ranks of ",
                plan.micro_steps, " micro-steps: both must be powers of two");
@@ -98,6 +99,7 @@ double Trainer::run_as_tree(const StepPlan& plan, const FillBatch& fill) {
     ++stack.back().level;
   };
   for (int64_t m = 0; m < plan.micro_steps; ++m) {
+    if (m > 0 && stop && stop()) return std::nullopt;
     arena_.begin_step();
     const Tensor loss = micro_step(m, plan, fill);
     backward(loss, leaves_);
@@ -130,7 +132,7 @@ double Trainer::run_as_tree(const StepPlan& plan, const FillBatch& fill) {
   return loss.item();
 }
 
-StepReport Trainer::step(const StepPlan& plan, const FillBatch& fill) {
+std::optional<StepReport> Trainer::step(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
   StepState state = control_.get();
   state.lr = plan.lr;
   state.loss_scale = plan.valid_targets > 0 ? 1.0f / static_cast<float>(plan.valid_targets) : 0.0f;
@@ -139,7 +141,9 @@ StepReport Trainer::step(const StepPlan& plan, const FillBatch& fill) {
   state.rng_stream = state.step;
   control_.set(state);
   StepReport report;
-  report.loss = options_.deterministic ? run_as_tree(plan, fill) : run_in_order(plan, fill);
+  const std::optional<double> loss = options_.deterministic ? run_as_tree(plan, fill, stop) : run_in_order(plan, fill, stop);
+  if (!loss) return std::nullopt;
+  report.loss = *loss;
   control_.finish_norm(arena_);
   optimizer_.step(control_.device_state());
   control_.advance();

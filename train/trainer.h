@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/arena.h"
@@ -47,7 +48,8 @@ class Trainer {
   };
   Trainer(Transformer& model, Arena& arena, Optimizer& optimizer, Communicator& comm, Options options);
 
-  StepReport step(const StepPlan& plan, const FillBatch& fill);
+  // nullopt: `stop` said so between two micro-steps; nothing has changed, the step can be run again.
+  std::optional<StepReport> step(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop = {});
 
   // Counters that a resumed run continues: adam_t, skipped, step.
   StepState counters() const { return control_.get(); }
@@ -55,8 +57,9 @@ class Trainer {
 
  private:
   Tensor micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill);  // the loss, its gradients pending
-  double run_in_order(const StepPlan& plan, const FillBatch& fill);
-  double run_as_tree(const StepPlan& plan, const FillBatch& fill);
+  // Both fill the gradients and return the loss.
+  std::optional<double> run_in_order(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
+  std::optional<double> run_as_tree(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
 
   Transformer& model_;
   Arena& arena_;

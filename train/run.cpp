@@ -1,0 +1,303 @@
+#include "train/run.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/io/strict_json.h"
+#include "core/launch.h"
+#include "kernels/api/pointwise.h"
+#include "train/model.h"
+
+namespace heddle {
+namespace {
+
+namespace fs = std::filesystem;
+
+ScheduleKind kind_of(ScheduleChoice choice) {
+  switch (choice) {
+    case ScheduleChoice::cosine: return ScheduleKind::cosine;
+    case ScheduleChoice::linear: return ScheduleKind::linear;
+    case ScheduleChoice::wsd: return ScheduleKind::wsd;
+    case ScheduleChoice::constant: break;
+  }
+  return ScheduleKind::constant;
+}
+
+// --depth leaves batch, rate and horizon open: about 20 tokens a parameter (Hoffmann et al. 2022), and the plain values of small models.
+void derive_recipe(RunConfig& c, const TransformerConfig& model) {
+  if (c.depth == 0) return;
+  const std::string why = "depth " + std::to_string(c.depth);
+  if (!c.is_set("steps") && !c.is_set("tokens")) {
+    c.tokens = 20 * model.matrix_parameters();
+    c.mark_derived("tokens", why);
+  }
+  if (!c.is_set("optimizer")) {
+    c.optimizer = OptimizerChoice::muon;
+    c.mark_derived("optimizer", why);
+  }
+  if (!c.is_set("lr")) {
+    c.lr = 3e-3 * std::min(1.0, 512.0 / static_cast<double>(model.dim));
+    c.mark_derived("lr", why);
+  }
+  if (!c.is_set("schedule")) {
+    c.schedule = ScheduleChoice::linear;
+    c.mark_derived("schedule", why);
+  }
+}
+
+std::string number(double value, const char* format) {
+  char text[64];
+  std::snprintf(text, sizeof text, format, value);
+  return text;
+}
+
+void refuse_unbuilt(const RunConfig& c) {
+  if (c.tp > 1 || c.sp) fail("pretrain", "--tp and --sp: this version shares a run over data-parallel ranks only; use --dp", ExitCode::usage);
+  if (c.zero > 0) fail("pretrain", "--zero: this version keeps whole optimizer states on every rank; leave it out", ExitCode::usage);
+}
+
+}  // namespace
+
+Run::Run(RunConfig given, Communicator& world)
+    : config(std::move(given)), comm(world), console({.enabled = world.rank() == 0, .progress = config.progress}), spikes(SpikeOptions{}) {
+  open_directory();
+  open_data();
+  build();
+  restore();
+  describe();
+}
+
+void Run::open_directory() {
+  use_threads(config.threads);
+  device = choose_device(config.device);
+  if (config.out.empty()) fail("pretrain", "no run directory: --out RUN", ExitCode::usage);
+  refuse_unbuilt(config);
+  CheckpointOptions options;
+  options.keep_last = static_cast<int>(std::max<int64_t>(2, config.keep_last));
+  options.keep_every = static_cast<uint64_t>(config.keep_every);
+  options.log = [this](const std::string& line) { console.warn(line); };
+  checkpoints = std::make_unique<Checkpoints>(config.out, comm, options);
+  const Checkpoints::Resume mode = config.resume == ResumeMode::must    ? Checkpoints::Resume::must
+                                   : config.resume == ResumeMode::never ? Checkpoints::Resume::never
+                                                                        : Checkpoints::Resume::automatic;
+  found_ = checkpoints->find_newest(mode);
+  if (found_) {
+    ResumedConfig resumed = resume_config(found_->config, config, "the configuration of step " + std::to_string(found_->step));
+    for (const ResumeDifference& d : resumed.overridden) {
+      console.line(concat("resume: ", d.field, " was ", d.saved, ", now ", d.given, " (", d.origin.place, ")"));
+    }
+    config = std::move(resumed.config);
+  }
+  if (config.dp == 0) config.dp = comm.size();
+  if (config.dp != comm.size()) {
+    fail("pretrain", concat("--dp ", config.dp, ", but ", comm.size(), " ranks were started; use mpirun -np ", config.dp), ExitCode::usage);
+  }
+  require_runnable(config);
+  validate(config);
+}
+
+// --tokenizer, else the run's own copy, else the one beside the first shards; a run keeps a copy.
+void Run::open_tokenizer() {
+  const fs::path kept = file("tokenizer.json");
+  fs::path from = config.tokenizer;
+  if (from.empty()) from = fs::exists(kept) ? kept : fs::path(config.data.front()).parent_path() / "tokenizer.json";
+  if (config.tokenizer.empty() && !fs::exists(from)) return;
+  tokenizer.emplace(Tokenizer::load(from.string()));
+  if (is_first() && !fs::exists(kept)) tokenizer->save(kept.string());
+}
+
+void Run::open_data() {
+  open_tokenizer();
+  LoaderOptions options;
+  options.shards = config.data;
+  options.seq = config.seq;
+  options.seed = static_cast<uint64_t>(config.seed);
+  options.document_mask = config.doc_mask;
+  options.prefetch_batch = config.batch;
+  if (tokenizer) {
+    options.vocab = tokenizer->vocab_size();
+    options.eot = tokenizer->eot();
+  } else if (config.is_set("vocab")) {
+    options.vocab = config.vocab;
+  }
+  loader = std::make_unique<Loader>(options);
+  if (config.total_batch_tokens == 0) {
+    config.total_batch_tokens = config.batch * config.dp * config.seq;
+    config.mark_derived("total-batch-tokens", "batch x seq x dp");
+  }
+  const int64_t micro_samples = config.batch * config.dp;
+  samples = config.total_batch_tokens / config.seq;
+  if (samples * config.seq != config.total_batch_tokens || samples % micro_samples != 0) {
+    fail("pretrain",
+         concat("--total-batch-tokens ", config.total_batch_tokens, " is not a multiple of --batch ", config.batch, " x --seq ", config.seq,
+                " x --dp ", config.dp, " = ", micro_samples * config.seq),
+         ExitCode::usage);
+  }
+  micro_steps = samples / micro_samples;
+  if (!config.val.empty()) {
+    WindowOptions windows;
+    windows.shards = config.val;
+    windows.seq = config.seq;
+    windows.pack = config.doc_mask;
+    windows.vocab = options.vocab;
+    windows.eot = options.eot;
+    evaluator = std::make_unique<Evaluator>(windows, config.batch, config.eval_tokens, tokenizer ? &*tokenizer : nullptr, device, comm);
+  }
+}
+
+void Run::build() {
+  const TransformerConfig shape = model_config(config, loader->vocab());
+  derive_recipe(config, shape);
+  if (config.steps == 0) {
+    config.steps = std::max<int64_t>(1, config.tokens / config.total_batch_tokens);
+    config.mark_derived("steps", "tokens / total-batch-tokens");
+  }
+  model = std::make_unique<Transformer>(shape);
+  arena = std::make_unique<Arena>(*model, device, compute_dtype(config.precision, device));
+  arena->init(static_cast<uint64_t>(config.seed));
+  const AdamWOptions adamw{.lr = static_cast<float>(config.lr),
+                           .weight_decay = static_cast<float>(config.weight_decay),
+                           .beta1 = static_cast<float>(config.beta1),
+                           .beta2 = static_cast<float>(config.beta2),
+                           .eps = static_cast<float>(config.eps)};
+  const LrScale lr_scale = [this](const Parameter& p) {
+    if (p.same(model->head()) && !model->config().tied) return static_cast<float>(config.head_lr_scale);
+    return p.spec().kind == ParamKind::embedding ? static_cast<float>(config.embed_lr_scale) : 1.0f;
+  };
+  if (config.optimizer == OptimizerChoice::muon) {
+    const MuonOptions muon{.lr = static_cast<float>(config.muon_lr),
+                           .weight_decay = static_cast<float>(config.weight_decay),
+                           .momentum = static_cast<float>(config.muon_momentum)};
+    optimizer = make_muon(*arena, muon, adamw, lr_scale);
+  } else {
+    optimizer = make_adamw(*arena, adamw, lr_scale);
+  }
+  trainer = std::make_unique<Trainer>(
+      *model, *arena, *optimizer, comm,
+      Trainer::Options{.batch = config.batch, .seq = config.seq, .document_mask = config.doc_mask, .deterministic = config.deterministic});
+  schedule = {.kind = kind_of(config.schedule),
+              .steps = static_cast<uint64_t>(config.steps),
+              .warmup = static_cast<uint64_t>(config.warmup),
+              .final_fraction = config.final_lr_fraction,
+              .decay_fraction = config.decay_fraction};
+  spikes = SpikeGuard({.z = config.spike_z, .nonfinite_limit = config.nonfinite_limit, .rollbacks = config.spike_rollbacks});
+  bad_batches = std::make_unique<BadBatchLedger>(file("bad_batches.jsonl"));
+  optimizer->add_state(state);
+}
+
+void Run::take_counters() {
+  const nlohmann::json saved = parse_strict_json(state.scalars, config.out + " (counters of the checkpoint)");
+  try {
+    step = saved.at("step");
+    cursor = saved.at("cursor");
+    trainer->set_counters(step, saved.at("adam_t"), saved.at("skipped"));
+    std::array<double, SpikeState::kSize> spike{};
+    saved.at("spike").get_to(spike);
+    spikes.restore(SpikeState::unpack(spike));
+    const std::string fingerprint = saved.at("data");
+    if (fingerprint != loader->fingerprint()) {
+      fail("pretrain",
+           concat("the shards of --data are not those this run was trained on (fingerprint ", loader->fingerprint().substr(0, 12), ", saved ",
+                  fingerprint.substr(0, 12), "): give the same files, or start a new run with --init-from ", config.out),
+           ExitCode::mismatch);
+    }
+  } catch (const nlohmann::json::exception& e) {
+    fail("pretrain", concat(config.out, ": counters of the checkpoint: ", e.what()), ExitCode::bad_data);
+  }
+}
+
+void Run::restore() {
+  if (found_) {
+    checkpoints->load(state);
+    optimizer->masters_changed();
+    take_counters();
+    resumed_step = step;
+  } else if (!config.init_from.empty()) {
+    StateDict weights = model_state(*arena, optimizer->masters());
+    read_checkpoint(config.init_from, weights, "model.");
+    optimizer->masters_changed();
+  }
+  checkpoints->prepare(state);
+  if (is_first()) std::ofstream(file("config.toml")) << to_toml(config);
+}
+
+void Run::describe() {
+  const TransformerConfig& m = model->config();
+  std::vector<TableRow> rows = config_rows(config);
+  std::erase_if(rows, [](const TableRow& row) { return row.origin.empty(); });
+  console.line(table_text("configuration (what is not at its default)", rows));
+  console.line(concat("model: ", m.layers, " layers of ", m.dim, ", ", m.heads, " heads (", m.kv_heads, " KV), vocabulary ", m.vocab, ", ",
+                      amount_text(static_cast<double>(model->parameter_count())), " parameters, ", amount_text(m.flops_per_token(config.seq)),
+                      "FLOP a token"));
+  console.line(concat("step: ", config.total_batch_tokens, " tokens = ", comm.size(), " ranks x ", micro_steps, " micro-steps x ", config.batch,
+                      " x ", config.seq, "; ", config.steps, " steps are ",
+                      number(static_cast<double>(config.steps * samples) / static_cast<double>(loader->samples_per_epoch()), "%.2f"), " epochs"));
+  if (resumed_step) console.line(concat("resumed at step ", step));
+}
+
+void Run::save() {
+  const StepState counters = trainer->counters();
+  const nlohmann::json scalars = {{"step", step},
+                                  {"cursor", cursor},
+                                  {"tokens", step * static_cast<uint64_t>(config.total_batch_tokens)},
+                                  {"adam_t", counters.adam_t},
+                                  {"skipped", counters.skipped},
+                                  {"seed", config.seed},
+                                  {"spike", spikes.state().pack()},
+                                  {"data", loader->fingerprint()}};
+  state.scalars = scalars.dump();
+  checkpoints->save(step, state, to_toml(config));
+}
+
+void Run::roll_back(uint64_t to, const std::string& reason) {
+  const uint64_t bad_end = cursor;
+  const uint64_t bad_step = step;
+  checkpoints->roll_back();
+  checkpoints->find_newest(Checkpoints::Resume::must, to);
+  checkpoints->load(state);
+  optimizer->masters_changed();
+  const SpikeState before = spikes.state();
+  take_counters();
+  SpikeState after = spikes.state();
+  after.rollbacks = before.rollbacks;  // going back does not refill the budget
+  spikes.restore(after);
+  const Loader::Place place = loader->place(cursor);
+  if (is_first()) bad_batches->add({bad_step, cursor, bad_end - cursor, place.file, place.offset, reason, true});
+  console.warn(concat("rolled back from step ", bad_step, " to ", step, ": ", reason, "; samples [", cursor, ", ", bad_end, ") are left out"));
+  cursor = bad_end;
+}
+
+void dry_run(RunConfig config, int64_t world) {
+  refuse_unbuilt(config);
+  TransformerConfig shape = model_config(config, config.vocab);
+  derive_recipe(config, shape);
+  const Transformer model(shape);
+  const TransformerConfig& m = model.config();
+  const bool bf16 = compute_dtype(config.precision, choose_device(DeviceChoice::cpu)) == DType::bf16;
+  const double value = bf16 ? 2 : 4, n = static_cast<double>(model.parameter_count());
+  const double rows = static_cast<double>(config.batch * config.seq), width = static_cast<double>((m.heads + 2 * m.kv_heads) * m.head_dim);
+  const double hidden = static_cast<double>(m.mlp_dim) * (m.mlp == MlpType::swiglu ? 3 : 2);
+  // Saved for backward in a block: both norms' outputs and the stream between, qkv (twice with QK norm), attention output and LSE, the MLP's hidden.
+  const double block =
+      rows * (value * (4 * static_cast<double>(m.dim) + width * (m.qk_norm ? 2 : 1) + static_cast<double>(m.heads * m.head_dim) + hidden) +
+              4 * static_cast<double>(m.heads));
+  const double input = rows * value * static_cast<double>(m.dim);
+  const double layers = static_cast<double>(m.layers);
+  const double activations = m.recompute ? layers * input + block : layers * block;
+  const double moments = config.optimizer == OptimizerChoice::muon ? 4 * n + 4 * static_cast<double>(m.vocab * m.dim) * (m.tied ? 1 : 2) : 8 * n;
+  const double snapshot = (bf16 ? 4 : 4) * n + moments;
+  const std::vector<TableRow> memory = {
+      {"parameters", bytes_text(value * n), bf16 ? "bf16" : "fp32"},
+      {"masters", bytes_text(bf16 ? 4 * n : 0), bf16 ? "fp32" : "the parameters themselves"},
+      {"gradients", bytes_text(4 * n), "fp32"},
+      {"optimizer", bytes_text(moments), config.optimizer == OptimizerChoice::muon ? "momentum, AdamW for the rest" : "two moments"},
+      {"activations", bytes_text(activations), "estimate for --batch " + std::to_string(config.batch)},
+      {"checkpoint buffer", bytes_text(snapshot), "host memory"}};
+  std::printf("%s", to_toml(config).c_str());
+  std::printf("\n%s\n", table_text(concat("memory of each of ", world, " ranks, ", amount_text(n), " parameters"), memory).c_str());
+}
+
+}  // namespace heddle

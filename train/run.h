@@ -1,0 +1,77 @@
+// A run's parts, in the order in which they come to life: directory, data, model, state. The loop (pretrain.cpp) steps through them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/arena.h"
+#include "data/loader.h"
+#include "data/tokenizer.h"
+#include "models/transformer.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+#include "parallel/communicator.h"
+#include "train/bad_batches.h"
+#include "train/checkpoint/checkpoints.h"
+#include "train/config.h"
+#include "train/console.h"
+#include "train/evaluate.h"
+#include "train/spike.h"
+#include "train/trainer.h"
+
+namespace heddle {
+
+class Run {
+ public:
+  // Opens everything: takes the run directory, resumes the newest checkpoint if there is one, checks that configuration and data fit. Collective.
+  Run(RunConfig config, Communicator& comm);
+
+  // The state after the last step, written in the background.
+  void save();
+  // Back to the newest checkpoint at or before `step`, on data after the current cursor; notes what is skipped and why.
+  void roll_back(uint64_t step, const std::string& reason);
+
+  // A checkpoint of `step`, 0 being none, is in the run directory.
+  bool has_checkpoint(uint64_t step) const { return step > 0; }
+  bool is_first() const { return comm.rank() == 0; }
+  std::string file(const char* name) const { return config.out + "/" + name; }
+  uint64_t rank_samples() const { return static_cast<uint64_t>(samples / comm.size()); }
+
+  RunConfig config;
+  Communicator& comm;
+  Device device;
+  Console console;
+  std::unique_ptr<Checkpoints> checkpoints;
+  std::optional<uint64_t> resumed_step;
+  std::optional<Tokenizer> tokenizer;
+  std::unique_ptr<Loader> loader;
+  std::unique_ptr<Evaluator> evaluator;  // absent without --val
+  int64_t samples = 0, micro_steps = 1;  // of a step: samples over all ranks, micro-steps of this one
+  std::unique_ptr<Transformer> model;
+  std::unique_ptr<Arena> arena;
+  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<Trainer> trainer;
+  Schedule schedule;
+  SpikeGuard spikes;
+  std::unique_ptr<BadBatchLedger> bad_batches;
+  StateDict state;
+  uint64_t step = 0, cursor = 0;  // steps done; samples consumed over all ranks
+
+ private:
+  void open_directory();
+  void open_tokenizer();
+  void open_data();
+  void build();
+  void restore();
+  void take_counters();
+  void describe();
+
+  std::optional<Checkpoints::Loaded> found_;
+};
+
+// --dry-run: the derived configuration and the memory that each of `world` ranks will use; touches no file of the run.
+void dry_run(RunConfig config, int64_t world);
+
+}  // namespace heddle
