@@ -45,7 +45,7 @@ die() { echo "quickstart.sh: $*" >&2; exit 1; }
 phase "build"
 need_packages build/apt.log $heddle_packages xz-utils
 cmake --preset cpu >build/configure.log 2>&1 || { cat build/configure.log; die "configure failed"; }
-cmake --build --preset cpu --target heddle
+cmake --build --preset cpu --target heddle_program
 heddle=build/cpu/bin/heddle
 phase_end
 
@@ -156,7 +156,7 @@ printf 'training speed   %s tokens/s (median step)\n' "${speed:-unknown}"
 for row in "${phases[@]}"; do
   printf '%-16s %d:%02d\n' "${row%|*}" $((${row#*|} / 60)) $((${row#*|} % 60))
 done
-printf '\nthe run lies in %s: config.toml, metrics.jsonl, samples.txt, report.html, checkpoints\n' "$out"
+printf '\nthe run lies in %s: config.toml, metrics.jsonl, TensorBoard events, checkpoints\n' "$out"
 printf 'talk to it:      %s generate %s --prompt "In the beginning"\n' "$heddle" "$out"
 if [ $stopped = 1 ]; then
   echo "it is not finished: ./quickstart.sh continues where it stopped"
