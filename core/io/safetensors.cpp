@@ -210,12 +210,19 @@ std::string write_tensor_entries(const SafetensorsHeader& layout) {
   for (const FileTensor& t : layout.tensors) {
     out += ',';
     append_json_string(out, t.name);
-    out += concat(":{\"dtype\":\"", name_of(t.type), "\",\"shape\":[");
+    // Appended piece by piece: a stream (concat) would hide a failed allocation and write half a header.
+    out += ":{\"dtype\":\"";
+    out += name_of(t.type);
+    out += "\",\"shape\":[";
     for (size_t i = 0; i < t.shape.size(); ++i) {
       if (i > 0) out += ',';
       out += std::to_string(t.shape[i]);
     }
-    out += concat("],\"data_offsets\":[", t.begin - layout.data_begin, ",", t.end - layout.data_begin, "]}");
+    out += "],\"data_offsets\":[";
+    out += std::to_string(t.begin - layout.data_begin);
+    out += ',';
+    out += std::to_string(t.end - layout.data_begin);
+    out += "]}";
   }
   return out;
 }

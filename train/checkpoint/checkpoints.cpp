@@ -185,12 +185,16 @@ void Checkpoints::load(StateDict& into) {
   Impl& m = *impl_;
   HEDDLE_CHECK(m.found != nullptr, "checkpoint", "load() without a find_newest() that found something");
   const Manifest& manifest = m.found->manifest();
+  // What all ranks hold together must be what was saved: a rank may well hold no part of a small tensor.
+  const Plan plan = make_plan(into, *m.control);
   agree(*m.control, [&] {
+    std::vector<TensorIdentity> wanted;
+    for (const SavedTensor& t : plan.tensors) wanted.push_back({t.name, t.dtype, t.global});
+    check_tensors(*m.found, wanted, {});
     read_state(*m.found, into, {}, m.options.copy_in);
     return std::string();
   });
   // Every piece counted once, by its owner; the sum does not depend on the slicing.
-  const Plan plan = make_plan(into, *m.control);
   const auto sums = agree(*m.control, [&] {
     uint64_t sum = 0;
     for (const HeldPiece& held : plan.held) {

@@ -47,26 +47,33 @@ class DigestBuilder {
 
 }  // namespace
 
-void read_state(const CheckpointReader& reader, const StateDict& into, std::string_view prefix, const CopyIn& copy_in) {
-  const Manifest& manifest = reader.manifest();
+void check_tensors(const CheckpointReader& reader, std::span<const TensorIdentity> wanted, std::string_view prefix) {
   std::set<std::string_view> named;
   std::string missing, unexpected, different;
+  const auto begins = [&](std::string_view name) { return name.substr(0, prefix.size()) == prefix; };
+  for (const TensorIdentity& t : wanted) {
+    if (!begins(t.name) || !named.insert(t.name).second) continue;
+    const SavedTensor* const saved = reader.manifest().find(t.name);
+    if (saved == nullptr) {
+      missing += concat("\n  missing: ", t.name);
+    } else if (saved->dtype != t.dtype || !std::equal(saved->global.begin(), saved->global.end(), t.global.begin(), t.global.end())) {
+      different +=
+          concat("\n  differs: ", t.name, ": ", tensor_text(saved->dtype, saved->global), " saved, ", tensor_text(t.dtype, t.global), " wanted");
+    }
+  }
+  for (const SavedTensor& t : reader.manifest().tensors) {
+    if (begins(t.name) && named.count(t.name) == 0) unexpected += "\n  unexpected: " + t.name;
+  }
+  if (!missing.empty() || !unexpected.empty() || !different.empty()) {
+    fail("checkpoint", concat(reader.path(), ": its tensors are not those of the model:", missing, unexpected, different), ExitCode::bad_data);
+  }
+}
+
+void read_state(const CheckpointReader& reader, const StateDict& into, std::string_view prefix, const CopyIn& copy_in) {
   std::vector<Wanted> wanted;
   std::vector<std::pair<const StateDict::Entry*, std::vector<std::byte>>> staged;
-  const auto begins = [&](std::string_view name) { return name.substr(0, prefix.size()) == prefix; };
   for (const StateDict::Entry& e : into.tensors) {
-    if (!begins(e.name)) continue;
-    named.insert(e.name);
-    const SavedTensor* const saved = manifest.find(e.name);
-    if (saved == nullptr) {
-      missing += "\n  missing: " + e.name;
-      continue;
-    }
-    if (saved->dtype != e.data.dtype || saved->global != e.global) {
-      different +=
-          concat("\n  differs: ", e.name, ": ", tensor_text(saved->dtype, saved->global), " saved, ", tensor_text(e.data.dtype, e.global), " wanted");
-      continue;
-    }
+    if (std::string_view(e.name).substr(0, prefix.size()) != prefix) continue;
     HEDDLE_CHECK(e.data.contiguous() && is_inside(e.box, e.global) && volume(e.box) == e.data.numel(), "checkpoint", "tensor \"", e.name, "\": box ",
                  box_text(e.box), " does not describe its view ", shape_text(e.data));
     std::byte* to = e.data.data;
@@ -74,13 +81,7 @@ void read_state(const CheckpointReader& reader, const StateDict& into, std::stri
       staged.emplace_back(&e, std::vector<std::byte>(static_cast<size_t>(e.data.bytes())));
       to = staged.back().second.data();
     }
-    wanted.push_back({saved, e.box, to});
-  }
-  for (const SavedTensor& t : manifest.tensors) {
-    if (begins(t.name) && named.count(t.name) == 0) unexpected += "\n  unexpected: " + t.name;
-  }
-  if (!missing.empty() || !unexpected.empty() || !different.empty()) {
-    fail("checkpoint", concat(reader.path(), ": its tensors are not those of the model:", missing, unexpected, different), ExitCode::bad_data);
+    wanted.push_back({reader.manifest().find(e.name), e.box, to});
   }
   reader.read(wanted);
   for (const auto& [entry, bytes] : staged) copy_in(entry->data, bytes.data(), bytes.size());
@@ -127,6 +128,9 @@ CheckpointReader open_checkpoint(FileSystem& fs, const std::string& given) {
 
 Checkpoints::Loaded read_checkpoint(const std::string& path, StateDict& into, std::string_view prefix, FileSystem& fs) {
   const CheckpointReader reader = open_checkpoint(fs, path);
+  std::vector<TensorIdentity> wanted;
+  for (const StateDict::Entry& e : into.tensors) wanted.push_back({e.name, e.data.dtype, e.global});
+  check_tensors(reader, wanted, prefix);
   read_state(reader, into, prefix, {});
   const Manifest& m = reader.manifest();
   into.scalars = m.scalars;

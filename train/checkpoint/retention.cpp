@@ -7,14 +7,31 @@
 
 namespace heddle {
 
+// The commit stands, whatever goes wrong after it; and no rank may leave the others alone in the next exchange.
+template <class Body>
+void SaveWriter::housekeeping(Body body) {
+  try {
+    body();
+  } catch (const std::exception& e) {
+    const std::lock_guard lock(mutex_);
+    ++stats_.retention_failures;
+    try {
+      if (options_.log) options_.log(concat("after the save of step ", job_.step, ": ", e.what()));
+    } catch (...) {
+    }
+  }
+}
+
 void SaveWriter::after_commit() {
-  if (comm_.rank() == 0) {
-    {
+  const bool first = comm_.rank() == 0;
+  if (first) {
+    housekeeping([&] {
       const std::lock_guard lock(mutex_);
       kept_.push_back({{job_.step, job_.incarnation}, shards_.size(), true, false, false});
       std::sort(kept_.begin(), kept_.end(), [](const Kept& a, const Kept& b) { return a.id < b.id; });
-    }
-    if (!run_.superseded(job_.incarnation)) {
+    });
+    housekeeping([&] {
+      if (run_.superseded(job_.incarnation)) return;
       Name line;
       checkpoint_name({job_.step, job_.incarnation}, line);
       const size_t length = std::strlen(line);
@@ -22,10 +39,12 @@ void SaveWriter::after_commit() {
       write_file_atomically(run_.fs(), run_.root(), "LATEST", {line, length + 1}, "LATEST");
       for (const RunDirectory::Leftover& leftover : leftovers_) run_.remove(leftover);
       leftovers_.clear();
-    }
+    });
   }
-  if (options_.scrub_every > 0 && stats().committed % static_cast<uint64_t>(options_.scrub_every) == 0) scrub();
-  if (comm_.rank() == 0) retain();
+  if (options_.scrub_every > 0 && stats().committed % static_cast<uint64_t>(options_.scrub_every) == 0) {
+    housekeeping([&] { scrub(); });
+  }
+  if (first) housekeeping([&] { retain(); });
 }
 
 void SaveWriter::scrub() {

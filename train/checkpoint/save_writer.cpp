@@ -148,7 +148,13 @@ void SaveWriter::save(uint64_t incarnation, uint64_t step, const StateDict& stat
     }
   }
   const double begun = now();
-  take_snapshot(incarnation, step, state);
+  snapshot_error_ = nullptr;
+  try {
+    take_snapshot(incarnation, step, state);
+  } catch (const Error&) {
+    if (alone()) throw;
+    snapshot_error_ = std::current_exception();  // the other ranks are on their way into this save: fail it together
+  }
   job_.incarnation = incarnation;
   job_.step = step;
   job_.config = config;
@@ -222,7 +228,10 @@ void SaveWriter::run_job() {
       commit(directory);
     } else {
       agree(comm_, [&] {
-        if (comm_.rank() == 0) commit(directory);
+        if (comm_.rank() == 0) {
+          take_descriptions();
+          commit(directory);
+        }
         return std::string();
       });
     }
@@ -249,18 +258,7 @@ void SaveWriter::run_job() {
       error_ = "out of memory";  // fits without allocating
     }
   }
-  if (!committed) return;
-  try {
-    after_commit();
-  } catch (const std::exception& e) {
-    // The commit stands; what follows it is housekeeping.
-    const std::lock_guard lock(mutex_);
-    ++stats_.retention_failures;
-    try {
-      if (options_.log) options_.log(concat("after the save of step ", job_.step, ": ", e.what()));
-    } catch (...) {
-    }
-  }
+  if (committed) after_commit();
 }
 
 Handle SaveWriter::open_directory(bool create) {
@@ -315,14 +313,15 @@ void SaveWriter::write_shards(Handle& directory) {
     return;
   }
   agree(comm_, [&] {
+    if (snapshot_error_) std::rethrow_exception(snapshot_error_);
     if (comm_.rank() == 0) directory = open_directory(true);
     return std::string();
   });
-  take_descriptions(agree(comm_, [&] {
+  descriptions_ = agree(comm_, [&] {
     if (comm_.rank() != 0) directory = open_directory(false);
     write_shard(directory);
     return describe_shard();
-  }));
+  });
 }
 
 std::string SaveWriter::describe_shard() const {
@@ -340,8 +339,8 @@ std::string SaveWriter::describe_shard() const {
   return out;
 }
 
-void SaveWriter::take_descriptions(const std::vector<std::string>& texts) {
-  if (comm_.rank() != 0) return;
+void SaveWriter::take_descriptions() {
+  const std::vector<std::string>& texts = descriptions_;
   struct Replica {
     bool seen = false;
     uint64_t fold = 0;

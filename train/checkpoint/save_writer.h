@@ -66,7 +66,9 @@ class SaveWriter {
   void scrub();
   void retain();
   std::string describe_shard() const;
-  void take_descriptions(const std::vector<std::string>& texts);
+  void take_descriptions();
+  template <class Body>
+  void housekeeping(Body body);
 
   RunDirectory& run_;
   Communicator& comm_;
@@ -75,12 +77,14 @@ class SaveWriter {
   // Made by prepare().
   bool prepared_ = false;
   Plan plan_;
-  std::vector<std::byte> image_;         // this rank's shard file, byte for byte
-  size_t label_at_ = 0;                  // of the shard's label in it
-  std::vector<std::byte> block_;         // for reading back
-  std::vector<uint64_t> replica_folds_;  // of this rank's replicas, by HeldPiece::replica; 0: not held
-  std::vector<SavedShard> shards_;       // of all ranks, on rank 0; its own on others
-  uint64_t fold_ = 0;                    // this rank's pieces; on rank 0, after the gather, all ranks'
+  std::vector<std::byte> image_;           // this rank's shard file, byte for byte
+  size_t label_at_ = 0;                    // of the shard's label in it
+  std::vector<std::byte> block_;           // for reading back
+  std::vector<uint64_t> replica_folds_;    // of this rank's replicas, by HeldPiece::replica; 0: not held
+  std::vector<SavedShard> shards_;         // of all ranks, on rank 0; its own on others
+  std::vector<std::string> descriptions_;  // of all ranks' shards
+  std::exception_ptr snapshot_error_;      // this rank could not copy its state
+  uint64_t fold_ = 0;                      // this rank's pieces; on rank 0, after the gather, all ranks'
   std::string tensor_text_, manifest_text_;
   Sha256 hash_;
 
