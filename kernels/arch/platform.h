@@ -12,7 +12,9 @@
 
 namespace heddle {
 
-inline cudaStream_t native(Stream stream) { return static_cast<cudaStream_t>(stream.native); }
+inline cudaStream_t native(Stream stream) {
+  return static_cast<cudaStream_t>(stream.native);
+}
 
 // Throws Error naming the call, its place and CUDA's own words.
 inline void check_cuda(cudaError_t status, const char* call, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
@@ -22,8 +24,8 @@ inline void check_cuda(cudaError_t status, const char* call, const char* file = 
 }  // namespace heddle
 
 // HEDDLE_LAUNCH((kernel<T>), blocks, threads, shared_bytes, stream, args...): a bad launch is an Error at once, not at the next call.
-#define HEDDLE_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...)                       \
-  do {                                                                                          \
-    kernel<<<(blocks), (threads), (shared_bytes), ::heddle::native(stream)>>>(__VA_ARGS__);     \
-    ::heddle::check_cuda(cudaGetLastError(), "launch of " #kernel);                             \
+#define HEDDLE_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...)                   \
+  do {                                                                                      \
+    kernel<<<(blocks), (threads), (shared_bytes), ::heddle::native(stream)>>>(__VA_ARGS__); \
+    ::heddle::check_cuda(cudaGetLastError(), "launch of " #kernel);                         \
   } while (false)

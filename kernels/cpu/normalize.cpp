@@ -7,7 +7,9 @@
 namespace heddle::kernels::cpu {
 namespace {
 
-SumArgs squares(const NormalizeArgs& args, double& total) { return {.x = args.x, .out = {make_view(&total, {1}), false}, .squares = true}; }
+SumArgs squares(const NormalizeArgs& args, double& total) {
+  return {.x = args.x, .out = {make_view(&total, {1}), false}, .squares = true};
+}
 
 }  // namespace
 

@@ -23,7 +23,8 @@ __global__ void __launch_bounds__(kThreads) dropout_kernel(const __nv_bfloat16* 
 }
 
 Refusal refuses(const DropoutArgs& args) {
-  if (args.x.dtype != DType::bf16 || args.out.to.dtype != DType::bf16) return concat("bf16 only, not ", shape_text(args.x), " to ", shape_text(args.out.to));
+  if (args.x.dtype != DType::bf16 || args.out.to.dtype != DType::bf16)
+    return concat("bf16 only, not ", shape_text(args.x), " to ", shape_text(args.out.to));
   if (!args.x.contiguous() || !args.out.to.contiguous()) return "dense views only";
   return {};
 }
@@ -38,6 +39,8 @@ void run(const DropoutArgs& args, Stream stream) {
 
 }  // namespace
 
-void register_dropout() { dropout.add(DeviceType::cuda, {"philox", refuses, nullptr, run}); }
+void register_dropout() {
+  dropout.add(DeviceType::cuda, {"philox", refuses, nullptr, run});
+}
 
 }  // namespace heddle::kernels::cuda
