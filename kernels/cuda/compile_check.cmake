@@ -1,8 +1,6 @@
-# cmake -DNVCC=... -DARCH=80 -DROOT=... -DOUT=... -P compile_check.cmake: compiles the sources below and fails on a warning or a register spill.
-set(sources dropout.cu)
-
+# cmake -DSOURCES=... -DNVCC=... -DARCH=80 -DROOT=... -DOUT=... -P compile_check.cmake: compiles SOURCES, fails on a warning or a register spill.
 file(MAKE_DIRECTORY ${OUT})
-foreach(source ${sources})
+foreach(source ${SOURCES})
   execute_process(
     COMMAND ${NVCC} -std=c++20 -O3 -lineinfo --expt-relaxed-constexpr -gencode=arch=compute_${ARCH},code=sm_${ARCH} -Werror all-warnings -Xptxas -v
             -I${ROOT} -c ${ROOT}/kernels/cuda/${source} -o ${OUT}/${source}.o
