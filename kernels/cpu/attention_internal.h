@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "kernels/api/attention.h"
+#include "kernels/cpu/micro_product_internal.h"
 #include "kernels/cpu/vec_internal.h"
 
 namespace heddle::kernels::cpu::attention {
@@ -20,57 +21,10 @@ inline constexpr int64_t kKeys = 48;     // keys of a tile: k and v of 64 column
 inline constexpr int64_t kMaxHead = 256;
 
 template <class A>
-inline constexpr int64_t kBlock = 2 * vec::lanes<A>;  // queries handled at once; columns of one micro-tile
+inline constexpr int64_t kBlock = kMicroColumns<A>;  // queries handled at once
 
 constexpr int64_t round_up(int64_t n, int64_t to) {
   return (n + to - 1) / to * to;
-}
-
-// c (R, 2 vectors) (+)= a (R, k) b (k, 2 vectors). kColumns: a(i, p) is a[p * lda + i], else a[i * lda + p].
-template <bool kColumns, int R, class A>
-HEDDLE_INLINE void micro_product(int64_t k, const A* a, int64_t lda, const A* b, int64_t ldb, A* c, int64_t ldc, bool add) {
-  using V = vec::Vec<A>;
-  constexpr int L = vec::lanes<A>;
-  V sum[R][2];
-#pragma GCC unroll 8
-  for (int i = 0; i < R; ++i) {
-    sum[i][0] = add ? vec::load(c + i * ldc) : V{};
-    sum[i][1] = add ? vec::load(c + i * ldc + L) : V{};
-  }
-  for (int64_t p = 0; p < k; ++p) {
-    const V b0 = vec::load(b + p * ldb), b1 = vec::load(b + p * ldb + L);
-#pragma GCC unroll 8
-    for (int i = 0; i < R; ++i) {
-      const V x = vec::broadcast(kColumns ? a[p * lda + i] : a[i * lda + p]);
-      sum[i][0] = vec::fma(x, b0, sum[i][0]);
-      sum[i][1] = vec::fma(x, b1, sum[i][1]);
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < R; ++i) {
-    vec::store(c + i * ldc, sum[i][0]);
-    vec::store(c + i * ldc + L, sum[i][1]);
-  }
-}
-
-// c (m, n) (+)= a (m, k) b (k, n); n a multiple of kBlock<A>.
-template <bool kColumns, class A>
-void product(int64_t m, int64_t n, int64_t k, const A* a, int64_t lda, const A* b, int64_t ldb, A* c, int64_t ldc, bool add) {
-  constexpr int64_t kRows = 6;
-  const auto row = [&](int64_t i) { return a + (kColumns ? i : i * lda); };
-  for (int64_t j = 0; j < n; j += kBlock<A>) {
-    int64_t i = 0;
-    for (; i + kRows <= m; i += kRows) micro_product<kColumns, 6>(k, row(i), lda, b + j, ldb, c + i * ldc + j, ldc, add);
-    A* rest = c + i * ldc + j;
-    switch (m - i) {
-      case 5: micro_product<kColumns, 5>(k, row(i), lda, b + j, ldb, rest, ldc, add); break;
-      case 4: micro_product<kColumns, 4>(k, row(i), lda, b + j, ldb, rest, ldc, add); break;
-      case 3: micro_product<kColumns, 3>(k, row(i), lda, b + j, ldb, rest, ldc, add); break;
-      case 2: micro_product<kColumns, 2>(k, row(i), lda, b + j, ldb, rest, ldc, add); break;
-      case 1: micro_product<kColumns, 1>(k, row(i), lda, b + j, ldb, rest, ldc, add); break;
-      default: break;
-    }
-  }
 }
 
 // One head of a (B, T, H, D) view: rows of D elements.

@@ -3,6 +3,7 @@
 
 namespace heddle::kernels::cpu {
 
+void add_matmul_packed();     // "packed": heddle's own
 void add_matmul_libraries();  // "onednn" when built with it, "eigen"
 
 }  // namespace heddle::kernels::cpu

@@ -1,0 +1,176 @@
+// matmul on heddle's own micro-product: candidate "packed" (f32, bf16, f64).
+//
+// b is packed once per block of columns into panels of kMicroColumns, shared by all threads; a task is a tile of c, which walks over the depth
+// in slices, takes a as it lies (f32 or f64 by rows) or from a dense widened copy of its slice, and applies the epilogue to its tile while it
+// is in L2. bf16 is widened while packing: no f32 copy of a whole operand exists.
+#include <omp.h>
+
+#include "kernels/cpu/gemm_internal.h"
+#include "kernels/cpu/matmul_internal.h"
+#include "kernels/cpu/micro_product_internal.h"
+
+namespace heddle::kernels::cpu {
+namespace {
+
+constexpr int64_t kDepth = 256;       // slice of K: a panel of b (16 KiB) and the rows of a it meets share L1
+constexpr int64_t kTileM = 96;        // rows of a tile; its slice of a fills a fifth of a 512 KiB L2
+constexpr int64_t kTileN = 384;       // columns of a tile
+constexpr int64_t kEnoughTiles = 16;  // cut smaller below this many
+constexpr int64_t kThin = 32;         // fewer rows do not pay for packing b
+constexpr int64_t kPackedMiB = 8;     // of b at a time
+
+template <class A>
+TileGrid grid_of(const MatmulShape& s) {
+  int64_t tile_m = kTileM, tile_n = std::min(kTileN, (s.n + 31) / 32 * 32);
+  const auto count = [&] { return ((s.m + tile_m - 1) / tile_m) * ((s.n + tile_n - 1) / tile_n); };
+  while (count() < kEnoughTiles && tile_n > 96) tile_n = (tile_n / 2 + 31) / 32 * 32;
+  while (count() < kEnoughTiles && tile_m > 24) tile_m /= 2;
+  return {s.m, s.n, tile_m, tile_n};
+}
+
+// Columns of b packed at a time: whole tiles, about kPackedMiB.
+template <class A>
+int64_t columns_at_once(const TileGrid& grid, int64_t k) {
+  const int64_t fit = (kPackedMiB << 20) / static_cast<int64_t>(sizeof(A)) / std::max<int64_t>(k, 1) / grid.tile_n;
+  return std::clamp<int64_t>(fit, 1, std::max<int64_t>(grid.tiles_n, 1)) * grid.tile_n;
+}
+
+template <class A>
+size_t scratch_of(const MatmulArgs& args) {
+  const MatmulShape s = shape_of(args);
+  const auto grid = grid_of<A>(s);
+  return static_cast<size_t>(columns_at_once<A>(grid, s.k) * s.k) * sizeof(A) + column_sum_scratch(args, grid.tiles_m);
+}
+
+size_t scratch(const MatmulArgs& args) {
+  return args.a.dtype == DType::f64 ? scratch_of<double>(args) : scratch_of<float>(args);
+}
+
+// Panel (k, kMicroColumns) of op(b) from column `col`; columns beyond n are zero.
+template <class T>
+void pack_panel(const View& b, bool transposed, int64_t k, int64_t n, int64_t col, vec::Accumulator<T>* to) {
+  using A = vec::Accumulator<T>;
+  constexpr int64_t kN = kMicroColumns<A>, L = vec::lanes<A>;
+  const int64_t stride = b.step(0), count = std::min(kN, n - col);
+  if (!transposed) {
+    const T* from = b.as<const T>() + col;
+    for (int64_t p = 0; p < k; ++p, from += stride, to += kN) {
+      if (count == kN) {
+        vec::store(to, vec::load(from));
+        vec::store(to + L, vec::load(from + L));
+      } else {
+        vec::store(to, vec::load_partial(from, std::min(count, L)));
+        vec::store(to + L, vec::load_partial(from + L, std::max<int64_t>(count - L, 0)));
+      }
+    }
+    return;
+  }
+  // Rows of b are columns here: squares of kN by kN, so that the strided side stays in L1.
+  const T* from = b.as<const T>() + col * stride;
+  for (int64_t p0 = 0; p0 < k; p0 += kN) {
+    const int64_t end = std::min(p0 + kN, k);
+    for (int64_t j = 0; j < count; ++j) {
+      for (int64_t p = p0; p < end; ++p) to[p * kN + j] = static_cast<A>(from[j * stride + p]);
+    }
+    for (int64_t j = count; j < kN; ++j) {
+      for (int64_t p = p0; p < end; ++p) to[p * kN + j] = 0;
+    }
+  }
+}
+
+// Dense copy (rows, columns) of a strided block.
+template <class T>
+void pack_block(const T* from, int64_t stride, int64_t rows, int64_t columns, vec::Accumulator<T>* to, int64_t to_stride) {
+  constexpr int64_t L = vec::lanes<T>;
+  for (int64_t r = 0; r < rows; ++r, from += stride, to += to_stride) {
+    int64_t j = 0;
+    for (; j + L <= columns; j += L) vec::store(to + j, vec::load(from + j));
+    if (j < columns) vec::store_partial(to + j, vec::load_partial(from + j, columns - j), columns - j);
+  }
+}
+
+template <class T>
+void multiply_tile(const MatmulArgs& args, const MatmulShape& s, const Tile& tile, const vec::Accumulator<T>* panels,
+                   vec::Accumulator<T>* column_partial) {
+  using A = vec::Accumulator<T>;
+  constexpr int64_t kN = kMicroColumns<A>;
+  const int64_t ldz = (tile.cols + kN - 1) / kN * kN;
+  A* z = thread_buffer<A>(0, kTileM * kTileN);
+  A* slice = thread_buffer<A>(1, kTileM * kDepth);
+  const int64_t stride = args.a.step(0);
+  const T* rows = args.a.as<const T>();
+  if (s.k == 0) std::fill_n(z, tile.rows * ldz, A{0});
+  for (int64_t p = 0; p < s.k; p += kDepth) {
+    const int64_t depth = std::min(kDepth, s.k - p);
+    const A* a = slice;
+    int64_t lda = depth;
+    if (args.trans_a) {
+      lda = tile.rows;
+      pack_block(rows + p * stride + tile.row, stride, depth, tile.rows, slice, lda);
+    } else if constexpr (std::is_same_v<T, A>) {
+      a = rows + tile.row * stride + p;
+      lda = stride;
+    } else {
+      pack_block(rows + tile.row * stride + p, stride, tile.rows, depth, slice, lda);
+    }
+    for (int64_t j = 0; j < tile.cols; j += kN) {
+      const A* b = panels + j * s.k + p * kN;
+      if (args.trans_a) {
+        panel_product<true>(tile.rows, depth, a, lda, b, kN, z + j, ldz, p > 0);
+      } else {
+        panel_product<false>(tile.rows, depth, a, lda, b, kN, z + j, ldz, p > 0);
+      }
+    }
+  }
+  finish<T>(args, tile, z, ldz, column_partial);
+}
+
+template <class T>
+void run_as(const MatmulArgs& args) {
+  using A = vec::Accumulator<T>;
+  constexpr int64_t kN = kMicroColumns<A>;
+  const MatmulShape s = shape_of(args);
+  const TileGrid grid = grid_of<A>(s);
+  const int64_t at_once = columns_at_once<A>(grid, s.k);
+  A* packed = reinterpret_cast<A*>(args.scratch.data());
+  A* partials = args.column_sum ? packed + at_once * s.k : nullptr;
+  std::fill_n(partials, partials ? grid.tiles_m * s.n : 0, A{0});
+  const bool threads = worth_threads(s);
+#pragma omp parallel if (threads)
+  for (int64_t first = 0; first < s.n; first += at_once) {
+    const int64_t columns = std::min(at_once, s.n - first), panels = (columns + kN - 1) / kN, tiles_n = (columns + grid.tile_n - 1) / grid.tile_n;
+#pragma omp for schedule(static)
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      pack_panel<T>(args.b, args.trans_b, s.k, s.n, first + panel * kN, packed + panel * kN * s.k);
+    }
+#pragma omp for schedule(dynamic)
+    for (int64_t index = 0; index < grid.tiles_m * tiles_n; ++index) {
+      const Tile tile = grid.tile(first / grid.tile_n * grid.tiles_m + index);
+      multiply_tile<T>(args, s, tile, packed + (tile.col - first) * s.k, partials ? partials + tile.row / grid.tile_m * s.n + tile.col : nullptr);
+    }
+  }
+  add_column_partials(args, partials, grid.tiles_m);
+}
+
+Refusal refuses(const MatmulArgs& args) {
+  if (const auto m = shape_of(args).m; m < kThin) return concat("packing b does not pay for ", m, " rows");
+  return std::nullopt;
+}
+
+void run(const MatmulArgs& args, Stream) {
+  check(args);
+  HEDDLE_CHECK(args.scratch.size() >= scratch(args), "matmul", "scratch too small: ", args.scratch.size(), " of ", scratch(args), " bytes");
+  switch (args.a.dtype) {
+    case DType::f32: return run_as<float>(args);
+    case DType::f64: return run_as<double>(args);
+    default: return run_as<bf16>(args);
+  }
+}
+
+}  // namespace
+
+void add_matmul_packed() {
+  matmul.add(DeviceType::cpu, {"packed", refuses, scratch, run});
+}
+
+}  // namespace heddle::kernels::cpu

@@ -1,0 +1,71 @@
+// The innermost product of matmul and attention: a few rows of c times two vectors of columns, held in registers over the whole depth
+// (Goto and van de Geijn 2008). b is read as vectors, a as broadcasts, so a may lie in either orientation and needs no interleaving.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/vec_internal.h"
+
+namespace heddle::kernels::cpu {
+
+template <class A>
+inline constexpr int64_t kMicroColumns = 2 * vec::lanes<A>;
+// Rows x 2 sums, two vectors of b and one broadcast fill the registers: 16 of AVX2 and SSE, 32 of AVX-512.
+inline constexpr int kMicroRows = vec::kBytes == 64 ? 12 : 6;
+
+// c (R, 2 vectors) (+)= a (R, k) b (k, 2 vectors). kColumns: a(i, p) is a[p * lda + i], else a[i * lda + p].
+template <bool kColumns, int R, class A>
+HEDDLE_INLINE void micro_product(int64_t k, const A* a, int64_t lda, const A* b, int64_t ldb, A* c, int64_t ldc, bool add) {
+  using V = vec::Vec<A>;
+  constexpr int L = vec::lanes<A>;
+  V sum[R][2];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) {
+    sum[i][0] = add ? vec::load(c + i * ldc) : V{};
+    sum[i][1] = add ? vec::load(c + i * ldc + L) : V{};
+  }
+  for (int64_t p = 0; p < k; ++p) {
+    const V b0 = vec::load(b + p * ldb), b1 = vec::load(b + p * ldb + L);
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) {
+      const V x = vec::broadcast(kColumns ? a[p * lda + i] : a[i * lda + p]);
+      sum[i][0] = vec::fma(x, b0, sum[i][0]);
+      sum[i][1] = vec::fma(x, b1, sum[i][1]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) {
+    vec::store(c + i * ldc, sum[i][0]);
+    vec::store(c + i * ldc + L, sum[i][1]);
+  }
+}
+
+// The last rows of a panel: fewer than kMicroRows.
+template <bool kColumns, int R, class A>
+HEDDLE_INLINE void micro_rest(int64_t m, int64_t k, const A* a, int64_t lda, const A* b, int64_t ldb, A* c, int64_t ldc, bool add) {
+  if constexpr (R > 0) {
+    if (m == R) {
+      micro_product<kColumns, R>(k, a, lda, b, ldb, c, ldc, add);
+    } else {
+      micro_rest<kColumns, R - 1>(m, k, a, lda, b, ldb, c, ldc, add);
+    }
+  }
+}
+
+// c (m, kMicroColumns) (+)= a (m, k) b (k, kMicroColumns)
+template <bool kColumns, class A>
+void panel_product(int64_t m, int64_t k, const A* a, int64_t lda, const A* b, int64_t ldb, A* c, int64_t ldc, bool add) {
+  int64_t i = 0;
+  for (; i + kMicroRows <= m; i += kMicroRows) {
+    micro_product<kColumns, kMicroRows>(k, a + (kColumns ? i : i * lda), lda, b, ldb, c + i * ldc, ldc, add);
+  }
+  micro_rest<kColumns, kMicroRows - 1>(m - i, k, a + (kColumns ? i : i * lda), lda, b, ldb, c + i * ldc, ldc, add);
+}
+
+// c (m, n) (+)= a (m, k) b (k, n); n a multiple of kMicroColumns<A>.
+template <bool kColumns, class A>
+void product(int64_t m, int64_t n, int64_t k, const A* a, int64_t lda, const A* b, int64_t ldb, A* c, int64_t ldc, bool add) {
+  for (int64_t j = 0; j < n; j += kMicroColumns<A>) panel_product<kColumns>(m, k, a, lda, b + j, ldb, c + j, ldc, add);
+}
+
+}  // namespace heddle::kernels::cpu
