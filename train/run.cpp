@@ -97,6 +97,7 @@ void Run::open_directory() {
   }
   require_runnable(config);
   validate(config);
+  for (const std::string& choice : config.kernel) kernels::force_kernel(choice);
 }
 
 // --tokenizer, else the run's own copy, else the one beside the first shards; a run keeps a copy.

@@ -62,4 +62,7 @@ class Kernel {
 // Fills every Kernel slot of the CPU. Idempotent.
 void register_cpu_kernels();
 
+// "matmul=eigen", as --kernel takes it: forces that candidate. The text must outlive its use. Error(usage) lists the ops, or the op's candidates.
+void force_kernel(std::string_view choice);
+
 }  // namespace heddle::kernels

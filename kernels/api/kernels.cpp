@@ -1,4 +1,6 @@
 // The slots themselves: one definition each, empty until register_cpu_kernels() or register_cuda_kernels() fills them.
+#include <tuple>
+
 #include "kernels/api/attention.h"
 #include "kernels/api/cross_entropy.h"
 #include "kernels/api/embedding.h"
@@ -40,5 +42,31 @@ constinit Kernel<NormalizeArgs> normalize{"normalize"};
 constinit Kernel<MuonApplyArgs> muon_apply{"muon_apply"};
 constinit Kernel<FinishNormArgs> finish_norm{"finish_norm"};
 constinit Kernel<AdvanceStepArgs> advance_step{"advance_step"};
+
+void force_kernel(std::string_view choice) {
+  const size_t equals = choice.find('=');
+  const std::string_view op = choice.substr(0, equals);
+  const std::string_view name = equals == std::string_view::npos ? std::string_view() : choice.substr(equals + 1);
+  std::string ops;
+  bool done = false;
+  const auto visit = [&](auto& kernel) {
+    ops += concat(ops.empty() ? "" : ", ", kernel.op());
+    if (kernel.op() != op) return;
+    std::string names;
+    for (const DeviceType device : {DeviceType::cpu, DeviceType::cuda}) {
+      for (const auto& candidate : kernel.candidates(device)) {
+        names += concat(names.empty() ? "" : ", ", candidate.name);
+        done = done || candidate.name == name;
+      }
+    }
+    if (!done) fail("kernel", concat("--kernel ", choice, ": ", op, " has the candidates ", names), ExitCode::usage);
+    kernel.force(name);
+  };
+  std::apply([&](auto&... kernel) { (visit(kernel), ...); },
+             std::tie(matmul, attention_forward, attention_backward, norm_forward, norm_backward, axpby, multiply, map, map_backward, swiglu,
+                      swiglu_backward, fill, rope, embedding_forward, embedding_backward, cross_entropy, sum, column_sum, softmax, softmax_backward,
+                      normal, dropout, adamw, muon_momentum, normalize, muon_apply, finish_norm, advance_step));
+  if (!done) fail("kernel", concat("--kernel ", choice, ": the ops are ", ops), ExitCode::usage);
+}
 
 }  // namespace heddle::kernels
