@@ -43,8 +43,10 @@ Rows<T> head_of(const View& x, int64_t b, int64_t h) {
 template <class T, class A>
 void pack_rows(const Rows<T>& from, int64_t first, int64_t n, int64_t d, int64_t padded, A factor, A* to) {
   constexpr int64_t L = vec::lanes<A>;
+  constexpr int64_t kAhead = 6;
   for (int64_t r = 0; r < n; ++r) {
     const auto* row = from[first + r];
+    if (r + kAhead < n) vec::prefetch(row + kAhead * from.stride, d);
     A* out = to + r * padded;
     int64_t j = 0;
     for (; j + L <= d; j += L) vec::store(out + j, vec::load(row + j) * factor);

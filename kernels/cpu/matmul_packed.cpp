@@ -12,20 +12,33 @@
 namespace heddle::kernels::cpu {
 namespace {
 
-constexpr int64_t kDepth = 256;       // slice of K: a panel of b (16 KiB) and the rows of a it meets share L1
-constexpr int64_t kTileM = 96;        // rows of a tile; its slice of a fills a fifth of a 512 KiB L2
-constexpr int64_t kTileN = 384;       // columns of a tile
-constexpr int64_t kEnoughTiles = 16;  // cut smaller below this many
+constexpr int64_t kDepth = 320;       // slice of K, at most: a panel of b (20 KiB) and the rows of a it meets share L1
+constexpr int64_t kTileM = 96;        // rows of a tile, at most: its slice of a fills a quarter of a 512 KiB L2
+constexpr int64_t kTileN = 384;       // columns of a tile, at most
+constexpr int64_t kEnoughTiles = 12;  // cut smaller below this many
 constexpr int64_t kThin = 32;         // fewer rows do not pay for packing b
+constexpr int64_t kRowsAtOnce = 16;   // of b (k, n), packed by one thread
 constexpr int64_t kPackedMiB = 8;     // of b at a time
+
+// n cut into `parts` pieces, all but the last a multiple of `unit`.
+constexpr int64_t even_part(int64_t n, int64_t parts, int64_t unit) {
+  const int64_t part = (n + parts - 1) / parts;
+  return std::max((part + unit - 1) / unit, int64_t{1}) * unit;
+}
 
 template <class A>
 TileGrid grid_of(const MatmulShape& s) {
-  int64_t tile_m = kTileM, tile_n = std::min(kTileN, (s.n + 31) / 32 * 32);
-  const auto count = [&] { return ((s.m + tile_m - 1) / tile_m) * ((s.n + tile_n - 1) / tile_n); };
-  while (count() < kEnoughTiles && tile_n > 96) tile_n = (tile_n / 2 + 31) / 32 * 32;
-  while (count() < kEnoughTiles && tile_m > 24) tile_m /= 2;
-  return {s.m, s.n, tile_m, tile_n};
+  const auto parts = [](int64_t n, int64_t most) { return std::max<int64_t>((n + most - 1) / most, 1); };
+  int64_t parts_m = parts(s.m, kTileM), parts_n = parts(s.n, kTileN);
+  const auto grid = [&] { return TileGrid(s.m, s.n, even_part(s.m, parts_m, kMicroRows), even_part(s.n, parts_n, kMicroColumns<A>)); };
+  while (grid().count() < kEnoughTiles && grid().tile_n > 96) ++parts_n;
+  while (grid().count() < kEnoughTiles && grid().tile_m > 36) ++parts_m;
+  return grid();
+}
+
+// Rows from one panel to the next: odd, so that a row of b does not go to lines of one cache set (K is often a power of two).
+constexpr int64_t panel_rows(int64_t k) {
+  return k | 1;
 }
 
 // Columns of b packed at a time: whole tiles, about kPackedMiB.
@@ -39,33 +52,40 @@ template <class A>
 size_t scratch_of(const MatmulArgs& args) {
   const MatmulShape s = shape_of(args);
   const auto grid = grid_of<A>(s);
-  return static_cast<size_t>(columns_at_once<A>(grid, s.k) * s.k) * sizeof(A) + column_sum_scratch(args, grid.tiles_m);
+  return static_cast<size_t>(columns_at_once<A>(grid, s.k) * panel_rows(s.k)) * sizeof(A) + column_sum_scratch(args, grid.tiles_m);
 }
 
 size_t scratch(const MatmulArgs& args) {
   return args.a.dtype == DType::f64 ? scratch_of<double>(args) : scratch_of<float>(args);
 }
 
-// Panel (k, kMicroColumns) of op(b) from column `col`; columns beyond n are zero.
+// b stored (k, n): rows [p0, p1) of the panels of columns [col, col + columns), read along the rows. `to` is the first panel;
+// columns beyond n are zero.
 template <class T>
-void pack_panel(const View& b, bool transposed, int64_t k, int64_t n, int64_t col, vec::Accumulator<T>* to) {
+void pack_rows_of_b(const View& b, int64_t k, int64_t p0, int64_t p1, int64_t col, int64_t columns, vec::Accumulator<T>* to) {
   using A = vec::Accumulator<T>;
   constexpr int64_t kN = kMicroColumns<A>, L = vec::lanes<A>;
-  const int64_t stride = b.step(0), count = std::min(kN, n - col);
-  if (!transposed) {
-    const T* from = b.as<const T>() + col;
-    for (int64_t p = 0; p < k; ++p, from += stride, to += kN) {
-      if (count == kN) {
-        vec::store(to, vec::load(from));
-        vec::store(to + L, vec::load(from + L));
-      } else {
-        vec::store(to, vec::load_partial(from, std::min(count, L)));
-        vec::store(to + L, vec::load_partial(from + L, std::max<int64_t>(count - L, 0)));
-      }
+  const int64_t whole = columns / kN * kN, length = panel_rows(k);
+  for (int64_t p = p0; p < p1; ++p) {
+    const T* from = b.as<const T>() + p * b.step(0) + col;
+    A* row = to + p * kN;
+    for (int64_t j = 0; j < whole; j += kN) {
+      vec::store(row + j * length, vec::load(from + j));
+      vec::store(row + j * length + L, vec::load(from + j + L));
     }
-    return;
+    if (const int64_t rest = columns - whole; rest > 0) {
+      vec::store(row + whole * length, vec::load_partial(from + whole, std::min(rest, L)));
+      vec::store(row + whole * length + L, vec::load_partial(from + whole + std::min(rest, L), std::max<int64_t>(rest - L, 0)));
+    }
   }
-  // Rows of b are columns here: squares of kN by kN, so that the strided side stays in L1.
+}
+
+// b stored (n, k): one panel; rows of b are its columns. Squares of kMicroColumns keep the strided side in L1.
+template <class T>
+void pack_panel_of_b(const View& b, int64_t k, int64_t col, int64_t columns, vec::Accumulator<T>* to) {
+  using A = vec::Accumulator<T>;
+  constexpr int64_t kN = kMicroColumns<A>;
+  const int64_t stride = b.step(0), count = std::min(kN, columns);
   const T* from = b.as<const T>() + col * stride;
   for (int64_t p0 = 0; p0 < k; p0 += kN) {
     const int64_t end = std::min(p0 + kN, k);
@@ -82,7 +102,9 @@ void pack_panel(const View& b, bool transposed, int64_t k, int64_t n, int64_t co
 template <class T>
 void pack_block(const T* from, int64_t stride, int64_t rows, int64_t columns, vec::Accumulator<T>* to, int64_t to_stride) {
   constexpr int64_t L = vec::lanes<T>;
+  constexpr int64_t kAhead = 6;
   for (int64_t r = 0; r < rows; ++r, from += stride, to += to_stride) {
+    if (r + kAhead < rows) vec::prefetch(from + kAhead * stride, columns);
     int64_t j = 0;
     for (; j + L <= columns; j += L) vec::store(to + j, vec::load(from + j));
     if (j < columns) vec::store_partial(to + j, vec::load_partial(from + j, columns - j), columns - j);
@@ -94,14 +116,18 @@ void multiply_tile(const MatmulArgs& args, const MatmulShape& s, const Tile& til
                    vec::Accumulator<T>* column_partial) {
   using A = vec::Accumulator<T>;
   constexpr int64_t kN = kMicroColumns<A>;
-  const int64_t ldz = (tile.cols + kN - 1) / kN * kN;
-  A* z = thread_buffer<A>(0, kTileM * kTileN);
+  // z is c itself where nothing else reads or changes c and no panel reaches beyond it.
+  const View& c = args.c.to;
+  const bool in_place = is_plain(args) && c.dtype == dtype_of<A> && tile.cols % kN == 0 && s.k > 0;
+  const int64_t ldz = in_place ? c.step(0) : (tile.cols + kN - 1) / kN * kN;
+  A* z = in_place ? c.as<A>() + tile.row * ldz + tile.col : thread_buffer<A>(0, kTileM * kTileN);
   A* slice = thread_buffer<A>(1, kTileM * kDepth);
-  const int64_t stride = args.a.step(0);
+  const bool add = in_place && args.c.accumulate;
+  const int64_t stride = args.a.step(0), slices = (s.k + kDepth - 1) / kDepth, deepest = even_part(s.k, std::max<int64_t>(slices, 1), 8);
   const T* rows = args.a.as<const T>();
   if (s.k == 0) std::fill_n(z, tile.rows * ldz, A{0});
-  for (int64_t p = 0; p < s.k; p += kDepth) {
-    const int64_t depth = std::min(kDepth, s.k - p);
+  for (int64_t p = 0; p < s.k; p += deepest) {
+    const int64_t depth = std::min(deepest, s.k - p);
     const A* a = slice;
     int64_t lda = depth;
     if (args.trans_a) {
@@ -114,15 +140,15 @@ void multiply_tile(const MatmulArgs& args, const MatmulShape& s, const Tile& til
       pack_block(rows + tile.row * stride + p, stride, tile.rows, depth, slice, lda);
     }
     for (int64_t j = 0; j < tile.cols; j += kN) {
-      const A* b = panels + j * s.k + p * kN;
+      const A* b = panels + j * panel_rows(s.k) + p * kN;
       if (args.trans_a) {
-        panel_product<true>(tile.rows, depth, a, lda, b, kN, z + j, ldz, p > 0);
+        panel_product<true>(tile.rows, depth, a, lda, b, kN, z + j, ldz, add || p > 0);
       } else {
-        panel_product<false>(tile.rows, depth, a, lda, b, kN, z + j, ldz, p > 0);
+        panel_product<false>(tile.rows, depth, a, lda, b, kN, z + j, ldz, add || p > 0);
       }
     }
   }
-  finish<T>(args, tile, z, ldz, column_partial);
+  if (!in_place) finish<T>(args, tile, z, ldz, column_partial);
 }
 
 template <class T>
@@ -133,20 +159,27 @@ void run_as(const MatmulArgs& args) {
   const TileGrid grid = grid_of<A>(s);
   const int64_t at_once = columns_at_once<A>(grid, s.k);
   A* packed = reinterpret_cast<A*>(args.scratch.data());
-  A* partials = args.column_sum ? packed + at_once * s.k : nullptr;
+  A* partials = args.column_sum ? packed + at_once * panel_rows(s.k) : nullptr;
   std::fill_n(partials, partials ? grid.tiles_m * s.n : 0, A{0});
   const bool threads = worth_threads(s);
 #pragma omp parallel if (threads)
   for (int64_t first = 0; first < s.n; first += at_once) {
-    const int64_t columns = std::min(at_once, s.n - first), panels = (columns + kN - 1) / kN, tiles_n = (columns + grid.tile_n - 1) / grid.tile_n;
+    const int64_t chunks = (s.k + kRowsAtOnce - 1) / kRowsAtOnce, columns = std::min(at_once, s.n - first);
+    const int64_t panels = (columns + kN - 1) / kN, tiles_n = (columns + grid.tile_n - 1) / grid.tile_n;
+// Either way a chunk of packing is written by one thread; which one does not matter.
 #pragma omp for schedule(static)
-    for (int64_t panel = 0; panel < panels; ++panel) {
-      pack_panel<T>(args.b, args.trans_b, s.k, s.n, first + panel * kN, packed + panel * kN * s.k);
+    for (int64_t chunk = 0; chunk < (args.trans_b ? panels : chunks); ++chunk) {
+      if (args.trans_b) {
+        pack_panel_of_b<T>(args.b, s.k, first + chunk * kN, columns - chunk * kN, packed + chunk * kN * panel_rows(s.k));
+      } else {
+        pack_rows_of_b<T>(args.b, s.k, chunk * kRowsAtOnce, std::min(s.k, (chunk + 1) * kRowsAtOnce), first, columns, packed);
+      }
     }
 #pragma omp for schedule(dynamic)
     for (int64_t index = 0; index < grid.tiles_m * tiles_n; ++index) {
       const Tile tile = grid.tile(first / grid.tile_n * grid.tiles_m + index);
-      multiply_tile<T>(args, s, tile, packed + (tile.col - first) * s.k, partials ? partials + tile.row / grid.tile_m * s.n + tile.col : nullptr);
+      multiply_tile<T>(args, s, tile, packed + (tile.col - first) * panel_rows(s.k),
+                       partials ? partials + tile.row / grid.tile_m * s.n + tile.col : nullptr);
     }
   }
   add_column_partials(args, partials, grid.tiles_m);

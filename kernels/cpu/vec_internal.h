@@ -96,6 +96,13 @@ HEDDLE_INLINE void store(bf16* p, F32 v) {
   std::memcpy(static_cast<void*>(p), &half, sizeof half);
 }
 
+// Asks for the `elements` from p on: for the next rows of a block whose stride is too long for the hardware to foresee.
+template <class T>
+HEDDLE_INLINE void prefetch(const T* p, int64_t elements) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < elements; i += kLine) __builtin_prefetch(p + i);
+}
+
 // The first n lanes (0 <= n <= lanes); the others are 0 and their memory is not read.
 template <class T>
 HEDDLE_INLINE Vec<T> load_partial(const T* p, int64_t n) {
