@@ -25,7 +25,7 @@ class LocalCommunicator final : public Communicator {
 
  private:
   static void copy(std::string_view op, const View& in, const View& out) {
-    HEDDLE_CHECK(in.bytes() == out.bytes(), op, shape_text(in), " into ", shape_text(out), " on 1 rank");
+    HEDDLE_CHECK(in.numel() == out.numel() && in.dtype == out.dtype, op, shape_text(in), " into ", shape_text(out), " on 1 rank");
     if (in.data != out.data) std::memmove(out.data, in.data, static_cast<size_t>(in.bytes()));
   }
 };

@@ -67,18 +67,21 @@ class MpiCommunicator final : public Communicator {
   void reduce_scatter(View in, View out, Stream) override {
     HEDDLE_CHECK(in.numel() == out.numel() * size_ && in.dtype == out.dtype, "reduce_scatter", shape_text(in), " into ", shape_text(out), " on ",
                  size_, " ranks");
+    require_dense("reduce_scatter", in), require_dense("reduce_scatter", out);
     check("reduce_scatter", MPI_Reduce_scatter_block(in.data, out.data, count(out), number(in.dtype), MPI_SUM, comm_));
   }
 
   void all_gather(View in, View out, Stream) override {
     HEDDLE_CHECK(out.numel() == in.numel() * size_ && in.dtype == out.dtype, "all_gather", shape_text(in), " into ", shape_text(out), " on ", size_,
                  " ranks");
+    require_dense("all_gather", out);
     const int bytes = int_bytes("all_gather", in);
     const bool in_place = in.data == out.data + static_cast<int64_t>(rank_) * in.bytes();
     check("all_gather", MPI_Allgather(in_place ? MPI_IN_PLACE : in.data, bytes, MPI_BYTE, out.data, bytes, MPI_BYTE, comm_));
   }
 
   void broadcast(View data, int root, Stream) override {
+    require_dense("broadcast", data);
     for (int64_t done = 0; done < data.bytes(); done += kPiece) {
       check("broadcast", MPI_Bcast(data.data + done, static_cast<int>(std::min(kPiece, data.bytes() - done)), MPI_BYTE, root, comm_));
     }
@@ -136,14 +139,16 @@ class MpiCommunicator final : public Communicator {
     HEDDLE_CHECK(v.numel() <= std::numeric_limits<int>::max(), "mpi", v.numel(), " elements in one call");
     return static_cast<int>(v.numel());
   }
+  static void require_dense(std::string_view op, const View& v) { HEDDLE_CHECK(v.contiguous(), op, "of a strided view ", shape_text(v)); }
   static int int_bytes(std::string_view op, const View& v) {
+    require_dense(op, v);
     HEDDLE_CHECK(v.bytes() <= std::numeric_limits<int>::max(), op, v.bytes(), " bytes in one call");
     return static_cast<int>(v.bytes());
   }
 
   template <class Call>
   void each_piece(std::string_view op, const View& data, Call call) {
-    HEDDLE_CHECK(data.contiguous(), op, "of a strided view ", shape_text(data));
+    require_dense(op, data);
     const int64_t n = data.numel(), size = size_of(data.dtype), piece = kPiece / size;
     for (int64_t done = 0; done < n; done += piece) check(op, call(data.data + done * size, static_cast<int>(std::min(piece, n - done))));
   }
@@ -163,8 +168,13 @@ std::unique_ptr<Communicator> world_communicator() {
 #ifdef HEDDLE_HAVE_MPI
   if (!mpi_is_running()) {
     int provided = 0;
-    // Only the thread that trains calls MPI; the checkpoint writer has a communicator used by nothing else and takes turns with it.
-    if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided) != MPI_SUCCESS) fail("mpi", "MPI_Init_thread failed");
+    // The checkpoint writer talks to its peers, over a communicator of its own, while the training thread waits in a collective. Taking turns
+    // would not do: ranks whose turns fall to different threads would wait for one another.
+    if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) fail("mpi", "MPI_Init_thread failed");
+    if (provided < MPI_THREAD_MULTIPLE) {
+      MPI_Finalize();
+      fail("mpi", "this MPI library allows no calls from two threads at once (MPI_THREAD_MULTIPLE); use a build of it that does");
+    }
     std::atexit([] {
       if (mpi_is_running()) MPI_Finalize();
     });
