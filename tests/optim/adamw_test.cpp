@@ -1,0 +1,237 @@
+// AdamW over an arena: who decays, who moves how far, which copy is rounded, what a checkpoint gets.
+#include <algorithm>
+#include <set>
+
+#include "tests/optim/support.h"
+
+namespace heddle {
+namespace {
+
+using test::Bound;
+using test::EveryKind;
+using test::OptimCase;
+
+constexpr AdamWOptions kOptions{.lr = 0.02f, .weight_decay = 0.25f, .beta1 = 0.875f, .beta2 = 0.96875f, .eps = 1e-6f};
+
+float outer_scale(const Parameter& p) {
+  return p.name() == "square.weight" ? 4.0f : 1.0f;
+}
+
+// One parameter in float64, by the paper (Loshchilov and Hutter 2019, algorithm 2) and the rule of groups: matrices and embeddings decay.
+struct Oracle {
+  std::vector<double> master, m, v, size;  // size: the sum of the magnitudes behind each master
+  double rate, decay;
+
+  Oracle(const Parameter& p, std::vector<double> start) : master(std::move(start)), m(master.size()), v(master.size()) {
+    for (double w : master) size.push_back(std::abs(w));
+    rate = static_cast<double>(kOptions.lr) * p.spec().lr_scale * outer_scale(p);
+    decay = p.spec().kind == ParamKind::matrix || p.spec().kind == ParamKind::embedding ? kOptions.weight_decay : 0;
+  }
+  void step(const std::vector<double>& grad, const StepState& s) {
+    const double t = static_cast<double>(s.adam_t) + 1, b1 = kOptions.beta1, b2 = kOptions.beta2;
+    for (size_t i = 0; i < master.size(); ++i) {
+      const double g = grad[i] * s.clip_scale, m_size = b1 * std::abs(m[i]) + (1 - b1) * std::abs(g);
+      m[i] = b1 * m[i] + (1 - b1) * g;
+      v[i] = b2 * v[i] + (1 - b2) * g * g;
+      const double scale = 1 / (1 - std::pow(b1, t)) / (std::sqrt(v[i] / (1 - std::pow(b2, t))) + kOptions.eps);
+      size[i] += rate * s.lr * (m_size * scale + decay * std::abs(master[i]));
+      master[i] -= rate * s.lr * (m[i] * scale + decay * master[i]);
+    }
+  }
+};
+
+// A schedule, clipping, and one withheld update.
+StepState step_state(int step, uint64_t adam_t) {
+  StepState s;
+  s.step = static_cast<uint64_t>(step);
+  s.adam_t = adam_t;
+  s.lr = 1 - 0.125f * static_cast<float>(step);
+  s.clip_scale = step % 3 == 1 ? 0.3f : 1.0f;
+  s.apply = step != 4;
+  return s;
+}
+
+// Roundings between the old master and the new one in one step, all told: g 1, m 4, v 5 (half of them after the root), corrections, root, sum and
+// quotient 6, rate 1, decay 3, difference 1.
+constexpr double kRoundings = 21;
+
+TEST_CASE("adamw in f64 follows its oracle over eight steps, one of them withheld") {
+  OptimCase c(DType::f64);
+  const auto optimizer = make_adamw(c.arena, kOptions, outer_scale);
+  std::map<std::string, Oracle> want;
+  for (const Parameter& p : c.arena.parameters()) want.emplace(p.name(), Oracle(p, p.tensor().to_vector()));
+  uint64_t adam_t = 0;
+  for (int step = 0; step < 8; ++step) {
+    c.draw_gradients(static_cast<uint32_t>(step));
+    const StepState s = step_state(step, adam_t);
+    optimizer->step(&s);
+    if (!s.apply) continue;
+    ++adam_t;
+    for (const Parameter& p : c.arena.parameters()) want.at(p.name()).step(p.tensor().grad().to_vector(), s);
+  }
+  const auto got = test::entries(*optimizer);
+  for (const auto& [name, o] : want) {
+    CAPTURE(name);
+    // Errors of eight steps add up; nothing here amplifies them (|1 - rate decay| < 1).
+    CHECK_CLOSE(got.at("model." + name), o.master, o.size, Bound{DType::f64, 8 * kRoundings});
+    CHECK_CLOSE(c.parameter(name).tensor().view(), o.master, o.size, Bound{DType::f64, 8 * kRoundings});
+  }
+}
+
+TEST_CASE("adamw in f32 and with bf16 values: each step within rounding of the oracle from the same state") {
+  const DType type = GENERATE(DType::f32, DType::bf16);
+  OptimCase c(type);
+  const auto optimizer = make_adamw(c.arena, kOptions, outer_scale);
+  uint64_t adam_t = 0;
+  for (int step = 0; step < 6; ++step) {
+    c.draw_gradients(static_cast<uint32_t>(step));
+    const auto state = test::entries(*optimizer);
+    std::map<std::string, Oracle> want;
+    const StepState s = step_state(step, adam_t);
+    for (const Parameter& p : c.arena.parameters()) {
+      Oracle& o = want.emplace(p.name(), Oracle(p, test::values(state.at("model." + p.name())))).first->second;
+      o.m = test::values(state.at("optim.m." + p.name()));
+      o.v = test::values(state.at("optim.v." + p.name()));
+      if (s.apply) o.step(p.tensor().grad().to_vector(), s);
+    }
+    optimizer->step(&s);
+    adam_t += static_cast<uint64_t>(s.apply);
+    for (const auto& [name, o] : want) {
+      CAPTURE(step, name);
+      const View master = state.at("model." + name);
+      CHECK_CLOSE(master, o.master, o.size, Bound{DType::f32, kRoundings});
+      const View value = c.parameter(name).tensor().view();
+      for (int64_t i = 0; i < value.numel(); ++i) {
+        const auto exact = static_cast<float>(test::element(master, i));
+        const double rounded = type == DType::bf16 ? static_cast<double>(static_cast<float>(bf16(exact))) : exact;
+        REQUIRE(test::element(value, i) == rounded);
+      }
+    }
+  }
+}
+
+TEST_CASE("padding between parameters stays zero in values, masters and moments") {
+  OptimCase c(DType::bf16);
+  const auto adamw = make_adamw(c.arena, kOptions);
+  for (int step = 0; step < 3; ++step) {
+    c.draw_gradients(static_cast<uint32_t>(step));
+    const StepState s = step_state(step, static_cast<uint64_t>(step));
+    adamw->step(&s);
+  }
+  const std::vector<double> values = c.arena.values().to_vector(), masters = adamw->masters().to_vector();
+  std::vector<char> used(values.size());
+  for (const Parameter& p : c.arena.parameters()) {
+    for (int64_t i = c.arena.range(p).begin; i < c.arena.range(p).end; ++i) used[static_cast<size_t>(i)] = 1;
+  }
+  REQUIRE(std::count(used.begin(), used.end(), 0) > 500);
+  for (size_t i = 0; i < used.size(); ++i) {
+    if (!used[i]) REQUIRE((values[i] == 0 && masters[i] == 0));
+  }
+}
+
+TEST_CASE("a withheld update leaves values, masters and moments as they are, bit by bit") {
+  const DType type = GENERATE(DType::f32, DType::bf16, DType::f64);
+  const bool muon = GENERATE(false, true);
+  CAPTURE(name_of(type), muon);
+  OptimCase c(type);
+  const auto optimizer = muon ? make_muon(c.arena, {}, kOptions) : make_adamw(c.arena, kOptions);
+  c.draw_gradients(1);
+  StepState s = step_state(0, 0);
+  optimizer->step(&s);
+  const auto before = test::all_bytes(c, *optimizer);
+  c.draw_gradients(2);
+  s = step_state(4, 1);
+  REQUIRE(s.apply == 0);
+  optimizer->step(&s);
+  CHECK(test::all_bytes(c, *optimizer) == before);
+  s.apply = 1;
+  optimizer->step(&s);
+  CHECK(test::all_bytes(c, *optimizer) != before);
+}
+
+TEST_CASE("an optimizer marks the values as written, so that a graph over the old ones is refused") {
+  OptimCase c(DType::f32);
+  const auto optimizer = make_adamw(c.arena, kOptions);
+  c.draw_gradients(1);
+  const StepState s = step_state(0, 0);
+  const uint64_t version = c.arena.values().storage()->version();
+  optimizer->step(&s);
+  CHECK(c.arena.values().storage()->version() > version);
+}
+
+TEST_CASE("too many learning rates are an error, not a wrong group") {
+  struct Many final : Module {
+    Many() {
+      for (int i = 0; i < 17; ++i) {
+        ParameterSpec s;
+        s.shard.global = {2, 2};
+        s.lr_scale = static_cast<float>(i + 1);
+        add("w" + std::to_string(i), s);
+      }
+    }
+  };
+  kernels::register_cpu_kernels();
+  const Many model;
+  Arena arena(model, Device{}, DType::f32);
+  CHECK_THROWS_AS(make_adamw(arena, kOptions), Error);
+}
+
+TEST_CASE("state: every parameter under unique names, whole boxes, the optimizer's own memory") {
+  const bool muon = GENERATE(false, true);
+  OptimCase c(DType::bf16);
+  const auto optimizer = muon ? make_muon(c.arena, {}, kOptions) : make_adamw(c.arena, kOptions);
+  StateDict state;
+  optimizer->add_state(state);
+  std::set<std::string> names, want;
+  for (const StateDict::Entry& e : state.tensors) {
+    CAPTURE(e.name);
+    CHECK(names.insert(e.name).second);
+    CHECK(e.data.dtype == DType::f32);  // masters, not values
+    const Parameter& p = c.parameter(e.name.substr(e.name[0] == 'm' ? 6 : e.name.find('.', 6) + 1));
+    CHECK(e.global == p.tensor().shape().vector());
+    REQUIRE(e.box.size() == e.global.size());
+    for (size_t axis = 0; axis < e.box.size(); ++axis) CHECK(e.box[axis] == Range{0, e.global[axis]});
+    CHECK(e.data.contiguous());
+    CHECK(e.data.numel() == p.tensor().numel());
+  }
+  for (const Parameter& p : c.arena.parameters()) {
+    want.insert("model." + p.name());
+    if (muon && p.spec().kind == ParamKind::matrix) {
+      want.insert("optim.momentum." + p.name());
+    } else {
+      want.insert("optim.m." + p.name());
+      want.insert("optim.v." + p.name());
+    }
+  }
+  CHECK(names == want);
+
+  // Each entry has memory of its own: what is written through one is seen through no other.
+  for (size_t k = 0; k < state.tensors.size(); ++k) {
+    const View& v = state.tensors[k].data;
+    for (int64_t i = 0; i < v.numel(); ++i) v.as<float>()[i] = static_cast<float>(k + 1);
+  }
+  for (size_t k = 0; k < state.tensors.size(); ++k) {
+    CHECK(test::values(state.tensors[k].data) == std::vector<double>(static_cast<size_t>(state.tensors[k].data.numel()), static_cast<double>(k + 1)));
+  }
+}
+
+TEST_CASE("masters written from outside reach the values rounded, after masters_changed") {
+  const DType type = GENERATE(DType::f32, DType::bf16);
+  OptimCase c(type);
+  const auto optimizer = make_adamw(c.arena, kOptions);
+  const auto state = test::entries(*optimizer);
+  const float samples[] = {1 + 0x1p-9f, 1 + 0x1p-8f, 1 + 0x1.8p-7f, -3.14159f};  // bf16: down, tie to even, tie up to even, plain
+  for (const auto& [name, view] : state) {
+    if (name.rfind("model.", 0) != 0) continue;
+    for (int64_t i = 0; i < view.numel(); ++i) view.as<float>()[i] = samples[i % 4];
+  }
+  optimizer->masters_changed();
+  const double rounded[] = {1, 1, 1 + 0x1p-6, -3.140625};
+  for (const Parameter& p : c.arena.parameters()) {
+    const std::vector<double> values = p.tensor().to_vector();
+    for (size_t i = 0; i < values.size(); ++i) REQUIRE(values[i] == (type == DType::bf16 ? rounded[i % 4] : static_cast<double>(samples[i % 4])));
+  }
+}
+
+}  // namespace
+}  // namespace heddle

@@ -1,0 +1,190 @@
+// Muon: orthogonalised momentum of every matrix, stacked ones part by part, AdamW on the rest.
+#include <Eigen/SVD>
+
+#include "tests/optim/support.h"
+
+namespace heddle {
+namespace {
+
+using test::Bound;
+using test::OptimCase;
+using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+Matrix matrix_of(const std::vector<double>& values, int64_t rows, int64_t columns) {
+  return Eigen::Map<const Matrix>(values.data(), rows, columns);
+}
+
+Matrix random_matrix(int64_t rows, int64_t columns, uint32_t seed) {
+  std::mt19937 engine(seed);
+  std::normal_distribution<double> normal;
+  Matrix x(rows, columns);
+  for (int64_t i = 0; i < rows * columns; ++i) x.data()[i] = normal(engine);
+  return x;
+}
+
+// The iteration as it acts on singular values: X = U S V^T goes to U p(S) V^T with p(s) = a s + b s^3 + c s^5 (Jordan et al. 2024).
+Matrix orthogonalised(const Matrix& x, int iterations) {
+  Eigen::JacobiSVD<Matrix, Eigen::ColPivHouseholderQRPreconditioner> svd(x, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  Eigen::VectorXd s = svd.singularValues() / (x.norm() + static_cast<double>(1e-7f));
+  for (int i = 0; i < iterations; ++i) {
+    s = s.unaryExpr([](double v) { return 3.4445 * v - 4.7750 * v * v * v + 2.0315 * v * v * v * v * v; }).eval();
+  }
+  return svd.matrixU() * s.asDiagonal() * svd.matrixV().transpose();
+}
+
+Eigen::VectorXd singular_values(const Matrix& x) {
+  return Eigen::JacobiSVD<Matrix>(x).singularValues();
+}
+
+// What rounding may do to one element: each iteration's three products round (2 m + n terms, factors of norm below 4), and |p'| <= a carries what
+// is there on to the next.
+double iteration_bound(const Matrix& x, DType type, int iterations) {
+  const double terms = static_cast<double>(2 * std::min(x.rows(), x.cols()) + std::max(x.rows(), x.cols()) + 8);
+  double error = 0;
+  for (int i = 0; i < iterations; ++i) error = 3.4445 * error + 4 * test::gamma(terms, type);
+  return error;
+}
+
+TEST_CASE("newton_schulz drives every singular value near 1 and keeps the singular vectors") {
+  kernels::register_cpu_kernels();
+  const DType type = GENERATE(DType::f32, DType::f64);
+  struct Size {
+    int64_t rows, columns;
+  };
+  const Size sizes[] = {{6, 40}, {40, 6}, {16, 16}, {1, 9}, {9, 1}, {33, 65}};
+  for (const Size& size : sizes) {
+    for (int iterations : {1, 5, 6}) {
+      CAPTURE(name_of(type), size.rows, size.columns, iterations);
+      const Matrix start = random_matrix(size.rows, size.columns, 3);
+      const Tensor x = Tensor::from(std::span<const double>(start.data(), static_cast<size_t>(start.size())), {size.rows, size.columns}, type);
+      const Matrix given = matrix_of(x.to_vector(), size.rows, size.columns);
+      newton_schulz(x, iterations);
+      const Matrix got = matrix_of(x.to_vector(), size.rows, size.columns), want = orthogonalised(given, iterations);
+      CHECK((got - want).cwiseAbs().maxCoeff() <= iteration_bound(given, type, iterations));
+      if (iterations < 5) continue;
+      const Eigen::VectorXd s = singular_values(got);
+      CHECK(s.minCoeff() >= 0.6);
+      CHECK(s.maxCoeff() <= 1.3);
+    }
+  }
+}
+
+TEST_CASE("newton_schulz leaves a zero matrix zero") {
+  kernels::register_cpu_kernels();
+  const Tensor x = Tensor::zeros({4, 6}, DType::f32);
+  newton_schulz(x, 5);
+  CHECK(x.to_vector() == std::vector<double>(24, 0.0));
+}
+
+constexpr AdamWOptions kRest{.lr = 0.01f, .weight_decay = 0.5f};
+
+struct Part {
+  const char* name;
+  int64_t first_row, rows, columns;
+};
+constexpr Part kParts[] = {{"wide.weight", 0, 5, 31}, {"tall.weight", 0, 18, 5}, {"square.weight", 0, 16, 16},
+                           {"qkv.weight", 0, 8, 6},   {"qkv.weight", 8, 4, 6},   {"qkv.weight", 12, 4, 6}};
+
+Matrix part_of(const std::vector<double>& values, const Part& part) {
+  return matrix_of({values.begin() + part.first_row * part.columns, values.begin() + (part.first_row + part.rows) * part.columns}, part.rows,
+                   part.columns);
+}
+
+TEST_CASE("muon follows its oracle: momentum, Nesterov, scale, decay, rates, stacked parts") {
+  const bool nesterov = GENERATE(false, true);
+  CAPTURE(nesterov);
+  OptimCase c(DType::f64);
+  const MuonOptions options{.lr = 0.03125f, .weight_decay = 0.25f, .momentum = 0.875f, .nesterov = nesterov};
+  const auto optimizer = make_muon(c.arena, options, kRest, [](const Parameter& p) { return p.name() == "wide.weight" ? 2.0f : 1.0f; });
+  std::vector<Matrix> momentum, master;
+  std::vector<double> bounds;
+  for (const Part& part : kParts) {
+    momentum.push_back(Matrix::Zero(part.rows, part.columns));
+    master.push_back(part_of(c.parameter(part.name).tensor().to_vector(), part));
+    bounds.push_back(0);
+  }
+  for (int step = 0; step < 4; ++step) {
+    c.draw_gradients(static_cast<uint32_t>(step));
+    StepState s;
+    s.adam_t = static_cast<uint64_t>(step);
+    s.lr = 1 - 0.25f * static_cast<float>(step);
+    s.clip_scale = step == 2 ? 0.125f : 1.0f;
+    optimizer->step(&s);
+    for (size_t k = 0; k < std::size(kParts); ++k) {
+      const Part& part = kParts[k];
+      const Parameter& p = c.parameter(part.name);
+      const Matrix grad = part_of(p.tensor().grad().to_vector(), part) * static_cast<double>(s.clip_scale);
+      const double beta = options.momentum, decay = options.weight_decay;
+      momentum[k] = beta * momentum[k] + (1 - beta) * grad;
+      const Matrix direction = nesterov ? Matrix((1 - beta) * grad + beta * momentum[k]) : momentum[k];
+      const double rate = static_cast<double>(options.lr) * p.spec().lr_scale * (std::string(part.name) == "wide.weight" ? 2 : 1) * s.lr;
+      const double scale = std::sqrt(std::max(1.0, static_cast<double>(part.rows) / static_cast<double>(part.columns)));
+      master[k] -= rate * (scale * orthogonalised(direction, options.iterations) + decay * master[k]);
+      // The scale is a float; the rest is in f64.
+      bounds[k] += rate * scale * (iteration_bound(direction, DType::f64, options.iterations) + 1.3 * 0x1p-24);
+      const Matrix got = part_of(p.tensor().to_vector(), part);
+      CAPTURE(step, part.name, part.first_row);
+      CHECK((got - master[k]).cwiseAbs().maxCoeff() <= bounds[k]);
+    }
+  }
+}
+
+TEST_CASE("muon: the update of every part, stacked ones too, is semi-orthogonal times sqrt(max(1, R / C))") {
+  OptimCase c(DType::f32);
+  const auto optimizer = make_muon(c.arena, {.lr = 1}, kRest);
+  std::map<std::string, std::vector<double>> before;
+  for (const Parameter& p : c.arena.parameters()) before[p.name()] = p.tensor().to_vector();
+  c.draw_gradients(7);
+  StepState s;
+  s.lr = 1;
+  optimizer->step(&s);
+  for (const Part& part : kParts) {
+    CAPTURE(part.name, part.first_row);
+    const Parameter& p = c.parameter(part.name);
+    const Matrix update = (part_of(before[part.name], part) - part_of(p.tensor().to_vector(), part)) / p.spec().lr_scale;
+    const Eigen::VectorXd values =
+        singular_values(update) / std::sqrt(std::max(1.0, static_cast<double>(part.rows) / static_cast<double>(part.columns)));
+    CHECK(values.minCoeff() >= 0.6);
+    CHECK(values.maxCoeff() <= 1.3);
+  }
+}
+
+TEST_CASE("muon: everything that is no matrix moves exactly as under AdamW") {
+  OptimCase a(DType::bf16), b(DType::bf16);
+  const auto muon = make_muon(a.arena, {}, kRest), adamw = make_adamw(b.arena, kRest);
+  for (int step = 0; step < 3; ++step) {
+    StepState s;
+    s.lr = 0.5f;
+    s.adam_t = static_cast<uint64_t>(step);
+    a.draw_gradients(static_cast<uint32_t>(step));
+    b.draw_gradients(static_cast<uint32_t>(step));
+    muon->step(&s);
+    adamw->step(&s);
+  }
+  const auto got = test::entries(*muon), want = test::entries(*adamw);
+  for (const char* prefix : {"model.", "optim.m.", "optim.v."}) {
+    for (const char* name : {"table", "norm.weight", "wide.bias"}) {
+      CAPTURE(prefix, name);
+      CHECK(test::values(got.at(std::string(prefix) + name)) == test::values(want.at(std::string(prefix) + name)));
+    }
+  }
+  CHECK(test::values(got.at("model.wide.weight")) != test::values(want.at("model.wide.weight")));
+}
+
+TEST_CASE("muon: stacked rows that do not add up are an error") {
+  struct Wrong final : Module {
+    Wrong() {
+      ParameterSpec s;
+      s.shard.global = {8, 6};
+      s.stacked_rows = {4, 2};
+      add("qkv.weight", s);
+    }
+  };
+  kernels::register_cpu_kernels();
+  const Wrong model;
+  Arena arena(model, Device{}, DType::f32);
+  CHECK_THROWS_AS(make_muon(arena, {}, kRest), Error);
+}
+
+}  // namespace
+}  // namespace heddle

@@ -1,0 +1,84 @@
+// A model with a parameter of every kind, its arena, gradients to order, and the whole state of an optimizer as bytes.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core/arena.h"
+#include "kernels/api/kernel.h"
+#include "optim/grad_norm.h"
+#include "optim/optimizer.h"
+#include "tests/support/catch.h"
+#include "tests/support/compare.h"
+
+namespace heddle::test {
+
+// No parameter's size is a multiple of 128 but one: there is padding, and a border without any.
+struct EveryKind final : Module {
+  EveryKind() {
+    const auto spec = [](ParamKind kind, std::vector<int64_t> shape, float lr_scale = 1) {
+      ParameterSpec s;
+      s.kind = kind;
+      s.shard.global = std::move(shape);
+      s.init_std = kind == ParamKind::matrix || kind == ParamKind::embedding ? 0.5f : 0.0f;
+      s.init_mean = kind == ParamKind::gain ? 1.0f : 0.0f;
+      s.lr_scale = lr_scale;
+      return s;
+    };
+    ParameterSpec qkv = spec(ParamKind::matrix, {16, 6});  // of 8, 4 and 4 rows: tall, wide, wide
+    qkv.stacked_rows = {8, 4, 4};
+    add("table", spec(ParamKind::embedding, {7, 4}, 0.25f));
+    add("norm.weight", spec(ParamKind::gain, {9}));
+    add("wide.weight", spec(ParamKind::matrix, {5, 31}));
+    add("wide.bias", spec(ParamKind::bias, {5}, 2));
+    add("tall.weight", spec(ParamKind::matrix, {18, 5}, 0.5f));
+    add("square.weight", spec(ParamKind::matrix, {16, 16}));
+    add("qkv.weight", qkv);
+  }
+};
+
+struct OptimCase {
+  EveryKind model;
+  Arena arena;
+  explicit OptimCase(DType values) : arena((kernels::register_cpu_kernels(), model), Device{}, values) { arena.init(11); }
+
+  // Gradients N(0, 0.3) of every parameter; the padding stays zero.
+  void draw_gradients(uint32_t seed) const {
+    std::mt19937 engine(seed);
+    std::normal_distribution<double> normal(0, 0.3);
+    for (const Parameter& p : arena.parameters()) {
+      const View grad = p.tensor().grad().view();
+      for (int64_t i = 0; i < grad.numel(); ++i) {
+        if (grad.dtype == DType::f64) grad.as<double>()[i] = normal(engine);
+        if (grad.dtype == DType::f32) grad.as<float>()[i] = static_cast<float>(normal(engine));
+      }
+    }
+  }
+  const Parameter& parameter(const std::string& name) const {
+    for (const Parameter& p : arena.parameters()) {
+      if (p.name() == name) return p;
+    }
+    throw std::runtime_error("no parameter " + name);
+  }
+};
+
+inline std::map<std::string, View> entries(const Optimizer& optimizer) {
+  StateDict state;
+  optimizer.add_state(state);
+  std::map<std::string, View> by_name;
+  for (const StateDict::Entry& e : state.tensors) by_name[e.name] = e.data;
+  return by_name;
+}
+
+// Values (padding included) and every tensor that a checkpoint would hold.
+inline std::vector<std::byte> all_bytes(const OptimCase& c, const Optimizer& optimizer) {
+  std::vector<std::byte> bytes(c.arena.values().bytes().begin(), c.arena.values().bytes().end());
+  for (const auto& [name, view] : entries(optimizer)) bytes.insert(bytes.end(), view.data, view.data + view.bytes());
+  return bytes;
+}
+
+}  // namespace heddle::test
