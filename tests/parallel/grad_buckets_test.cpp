@@ -1,0 +1,198 @@
+// Buckets partition the gradients, and each starts to reduce at the very hook that completes it.
+#include "parallel/grad_buckets.h"
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "core/autograd/engine.h"
+#include "kernels/api/check.h"
+#include "kernels/api/kernel.h"
+#include "models/transformer.h"
+#include "tests/models/support.h"
+#include "tests/support/catch.h"
+
+namespace heddle {
+namespace {
+
+// Stands for one of two ranks with equal gradients: a reduction doubles what it is given, at once.
+class Doubling final : public Communicator {
+ public:
+  explicit Doubling(std::vector<std::string>& events) : events_(events) {}
+  int rank() const override { return 0; }
+  int size() const override { return 2; }
+  std::string_view name() const override { return "doubling"; }
+  std::unique_ptr<Communicator> split(int, int) override { return nullptr; }
+  void all_reduce(View data, Stream) override {
+    for (int64_t i = 0; i < data.numel(); ++i) data.as<float>()[i] *= 2;
+  }
+  void reduce_scatter(View, View, Stream) override {}
+  void all_gather(View, View, Stream) override {}
+  void broadcast(View, int, Stream) override {}
+  void send(View, int, Stream) override {}
+  void recv(View, int, Stream) override {}
+  void barrier() override {}
+  void start_all_reduce(View data, Stream stream) override {
+    all_reduce(data, stream);
+    events_.push_back(concat("start ", static_cast<const void*>(data.data), " ", data.numel()));
+  }
+  void finish() override { events_.push_back("finish"); }
+  std::vector<std::string> gather_text(const std::string& mine) override { return {mine, mine}; }
+
+ private:
+  std::vector<std::string>& events_;
+};
+
+struct Case {
+  Transformer model;
+  Arena arena;
+  Tensor tokens, targets;
+  std::vector<std::string> events;
+  Doubling comm{events};
+
+  explicit Case(const TransformerConfig& config)
+      : model((kernels::register_cpu_kernels(), config)),
+        arena(model, Device{}, DType::f32),
+        tokens(test::random_tokens(2, 6, config.vocab, 1)),
+        targets(test::random_tokens(2, 6, config.vocab, 2)) {
+    test::randomize(arena);
+  }
+  std::string start_of(const GradBuckets& buckets, size_t b) const {
+    const Range range = buckets.range(b);
+    return concat("start ", static_cast<const void*>(arena.grads().impl().data + range.begin * 4), " ", range.size());
+  }
+  size_t bucket_of(const GradBuckets& buckets, const Parameter& p) const {
+    for (size_t b = 0; b < buckets.size(); ++b) {
+      if (buckets.range(b).begin <= arena.range(p).begin && arena.range(p).end <= buckets.range(b).end) return b;
+    }
+    FAIL("no bucket holds " << p.name());
+    return 0;
+  }
+};
+
+TEST_CASE("buckets partition the arena in order and hold whole parameters") {
+  for (const test::Style& style : test::styles()) {
+    Case c(style.config);
+    size_t fewest = SIZE_MAX;
+    for (int64_t bytes : {int64_t{1}, int64_t{2000}, int64_t{1} << 30}) {
+      CAPTURE(style.name, bytes);
+      const GradBuckets buckets(c.arena, c.comm, bytes);
+      int64_t end = 0;
+      bool border = false;
+      for (size_t b = 0; b < buckets.size(); ++b) {
+        CHECK(buckets.range(b).begin == end);
+        CHECK(buckets.range(b).size() > 0);
+        end = buckets.range(b).end;
+        border |= end == c.arena.matrices_end();
+      }
+      CHECK(end == c.arena.size());
+      CHECK(border);  // matrices share no bucket with the rest
+      for (const Parameter& p : c.arena.parameters()) c.bucket_of(buckets, p);
+      CHECK(buckets.size() <= fewest);  // a larger target never makes more of them
+      fewest = buckets.size();
+    }
+    CHECK(fewest == 2);
+    CHECK(GradBuckets(c.arena, c.comm, 1).size() > static_cast<size_t>(style.config.layers));
+  }
+}
+
+TEST_CASE("each bucket starts at the hook of its last parameter, once, and with final gradients") {
+  for (const test::Style& style : test::styles()) {
+    CAPTURE(style.name);
+    Case c(style.config);
+    c.arena.begin_step();
+    backward(c.model.loss(c.tokens, c.targets, {}, {}), c.arena.leaves());
+    const std::vector<double> alone = c.arena.grads().to_vector();
+
+    GradBuckets buckets(c.arena, c.comm, 1);
+    std::map<const TensorImpl*, Parameter> by_leaf;
+    std::vector<int> waiting(buckets.size());
+    for (const Parameter& p : c.arena.parameters()) {
+      by_leaf.emplace(p.tensor().shared().get(), p);
+      ++waiting[c.bucket_of(buckets, p)];
+    }
+    size_t hooks = 0, started_early = 0;
+    for (int repeat = 0; repeat < 2; ++repeat) {  // the same buckets serve every step
+      auto pending = waiting;
+      c.events.clear();
+      hooks = started_early = 0;
+      c.arena.begin_step();
+      buckets.begin();
+      backward(c.model.loss(c.tokens, c.targets, {}, {}), c.arena.leaves(), [&](const Tensor& leaf) {
+        const size_t b = c.bucket_of(buckets, by_leaf.at(leaf.shared().get())), before = c.events.size();
+        buckets.ready(leaf);
+        ++hooks;
+        if (--pending[b] > 0) {
+          CHECK(c.events.size() == before);
+        } else {
+          REQUIRE(c.events.size() == before + 1);
+          CHECK(c.events.back() == c.start_of(buckets, b));
+          started_early += hooks < by_leaf.size();
+        }
+      });
+      CHECK(c.events.size() == buckets.size());
+      buckets.finish();
+      CHECK(c.events.back() == "finish");
+      // A write after the start would not have been doubled.
+      const std::vector<double> reduced = c.arena.grads().to_vector();
+      for (size_t i = 0; i < alone.size(); ++i) REQUIRE(reduced[i] == 2 * alone[i]);
+    }
+    CHECK(hooks == by_leaf.size());
+    CHECK(started_early + 1 >= buckets.size());  // all but the last one overlap with backward
+  }
+}
+
+TEST_CASE("the last block's matrices are under way before the first block has a gradient") {
+  Case c(test::llama_style());
+  GradBuckets buckets(c.arena, c.comm, 1);
+  const auto named = [&](const std::string& name) {
+    for (const Parameter& p : c.arena.parameters()) {
+      if (p.name() == name) return p;
+    }
+    throw std::runtime_error(name);
+  };
+  const Parameter first = named("blocks.0.mlp.down.weight");
+  const std::string last_block = c.start_of(buckets, c.bucket_of(buckets, named("blocks.1.mlp.down.weight")));
+  bool seen = false;
+  c.arena.begin_step();
+  buckets.begin();
+  backward(c.model.loss(c.tokens, c.targets, {}, {}), c.arena.leaves(), [&](const Tensor& leaf) {
+    if (leaf.same(first.tensor())) seen = std::count(c.events.begin(), c.events.end(), last_block) == 1;
+    buckets.ready(leaf);
+  });
+  buckets.finish();
+  CHECK(seen);
+}
+
+TEST_CASE("a gradient reported twice, never, or from elsewhere is an error") {
+  Case c(test::gpt2_style());
+  GradBuckets buckets(c.arena, c.comm, 1);
+  const std::vector<Tensor> leaves = c.arena.leaves();
+  const auto message = [&](auto call) -> std::string {
+    try {
+      call();
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "no error";
+  };
+  buckets.begin();
+  for (const Tensor& leaf : leaves) buckets.ready(leaf);
+  CHECK(message([&] { buckets.ready(leaves[0]); }).find("twice") != std::string::npos);
+
+  buckets.begin();
+  for (size_t i = 1; i < leaves.size(); ++i) buckets.ready(leaves[i]);
+  c.events.clear();
+  const std::string missing = message([&] { buckets.finish(); });
+  CHECK(missing.find("never became final") != std::string::npos);
+  CHECK(missing.find("[0, ") != std::string::npos);  // the arena range of leaf 0
+  CHECK(c.events.empty());
+
+  CHECK(message([&] { buckets.ready(Tensor::zeros({3}, DType::f32)); }).find("not in the arena") != std::string::npos);
+  // Before any begin(): no gradient is expected.
+  GradBuckets unready(c.arena, c.comm, 1);
+  CHECK_THROWS_AS(unready.ready(leaves[0]), Error);
+}
+
+}  // namespace
+}  // namespace heddle
