@@ -1,0 +1,76 @@
+#!/bin/sh
+# Two data-parallel ranks are one rank: sh dp_equals_one_rank.sh HEDDLE MPIRUN. Exit code 77: no MPI here.
+set -eu
+heddle=$1
+mpirun=${2:-}
+if [ -z "$mpirun" ] || ! command -v "$mpirun" >/dev/null; then
+  echo "skipped: this build or machine has no MPI"
+  exit 77
+fi
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
+work=$(mktemp -d "${TMPDIR:-/tmp}/heddle-dp-XXXXXX")
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+die() {
+  echo "FAILED: $*" >&2
+  tail -n 20 "$work"/*.log >&2
+  exit 1
+}
+# train RANKS RUN FLAGS...: seq 32, 2 sequences a micro-step, 8 a step, so that one rank makes 4 micro-steps and two ranks make 2 each.
+train() {
+  ranks=$1 run=$2
+  shift 2
+  set -- pretrain --data 'shards/*_train_*.bin' --out "$run" --device cpu --precision fp32 --layers 2 --heads 2 --dim 32 --seq 32 --batch 2 \
+    --total-batch-tokens 256 --lr 0.01 --schedule constant --save-every 0 --eval-every 0 --threads 1 --no-tensorboard --no-progress "$@"
+  if [ "$ranks" = 1 ]; then
+    "$heddle" "$@" >>"$run.log" 2>&1 || die "one rank, $run: exit code $?"
+  else
+    "$mpirun" -np "$ranks" --oversubscribe "$heddle" "$@" --dp "$ranks" >>"$run.log" 2>&1 || die "$ranks ranks, $run: exit code $?"
+  fi
+}
+# field RUN STEP NAME: a number of metrics.jsonl.
+field() { sed -n "s/^{\"step\":$2,.*\"$3\":\([^,}]*\).*/\1/p" "$1/metrics.jsonl"; }
+
+awk 'BEGIN { srand(1); for (d = 0; d < 120; ++d) { n = 2 + int(rand() * 12)
+  for (w = 0; w < n; ++w) { k = 1 + int(rand() * 6); s = ""; for (i = 0; i < k; ++i) s = s sprintf("%c", 97 + int(rand() * 20)); printf "%s ", s }
+  print "\n" } }' >words.txt
+"$heddle" tokenize --input words.txt --tokenizer bytes --document-separator blank-line --out shards >tokenize.log 2>&1 || die "tokenize"
+
+# One step from the same state, first a fresh one, then that of step 3 with its moments.
+# The sums over the step's 8 x 32 rows are made in another order: each of the 256 additions may round by 2^-24 of what is there.
+train 1 start --steps 3
+for from in 0 3; do
+  for ranks in 1 2; do
+    run=from$from-ranks$ranks
+    [ "$from" = 0 ] || cp -r start "$run"
+    train "$ranks" "$run" --steps $((from + 1))
+  done
+  for name in loss grad_norm; do
+    one=$(field "from$from-ranks1" $((from + 1)) $name)
+    two=$(field "from$from-ranks2" $((from + 1)) $name)
+    [ -n "$one" ] && [ -n "$two" ] || die "no $name of step $((from + 1))"
+    awk -v a="$one" -v b="$two" 'BEGIN { d = a > b ? a - b : b - a; exit !(d <= 256 / 2 ^ 24 * a) }' ||
+      die "$name of step $((from + 1)) from the same state: $one on one rank, $two on two"
+    echo "step $((from + 1)): $name $one on one rank, $two on two"
+  done
+done
+
+# --deterministic: the same bits, also when the number of ranks changes on the way.
+train 1 one --deterministic --steps 6
+train 2 two --deterministic --steps 6
+train 1 changing --deterministic --steps 2
+train 2 changing --deterministic --steps 4
+train 1 changing --deterministic --steps 6
+for run in two changing; do
+  for step in 1 2 3 4 5 6; do
+    for name in loss grad_norm; do
+      [ "$(field one $step $name)" = "$(field $run $step $name)" ] || die "$name of step $step: $(field one $step $name), $run $(field $run $step $name)"
+    done
+  done
+  [ "$("$heddle" inspect one --digest)" = "$("$heddle" inspect $run --digest)" ] || die "the digests of one and $run differ"
+done
+echo "deterministic: $("$heddle" inspect one --digest)"
+# Without the flag one rank adds in turn, and the order shows; were it not so, the comparison above would prove nothing about the tree.
+train 1 plain --steps 6
+[ "$("$heddle" inspect plain --digest)" != "$("$heddle" inspect one --digest)" ] || die "plain accumulation gave the deterministic bits"

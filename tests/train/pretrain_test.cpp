@@ -1,0 +1,281 @@
+// Whole runs: the same bits on any number of threads, after any stop, and refusals that say why.
+#include <omp.h>
+
+#include <filesystem>
+
+#include "kernels/api/cross_entropy.h"
+#include "parallel/communicator.h"
+#include "tests/train/pretrain_support.h"
+#include "train/bad_batches.h"
+
+namespace heddle {
+namespace {
+
+namespace fs = std::filesystem;
+using test::Flags;
+using test::numbers;
+using test::Outcome;
+using test::outcome;
+using test::run;
+using test::run_config;
+using test::Scratch;
+
+constexpr int kDone = 0, kRequeue = static_cast<int>(ExitCode::requeue);
+
+TEST_CASE("a run's losses and its checkpoint do not depend on the number of threads") {
+  const int before = omp_get_max_threads();
+  // Large enough that the kernels do share their work.
+  const Flags size = {{"dim", "128"}, {"mlp-dim", "512"}, {"seq", "64"}, {"batch", "8"}, {"total-batch-tokens", "512"}, {"steps", "3"}};
+  for (const char* precision : {"fp32", "bf16"}) {
+    CAPTURE(precision);
+    std::vector<Outcome> outcomes;
+    for (const char* threads : {"1", "2", "3"}) {
+      const Scratch out;
+      Flags flags = size;
+      flags["threads"] = threads, flags["precision"] = precision;
+      REQUIRE(run(out.path(), flags) == kDone);
+      outcomes.push_back(outcome(out.path()));
+    }
+    CHECK(outcomes[0].losses.size() == 3);
+    CHECK(outcomes[1] == outcomes[0]);
+    CHECK(outcomes[2] == outcomes[0]);
+  }
+  omp_set_num_threads(before);
+}
+
+TEST_CASE("a run stopped after any step and started again ends with the bits of one that was not") {
+  const Flags variant = GENERATE(Flags{}, Flags{{"precision", "bf16"}, {"optimizer", "muon"}, {"deterministic", "true"}, {"schedule", "wsd"}});
+  CAPTURE(variant.size());
+  const Scratch whole;
+  REQUIRE(run(whole.path(), variant) == kDone);
+  const Outcome want = outcome(whole.path());
+  REQUIRE(want.steps == numbers(1, 12));
+  for (int k = 1; k <= 11; ++k) {
+    CAPTURE(k);
+    const Scratch out;
+    {
+      const test::StopAfterStep stop(k);
+      REQUIRE(run(out.path(), variant) == kRequeue);
+    }
+    REQUIRE(test::metric(out.path(), "step") == numbers(1, k));
+    REQUIRE(describe_checkpoint(out.path()).step == static_cast<uint64_t>(k));
+    // A bare restart: all else comes from the run directory.
+    REQUIRE(run(make_run_config("", {}, std::vector<FlagValue>{{"out", out.path()}, {"progress", "false"}})) == kDone);
+    CHECK(outcome(out.path()) == want);
+  }
+}
+
+TEST_CASE("stops again and again, one of them between two micro-steps, change nothing") {
+  const Scratch whole, out;
+  REQUIRE(run(whole.path()) == kDone);
+  for (int k : {2, 3, 1}) {
+    const test::StopAfterStep stop(k);
+    REQUIRE(run(out.path()) == kRequeue);
+  }
+  CHECK(describe_checkpoint(out.path()).step == 6);
+  {
+    static int micro_steps;
+    micro_steps = 0;
+    const test::Intercept<kernels::CrossEntropyArgs> stop(kernels::cross_entropy, nullptr, [](const kernels::CrossEntropyArgs& args) {
+      if (args.write_gradient && ++micro_steps == 3) std::raise(SIGUSR1);  // the first of step 8
+    });
+    REQUIRE(run(out.path()) == kRequeue);
+    CHECK(micro_steps == 3);
+  }
+  CHECK(describe_checkpoint(out.path()).step == 7);
+  REQUIRE(run(out.path(), {{"resume", "must"}}) == kDone);
+  CHECK(outcome(out.path()) == outcome(whole.path()));
+  // A finished run has nothing to do and leaves everything as it is.
+  REQUIRE(run(out.path()) == kDone);
+  CHECK(outcome(out.path()) == outcome(whole.path()));
+}
+
+TEST_CASE("evaluation and samples leave the training trajectory alone") {
+  const Scratch plain, watched;
+  REQUIRE(run(plain.path()) == kDone);
+  REQUIRE(run(watched.path(),
+              {{"val", test::data_set().val()}, {"eval-every", "4"}, {"sample-every", "5"}, {"sample-tokens", "3"}, {"save-every", "3"}}) == kDone);
+  const Outcome a = outcome(plain.path()), b = outcome(watched.path());
+  CHECK(a.losses == b.losses);
+  CHECK(a.digest == b.digest);
+  const std::vector<std::string> val = test::metric(watched.path(), "val_loss");
+  for (size_t i = 0; i < val.size(); ++i) CHECK(val[i].empty() == ((i + 1) % 4 != 0));
+  CHECK(std::stod(val[11]) < std::stod(val[3]));  // it does learn
+  CHECK(fs::exists(watched / "samples.txt"));
+}
+
+TEST_CASE("the document mask and the seed reach the loss") {
+  const Scratch a, b, c;
+  REQUIRE(run(a.path(), {{"steps", "1"}}) == kDone);
+  REQUIRE(run(b.path(), {{"steps", "1"}, {"doc-mask", "false"}}) == kDone);
+  REQUIRE(run(c.path(), {{"steps", "1"}, {"seed", "7"}}) == kDone);
+  CHECK(test::metric(a.path(), "loss") != test::metric(b.path(), "loss"));
+  CHECK(test::metric(a.path(), "loss") != test::metric(c.path(), "loss"));
+}
+
+TEST_CASE("a NaN gradient withholds one update, is written down, and the run goes on and resumes as it would have") {
+  const Scratch whole, out;
+  {
+    const test::BadGradients bad({5});
+    REQUIRE(run(whole.path()) == kDone);
+  }
+  const std::vector<std::string> withheld = test::metric(whole.path(), "withheld"), norms = test::metric(whole.path(), "grad_norm");
+  for (size_t i = 0; i < 12; ++i) {
+    CHECK(withheld[i] == (i == 4 ? "true" : ""));
+    CHECK((norms[i] == "null") == (i == 4));
+  }
+  const BadBatchLedger ledger(whole / "bad_batches.jsonl");
+  REQUIRE(ledger.entries().size() == 1);
+  CHECK(ledger.entries()[0].step == 5);
+  CHECK(ledger.entries()[0].first_sample == 16);
+  CHECK(ledger.entries()[0].count == 4);
+  CHECK(!ledger.entries()[0].skip);
+  CHECK(fs::exists(ledger.entries()[0].file));
+  {
+    const test::BadGradients bad({5});
+    const test::StopAfterStep stop(7);
+    REQUIRE(run(out.path()) == kRequeue);
+  }
+  REQUIRE(run(out.path()) == kDone);
+  CHECK(outcome(out.path()) == outcome(whole.path()));
+}
+
+TEST_CASE("gradients that stay NaN roll the run back to its checkpoint, on the data after them") {
+  const Scratch rolled, chosen, spent;
+  const Flags flags = {{"save-every", "4"}, {"nonfinite-limit", "2"}};
+  {
+    const test::BadGradients bad({6, 7});  // two in a row: back to step 4, samples 16 to 27 are left out
+    REQUIRE(run(rolled.path(), flags) == kDone);
+  }
+  CHECK(test::metric(rolled.path(), "step") == numbers(1, 12));
+  CHECK(test::metric(rolled.path(), "withheld") == std::vector<std::string>(12));
+  const BadBatchLedger ledger(rolled / "bad_batches.jsonl");
+  REQUIRE(ledger.entries().size() >= 2);
+  const BadBatch& skipped = ledger.entries().back();
+  CHECK(skipped.skip);
+  CHECK(skipped.first_sample == 16);
+  CHECK(skipped.count == 12);
+  // The same as a run that knew from the start.
+  fs::create_directories(chosen.path());
+  BadBatchLedger(chosen / "bad_batches.jsonl").add({7, 16, 12, "shard", 0, "known", true});
+  REQUIRE(run(chosen.path(), flags) == kDone);
+  CHECK(test::metric(chosen.path(), "loss") == test::metric(rolled.path(), "loss"));
+  CHECK(test::metric(chosen.path(), "grad_norm") == test::metric(rolled.path(), "grad_norm"));
+
+  const test::BadGradients bad({5, 6, 7, 8, 9, 10, 11, 12});
+  Flags one = flags;
+  one["spike-rollbacks"] = "1";
+  const std::string error = test::error_of([&] { run(spent.path(), one); }, ExitCode::runtime);
+  CHECK(test::contains(error, "spike-rollbacks"));
+}
+
+TEST_CASE("without a checkpoint to go back to, gradients that stay NaN end the run with advice") {
+  const Scratch out;
+  const test::BadGradients bad({2, 3});
+  const std::string error = test::error_of([&] { run(out.path(), {{"nonfinite-limit", "2"}}); }, ExitCode::runtime);
+  CHECK(test::contains(error, "save-every"));
+}
+
+TEST_CASE("samples on the list of bad batches are left out, also when they get there while the run is stopped") {
+  const Scratch out, known, plain;
+  REQUIRE(run(plain.path()) == kDone);
+  {
+    const test::StopAfterStep stop(4);
+    REQUIRE(run(out.path()) == kRequeue);
+  }
+  const BadBatch bad{0, 21, 2, "shard", 0, "by hand", true};  // inside step 6's samples 20 to 23
+  BadBatchLedger(out / "bad_batches.jsonl").add(bad);
+  REQUIRE(run(out.path()) == kDone);
+  BadBatchLedger(known / "bad_batches.jsonl").add(bad);
+  REQUIRE(run(known.path()) == kDone);
+  CHECK(outcome(out.path()) == outcome(known.path()));
+  const auto first = [](const std::vector<std::string>& all, size_t n) {
+    return std::vector<std::string>(all.begin(), all.begin() + static_cast<long>(n));
+  };
+  const auto losses = test::metric(out.path(), "loss"), others = test::metric(plain.path(), "loss");
+  CHECK(first(losses, 5) == first(others, 5));
+  CHECK(losses[5] != others[5]);
+  CHECK(test::contains(describe_checkpoint(out.path()).scalars, "\"cursor\":51"));  // 48 used; step 6 starts at 23 instead of 20
+}
+
+TEST_CASE("a changed configuration is refused or needs the flag; code 78 names the field") {
+  const Scratch out;
+  {
+    const test::StopAfterStep stop(2);
+    REQUIRE(run(out.path()) == kRequeue);
+  }
+  for (const auto& [field, value] : Flags{{"layers", "3"}, {"dim", "64"}, {"seq", "16"}, {"seed", "7"}, {"optimizer", "muon"}, {"tied", "false"}}) {
+    CAPTURE(field);
+    Flags flags = {{field, value}};
+    if (field == "seq") flags["total-batch-tokens"] = "";  // derived anew
+    const std::string error = test::error_of([&] { run(out.path(), flags); }, ExitCode::mismatch);
+    CHECK(test::contains(error, field));
+  }
+  // From a config file or the environment a training field may not change either; a flag may change it.
+  const std::vector<FlagValue> flags = {{"out", out.path()}, {"progress", "false"}};
+  const std::vector<std::string> environment = {"HEDDLE_LR=0.5"};
+  CHECK(test::contains(test::error_of([&] { run(make_run_config("", environment, flags)); }, ExitCode::mismatch), "lr"));
+  CHECK(describe_checkpoint(out.path()).step == 2);  // refusals left the run as it was
+  CHECK(run(out.path(), {{"lr", "0.5"}, {"steps", "3"}}) == kDone);
+}
+
+TEST_CASE("another data set under a run is refused with 78; the same one elsewhere is not") {
+  const Scratch out, moved;
+  {
+    const test::StopAfterStep stop(2);
+    REQUIRE(run(out.path()) == kRequeue);
+  }
+  const test::DataSet other(2);
+  const std::string error = test::error_of([&] { run(out.path(), {{"data", other.train()}}); }, ExitCode::mismatch);
+  CHECK(test::contains(error, "--data"));
+  CHECK(test::contains(error, "--init-from"));
+  fs::copy(test::data_set().folder / "shards", moved / "copy", fs::copy_options::recursive);
+  CHECK(run(out.path(), {{"data", moved / "copy/*_train_*.bin"}}) == kDone);
+}
+
+TEST_CASE("a vocabulary smaller than the data's is an error before any training") {
+  const Scratch out, bare;
+  CHECK(test::contains(test::error_of([&] { run(out.path(), {{"vocab", "100"}}); }, ExitCode::usage), "--vocab 100"));
+  CHECK(!fs::exists(out / "metrics.jsonl"));
+  // Shards without a tokenizer or dataset.json beside them: the tokens themselves are looked at.
+  std::vector<int32_t> tokens(400);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i % 120);
+  bare.write("plain_000000.bin", test::shard_bytes(tokens));
+  const Flags flags = {{"data", bare / "plain_*.bin"}, {"doc-mask", "false"}, {"steps", "2"}};
+  Flags small = flags, enough = flags;
+  small["vocab"] = "119";
+  enough["vocab"] = "120";
+  CHECK(test::contains(test::error_of([&] { run(out.path(), small); }, ExitCode::bad_data), "plain_000000.bin"));
+  CHECK(run(out.path(), enough) == kDone);
+}
+
+TEST_CASE("a run directory in use, a batch that does not divide, ranks that are not there: codes 73 and 2") {
+  const Scratch out;
+  {
+    const auto comm = local_communicator();
+    const Checkpoints first(out.path(), *comm);
+    CHECK(test::contains(test::error_of([&] { run(out.path()); }, ExitCode::in_use), out.path()));
+  }
+  for (const char* tokens : {"96", "100", "32"}) {
+    CAPTURE(tokens);
+    const std::string error = test::error_of([&] { run(out.path(), {{"total-batch-tokens", tokens}}); }, ExitCode::usage);
+    CHECK(test::contains(error, std::string("--total-batch-tokens ") + tokens));
+  }
+  CHECK(test::contains(test::error_of([&] { run(out.path(), {{"dp", "2"}}); }, ExitCode::usage), "--dp 2"));
+  CHECK(test::contains(test::error_of([&] { run(out.path(), {{"resume", "must"}}); }, ExitCode::bad_data), out.path()));
+  CHECK(run(out.path(), {{"steps", "1"}}) == kDone);
+  CHECK(test::contains(test::error_of([&] { run(out.path(), {{"resume", "never"}}); }, ExitCode::usage), out.path()));
+}
+
+TEST_CASE("--init-from starts a new run from the weights alone") {
+  const Scratch first, second, third;
+  REQUIRE(run(first.path()) == kDone);
+  REQUIRE(run(second.path(), {{"init-from", first.path()}, {"steps", "1"}, {"lr", "0"}}) == kDone);
+  REQUIRE(run(third.path(), {{"steps", "1"}, {"lr", "0"}}) == kDone);
+  // Step 1 of a trained model on the same samples: better than untrained.
+  CHECK(std::stod(test::metric(second.path(), "loss")[0]) < std::stod(test::metric(third.path(), "loss")[0]) - 0.5);
+  CHECK(describe_checkpoint(second.path()).step == 1);
+}
+
+}  // namespace
+}  // namespace heddle

@@ -1,0 +1,260 @@
+// One step: accumulation, the tree of --deterministic, targets that count, memory; and the evaluator.
+#include "train/trainer.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "core/autograd/engine.h"
+#include "tests/models/support.h"
+#include "tests/support/compare.h"
+#include "tests/train/pretrain_support.h"
+#include "train/evaluate.h"
+
+namespace heddle {
+namespace {
+
+constexpr int64_t kSeq = 32;
+
+TransformerConfig small_model() {
+  TransformerConfig c{.vocab = 257, .layers = 2, .dim = 32, .heads = 2};
+  c.seq = kSeq;
+  return c;
+}
+
+LoaderOptions loader_options(bool document_mask) {
+  LoaderOptions o;
+  o.shards = {test::data_set().train()};
+  o.seq = kSeq;
+  o.document_mask = document_mask;
+  return o;
+}
+
+struct Session {
+  struct Options {
+    int64_t batch = 2;
+    DType dtype = DType::f32;
+    bool deterministic = false, document_mask = true, muon = false;
+  };
+  Loader loader;
+  Transformer model;
+  Arena arena;
+  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<Communicator> comm = local_communicator();
+  Trainer trainer;
+  Options options;
+
+  explicit Session(const Options& o)
+      : loader(loader_options(o.document_mask)),
+        model((kernels::register_cpu_kernels(), small_model())),
+        arena(model, Device{}, o.dtype),
+        optimizer((test::randomize(arena, 0.1), o.muon ? make_muon(arena, {}, {}) : make_adamw(arena, {.lr = 0.01f}))),
+        trainer(model, arena, *optimizer, *comm, {.batch = o.batch, .seq = kSeq, .document_mask = o.document_mask, .deterministic = o.deterministic}),
+        options(o) {}
+
+  FillBatch fill(uint64_t first) {
+    return [this, first](int64_t m, const BatchView& into) { loader.fill(first + static_cast<uint64_t>(m * options.batch), into); };
+  }
+  StepReport step(uint64_t first, int64_t samples) {
+    StepPlan plan;
+    plan.micro_steps = samples / options.batch;
+    plan.valid_targets = loader.valid_targets(first, static_cast<uint64_t>(samples));
+    plan.clip_norm = 1;
+    return *trainer.step(plan, fill(first));
+  }
+};
+
+// The tensors of one batch of `batch` samples from `first` on.
+struct Tensors {
+  Tensor tokens, targets, start;
+  Tensors(const Loader& loader, uint64_t first, int64_t batch)
+      : tokens(Tensor::zeros({batch, kSeq}, DType::i32)),
+        targets(Tensor::zeros({batch, kSeq}, DType::i32)),
+        start(Tensor::zeros({batch, kSeq}, DType::i32)) {
+    const_cast<Loader&>(loader).fill(first, {batch, kSeq, tokens.view().as<int32_t>(), targets.view().as<int32_t>(), start.view().as<int32_t>()});
+  }
+};
+
+// Gradient of samples [first, first + batch) alone, divided by `valid` as a step does.
+std::vector<double> gradient_of(Session& s, uint64_t first, int64_t batch, int64_t valid) {
+  const Tensors t(s.loader, first, batch);
+  StepControl control(Device{});
+  StepState state;
+  state.loss_scale = 1.0f / static_cast<float>(valid);
+  control.set(state);
+  s.arena.begin_step();
+  backward(s.model.loss(t.tokens, t.targets, t.start, {.step = control.device_state()}), s.arena.leaves());
+  return s.arena.grads().to_vector();
+}
+
+double largest(const std::vector<double>& values) {
+  double most = 0;
+  for (double v : values) most = std::max(most, std::abs(v));
+  return most;
+}
+
+TEST_CASE("four micro-steps of two sequences are one of eight, whatever counts in each") {
+  Session four({.batch = 2, .dtype = DType::f64}), one({.batch = 8, .dtype = DType::f64}), single({.batch = 1, .dtype = DType::f64});
+  const uint64_t first = 3;
+  const int64_t valid = four.loader.valid_targets(first, 8);
+  REQUIRE(four.loader.valid_targets(first, 2) != four.loader.valid_targets(first + 2, 2));  // a mean of means would be another number
+  double magnitude = 0;                                                                     // what the sums add: the sequences' own gradients
+  for (uint64_t s = 0; s < 8; ++s) magnitude += largest(gradient_of(single, first + s, 1, valid));
+  const StepReport a = four.step(first, 8), b = one.step(first, 8);
+  // The longest path from a weight to its gradient adds this many products, in another order here and there.
+  const double terms = 8.0 * kSeq * (4 * 32) * 2;
+  CHECK(std::abs(a.loss - b.loss) <= test::gamma(terms, DType::f64) * b.loss);
+  const std::vector<double> ga = four.arena.grads().to_vector(), gb = one.arena.grads().to_vector();
+  double worst = 0;
+  for (size_t i = 0; i < ga.size(); ++i) worst = std::max(worst, std::abs(ga[i] - gb[i]));
+  CHECK(worst <= test::gamma(terms, DType::f64) * magnitude);
+  CHECK(largest(gb) > 1e6 * test::gamma(terms, DType::f64) * magnitude);  // the bound tells something
+  CHECK(std::abs(a.grad_norm - b.grad_norm) <= 0x1p-22 * b.grad_norm);    // stored as f32
+}
+
+TEST_CASE("deterministic: gradients of units are combined by the balanced tree over their number, bit by bit") {
+  const int64_t units = GENERATE(1, 2, 3, 4, 5, 7, 8);
+  CAPTURE(units);
+  Session tree({.batch = 2, .deterministic = true}), by_hand({.batch = 2});
+  const int64_t valid = tree.loader.valid_targets(0, static_cast<uint64_t>(2 * units));
+  std::vector<std::vector<double>> unit;
+  for (int64_t u = 0; u < units; ++u) unit.push_back(gradient_of(by_hand, static_cast<uint64_t>(2 * u), 2, valid));
+  // The left subtree is the largest full one.
+  const std::function<std::vector<double>(int64_t, int64_t)> sum = [&](int64_t begin, int64_t n) {
+    if (n == 1) return unit[static_cast<size_t>(begin)];
+    int64_t half = 1;
+    while (half * 2 < n) half *= 2;
+    std::vector<double> left = sum(begin, half);
+    const std::vector<double> right = sum(begin + half, n - half);
+    for (size_t i = 0; i < left.size(); ++i) left[i] = static_cast<float>(left[i]) + static_cast<float>(right[i]);
+    return left;
+  };
+  tree.step(0, 2 * units);
+  CHECK((tree.arena.grads().to_vector() == sum(0, units)));
+}
+
+TEST_CASE("the loss is the mean over the targets that count, within their document when masked") {
+  std::vector<double> losses;
+  for (bool mask : {true, false}) {
+    CAPTURE(mask);
+    Session s({.batch = 2, .document_mask = mask});
+    const uint64_t first = 5;
+    const int64_t samples = 6, valid = s.loader.valid_targets(first, static_cast<uint64_t>(samples));
+    double nats = 0;
+    int64_t counted = 0;
+    for (int64_t b = 0; b < samples; ++b) {
+      const Tensors t(s.loader, first + static_cast<uint64_t>(b), 1);
+      for (double loss : s.model.token_losses(t.tokens, t.targets, mask ? t.start : Tensor()).to_vector()) nats += loss;
+      for (double target : t.targets.to_vector()) counted += target >= 0;
+    }
+    CHECK(counted == valid);
+    CHECK((counted < samples * kSeq) == mask);
+    const StepReport report = s.step(first, samples);
+    // Every term is positive; a logit is a sum of 32 products, and 257 exponentials follow.
+    CHECK(std::abs(report.loss - nats / static_cast<double>(valid)) <= test::gamma(samples * kSeq + 32 + 257, DType::f32) * report.loss);
+    losses.push_back(report.loss);
+  }
+  CHECK(std::abs(losses[0] - losses[1]) > 1e-3);
+}
+
+TEST_CASE("a step without any target that counts has no loss, no gradient and stays finite") {
+  Session s({.batch = 2});
+  StepPlan plan;
+  const std::optional<StepReport> report = s.trainer.step(plan, [](int64_t, const BatchView& into) {
+    for (int64_t i = 0; i < into.batch * into.seq; ++i) into.tokens[i] = 1, into.targets[i] = -1, into.document_start[i] = 0;
+  });
+  REQUIRE(report.has_value());
+  CHECK(report->loss == 0);
+  CHECK(report->grad_norm == 0);
+  CHECK(report->finite);
+}
+
+TEST_CASE("a stop between micro-steps gives no report and changes no state") {
+  for (bool deterministic : {false, true}) {
+    Session stopped({.batch = 2, .deterministic = deterministic}), straight({.batch = 2, .deterministic = deterministic});
+    const std::vector<double> before = stopped.arena.values().to_vector();
+    StepPlan plan;
+    plan.micro_steps = 4;
+    plan.valid_targets = stopped.loader.valid_targets(0, 8);
+    plan.clip_norm = 1;
+    int asked = 0;
+    CHECK(!stopped.trainer.step(plan, stopped.fill(0), [&] { return ++asked == 2; }).has_value());
+    CHECK((stopped.arena.values().to_vector() == before));
+    CHECK(stopped.trainer.counters().step == 0);
+    CHECK(stopped.trainer.counters().adam_t == 0);
+    // The same step again is the step it would have been.
+    const StepReport again = stopped.step(0, 8), once = straight.step(0, 8);
+    CHECK(again.loss == once.loss);
+    CHECK(again.grad_norm == once.grad_norm);
+    CHECK((stopped.arena.values().to_vector() == straight.arena.values().to_vector()));
+  }
+}
+
+TEST_CASE("after three steps a trainer asks the device for nothing") {
+  for (bool deterministic : {false, true}) {
+    for (bool muon : {false, true}) {
+      CAPTURE(deterministic, muon);
+      Session s({.batch = 2, .dtype = muon ? DType::bf16 : DType::f32, .deterministic = deterministic, .muon = muon});
+      WindowOptions windows;
+      windows.shards = {test::data_set().val()};
+      windows.seq = kSeq;
+      Evaluator evaluator(windows, 2, 0, nullptr, Device{}, *s.comm);
+      uint64_t asked = 0;
+      size_t live = 0;
+      for (uint64_t step = 1; step <= 12; ++step) {
+        s.step(step * 8, 8);
+        if (step % 3 == 0) evaluator.run(s.model);
+        const MemoryStats now = memory_stats(Device{});
+        if (step == 3) asked = now.device_allocations, live = now.live_total;
+        if (step > 3) {
+          CHECK(now.device_allocations == asked);
+          CHECK(now.live_total == live);
+        }
+      }
+      CHECK(s.trainer.counters().adam_t == 12);
+    }
+  }
+}
+
+TEST_CASE("the evaluator's nats are a plain sum over the rows, for any batch and limit") {
+  Session s({.batch = 2});
+  WindowOptions options;
+  options.shards = {test::data_set().val()};
+  options.seq = kSeq;
+  options.stride = 16;
+  const Windows windows(options);
+  REQUIRE(windows.rows() > 7);
+  const Tokenizer tokenizer = Tokenizer::load(test::data_set().folder / "shards/tokenizer.json");
+  std::vector<double> row_nats;
+  for (uint64_t row = 0; row < windows.rows(); ++row) {
+    const Tensor tokens = Tensor::zeros({1, kSeq}, DType::i32), targets = Tensor::zeros({1, kSeq}, DType::i32),
+                 start = Tensor::zeros({1, kSeq}, DType::i32);
+    windows.fill(row, {1, kSeq, tokens.view().as<int32_t>(), targets.view().as<int32_t>(), start.view().as<int32_t>()});
+    row_nats.push_back(0);
+    for (double loss : s.model.token_losses(tokens, targets, start).to_vector()) row_nats.back() += loss;
+  }
+  for (int64_t batch : {1, 3, 8}) {
+    for (int64_t limit : {0, 1, 100}) {
+      CAPTURE(batch, limit);
+      Evaluator evaluator(options, batch, limit, &tokenizer, Device{}, *s.comm);
+      const EvalResult got = *evaluator.run(s.model);
+      double nats = 0;
+      uint64_t rows = 0, scored = 0;
+      for (; rows < windows.rows() && (limit == 0 || scored < static_cast<uint64_t>(limit)); ++rows) {
+        scored += windows.scored_tokens(rows, 1);
+        nats += row_nats[rows];
+      }
+      CHECK(evaluator.rows() == rows);
+      CHECK(got.tokens == scored);
+      CHECK(got.bytes == windows.scored_bytes(0, rows, tokenizer));
+      CHECK(std::abs(got.nats - nats) <= test::gamma(32 + 257, DType::f32) * nats);
+      CHECK(std::abs(got.loss() - nats / static_cast<double>(scored)) <= test::gamma(32 + 257, DType::f32) * got.loss());
+    }
+  }
+  int asked = 0;
+  Evaluator evaluator(options, 1, 0, nullptr, Device{}, *s.comm);
+  CHECK(!evaluator.run(s.model, [&] { return ++asked == 3; }).has_value());
+  CHECK(asked == 3);
+}
+
+}  // namespace
+}  // namespace heddle
