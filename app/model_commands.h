@@ -7,13 +7,13 @@
 
 namespace heddle::app {
 
-struct InspectOptions {
+struct InspectArguments {
   std::string path;  // run directory, checkpoint directory, .safetensors file or token shard
-  bool verify = false, digest = false, tensors = false;
+  bool verify = false, digest = false;
 };
 
 bool parse_generate(Args args, GenerateOptions& options);
 bool parse_eval(Args args, EvalOptions& options);
-bool parse_inspect(Args args, InspectOptions& options);
+bool parse_inspect(Args args, InspectArguments& arguments);
 
 }  // namespace heddle::app

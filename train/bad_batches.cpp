@@ -55,10 +55,13 @@ BadBatch parse_line(std::string_view line, const std::string& place) {
 BadBatchLedger::BadBatchLedger(std::filesystem::path file) : file_(std::move(file)) {
   std::ifstream in(file_, std::ios::binary);
   if (!in) return;
-  std::string text(kMostBytes + 1, '\0');
-  in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  text.resize(static_cast<size_t>(in.gcount()));
-  if (text.size() > kMostBytes) fail("bad_batches", concat(file_.string(), ": more than ", kMostBytes, " bytes"), ExitCode::bad_data);
+  std::error_code unknown;
+  if (std::filesystem::file_size(file_, unknown) > kMostBytes && !unknown) {
+    fail("bad_batches", concat(file_.string(), ": more than ", kMostBytes, " bytes"), ExitCode::bad_data);
+  }
+  std::ostringstream content;
+  content << in.rdbuf();
+  const std::string text = content.str();
   size_t begin = 0;
   for (int line = 1; begin < text.size(); ++line) {
     const size_t end = text.find('\n', begin);

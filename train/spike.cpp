@@ -63,8 +63,8 @@ SpikeVerdict SpikeGuard::observe(double loss, double grad_norm) {
     return escalate(verdict, state_.spike_run >= static_cast<double>(options_.spike_limit));
   }
   state_.spike_run = 0;
-  // A plain mean at first, then the moving one: no bias towards the starting value.
-  const double weight = std::max(1 - options_.decay, 1 / (state_.observations + 1));
+  // At first a memory of the last quarter of the run: the steep fall of the first steps must not pass for noise for hundreds more.
+  const double weight = std::max(1 - options_.decay, 4 / (state_.observations + 4));
   average(state_.loss_mean, state_.loss_variance, loss, weight);
   average(state_.norm_mean, state_.norm_variance, log_norm, weight);
   state_.observations += 1;

@@ -113,8 +113,8 @@ std::string tensorboard_text_event(double wall_time, int64_t step, std::string_v
   tensor.message(2, shape);
   tensor.bytes(8, text);
   v.bytes(kValueTag, tag);
+  v.message(kValueMetadata, metadata);  // before the tensor, as protoc writes it
   v.message(kValueTensor, tensor);
-  v.message(kValueMetadata, metadata);
   return with_value(wall_time, step, v);
 }
 

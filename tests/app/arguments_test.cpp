@@ -106,10 +106,10 @@ TEST_CASE("eval and inspect") {
   EvalOptions none;
   expect_error([&] { parse_eval(Strings{"run"}, none); }, ExitCode::usage, {"--data"});
   expect_error([&] { parse_eval(Strings{"--data", "x"}, none = {}); }, ExitCode::usage, {"no model"});
-  InspectOptions inspect;
+  InspectArguments inspect;
   CHECK(parse_inspect(Strings{"run", "--digest"}, inspect));
   CHECK((inspect.digest && !inspect.verify));
-  InspectOptions nothing;
+  InspectArguments nothing;
   expect_error([&] { parse_inspect(Strings{"--verify"}, nothing); }, ExitCode::usage, {"nothing to look at"});
 }
 

@@ -131,7 +131,7 @@ TEST_CASE("files that are missing or wrong have their own codes") {
   const Result shard = w.heddle("inspect x.bin");
   CHECK(shard.code == 65);
   CHECK(has(shard.err, "x.bin"));
-  std::ofstream(w.path / "x.safetensors") << "{}";
+  std::ofstream(w.path / "x.safetensors", std::ios::binary) << std::string("\x05\0\0\0\0\0\0\0{\"a\":", 13);
   CHECK(w.heddle("inspect x.safetensors").code == 65);
 }
 
