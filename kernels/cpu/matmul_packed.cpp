@@ -16,7 +16,7 @@ constexpr int64_t kDepth = 320;       // slice of K, at most: a panel of b (20 K
 constexpr int64_t kTileM = 96;        // rows of a tile, at most: its slice of a fills a quarter of a 512 KiB L2
 constexpr int64_t kTileN = 384;       // columns of a tile, at most
 constexpr int64_t kEnoughTiles = 12;  // cut smaller below this many
-constexpr int64_t kThin = 32;         // fewer rows do not pay for packing b
+constexpr int64_t kThin = 96;         // fewer rows do not pay for packing b
 constexpr int64_t kRowsAtOnce = 16;   // of b (k, n), packed by one thread
 constexpr int64_t kPackedMiB = 8;     // of b at a time
 
@@ -48,10 +48,27 @@ int64_t columns_at_once(const TileGrid& grid, int64_t k) {
   return std::clamp<int64_t>(fit, 1, std::max<int64_t>(grid.tiles_n, 1)) * grid.tile_n;
 }
 
+// The weight gradient: a stored (k, m), b (k, n), both long in k, and c takes the plain product. Both are packed in slabs of k, read along
+// their rows and once; c itself is the accumulator from slab to slab.
+constexpr int64_t kSlab = 2 * kDepth;
+
+bool slabs_fit(const MatmulArgs& args) {
+  const MatmulShape s = shape_of(args);
+  const DType sums = accumulator_of(args.a.dtype);
+  const int64_t columns = sums == DType::f64 ? kMicroColumns<double> : kMicroColumns<float>;
+  return args.trans_a && !args.trans_b && is_plain(args) && args.c.to.dtype == sums && s.n % columns == 0 && s.k > 0;
+}
+
+// Rows of a, up to whole tiles, and columns of b in one slab.
+int64_t slab_elements(const TileGrid& grid, int64_t columns) {
+  return kSlab * grid.tiles_m * grid.tile_m + panel_rows(kSlab) * columns;
+}
+
 template <class A>
 size_t scratch_of(const MatmulArgs& args) {
   const MatmulShape s = shape_of(args);
   const auto grid = grid_of<A>(s);
+  if (slabs_fit(args)) return static_cast<size_t>(slab_elements(grid, columns_at_once<A>(grid, kSlab))) * sizeof(A);
   return static_cast<size_t>(columns_at_once<A>(grid, s.k) * panel_rows(s.k)) * sizeof(A) + column_sum_scratch(args, grid.tiles_m);
 }
 
@@ -185,6 +202,54 @@ void run_as(const MatmulArgs& args) {
   add_column_partials(args, partials, grid.tiles_m);
 }
 
+// a stored (k, m), rows [p0, p1): strips of `width` columns, each dense (p1 - p0, width), one after the other.
+template <class T>
+void pack_rows_of_a(const View& a, int64_t p0, int64_t p1, int64_t from, int64_t to, int64_t width, vec::Accumulator<T>* strips) {
+  const int64_t m = a.size(1);
+  for (int64_t p = from; p < to; ++p) {
+    const T* row = a.as<const T>() + p * a.step(0);
+    for (int64_t i = 0; i < m; i += width) {
+      pack_block(row + i, 0, 1, std::min(width, m - i), strips + i * (p1 - p0) + (p - p0) * width, width);
+    }
+  }
+}
+
+template <class T>
+void run_slabs(const MatmulArgs& args) {
+  using A = vec::Accumulator<T>;
+  constexpr int64_t kN = kMicroColumns<A>;
+  const MatmulShape s = shape_of(args);
+  const TileGrid grid = grid_of<A>(s);
+  const int64_t at_once = columns_at_once<A>(grid, kSlab);
+  A* strips = reinterpret_cast<A*>(args.scratch.data());
+  A* panels = strips + kSlab * grid.tiles_m * grid.tile_m;
+  const View& c = args.c.to;
+#pragma omp parallel if (worth_threads(s))
+  for (int64_t first = 0; first < s.n; first += at_once) {
+    const int64_t columns = std::min(at_once, s.n - first), tiles_n = (columns + grid.tile_n - 1) / grid.tile_n;
+    for (int64_t p0 = 0; p0 < s.k; p0 += kSlab) {
+      const int64_t depth = std::min(kSlab, s.k - p0), chunks = (depth + kRowsAtOnce - 1) / kRowsAtOnce;
+#pragma omp for schedule(static)
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+        const int64_t from = p0 + chunk * kRowsAtOnce, to = std::min(p0 + depth, from + kRowsAtOnce);
+        pack_rows_of_a<T>(args.a, p0, p0 + depth, from, to, grid.tile_m, strips);
+        pack_rows_of_b<T>(args.b, depth, from, to, first, columns, panels - p0 * kN);
+      }
+#pragma omp for schedule(dynamic)
+      for (int64_t index = 0; index < grid.tiles_m * tiles_n; ++index) {
+        const Tile tile = grid.tile(first / grid.tile_n * grid.tiles_m + index);
+        for (int64_t p = 0; p < depth; p += kDepth) {
+          for (int64_t j = 0; j < tile.cols; j += kN) {
+            panel_product<true>(tile.rows, std::min(kDepth, depth - p), strips + tile.row * depth + p * grid.tile_m, grid.tile_m,
+                                panels + (tile.col - first + j) * panel_rows(depth) + p * kN, kN, c.as<A>() + tile.row * c.step(0) + tile.col + j,
+                                c.step(0), args.c.accumulate || p0 + p > 0);
+          }
+        }
+      }
+    }
+  }
+}
+
 Refusal refuses(const MatmulArgs& args) {
   if (const auto m = shape_of(args).m; m < kThin) return concat("packing b does not pay for ", m, " rows");
   return std::nullopt;
@@ -194,9 +259,9 @@ void run(const MatmulArgs& args, Stream) {
   check(args);
   HEDDLE_CHECK(args.scratch.size() >= scratch(args), "matmul", "scratch too small: ", args.scratch.size(), " of ", scratch(args), " bytes");
   switch (args.a.dtype) {
-    case DType::f32: return run_as<float>(args);
-    case DType::f64: return run_as<double>(args);
-    default: return run_as<bf16>(args);
+    case DType::f32: return slabs_fit(args) ? run_slabs<float>(args) : run_as<float>(args);
+    case DType::f64: return slabs_fit(args) ? run_slabs<double>(args) : run_as<double>(args);
+    default: return slabs_fit(args) ? run_slabs<bf16>(args) : run_as<bf16>(args);
   }
 }
 

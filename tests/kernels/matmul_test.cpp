@@ -110,7 +110,7 @@ constexpr std::array kEpilogues{Epilogue::none, Epilogue::gelu, Epilogue::gelu_b
 }  // namespace
 
 TEST_CASE("matmul: shapes, ragged and of size 0 and 1, in every transposition and dtype") {
-  const std::array<std::array<int64_t, 3>, 15> shapes{{{1, 1, 1},
+  const std::array<std::array<int64_t, 3>, 19> shapes{{{1, 1, 1},
                                                        {1, 17, 33},
                                                        {5, 1, 9},
                                                        {2, 3, 1},
@@ -124,7 +124,11 @@ TEST_CASE("matmul: shapes, ragged and of size 0 and 1, in every transposition an
                                                        {0, 4, 3},
                                                        {4, 0, 3},
                                                        {4, 5, 0},
-                                                       {13, 24, 300}}};
+                                                       {13, 24, 300},
+                                                       {100, 33, 17},
+                                                       {129, 16, 1},
+                                                       {96, 97, 700},
+                                                       {107, 1, 5}}};
   for (const auto& [m, n, k] : shapes) {
     for (DType dtype : kDtypes) {
       for (int trans = 0; trans < 4; ++trans) {
@@ -144,7 +148,7 @@ TEST_CASE("matmul: every epilogue with every option, in every dtype") {
     for (Epilogue epilogue : kEpilogues) {
       for (int options = static_cast<int>(dtype) % 3; options < 64; options += 3) {  // every pair of options meets
         const auto has = [&](int bit) { return (options >> bit & 1) != 0; };
-        Case x{.m = 13, .n = 37, .k = 10, .dtype = dtype, .c_dtype = has(0) ? accumulator_of(dtype) : dtype};
+        Case x{.m = has(5) ? 13 : 101, .n = 37, .k = 10, .dtype = dtype, .c_dtype = has(0) ? accumulator_of(dtype) : dtype};
         x.trans_b = has(3);
         x.trans_a = is_backward(epilogue) && has(4);
         x.accumulate = has(1);
@@ -173,6 +177,12 @@ TEST_CASE("matmul: several tiles with every epilogue") {
     }
   }
   check_case({.m = 40, .n = 1100, .k = 12, .trans_a = true, .accumulate = true, .column_sum = true, .accumulate_sum = true});
+  for (DType dtype : kDtypes) {  // long in k, whole panels of columns: the weight gradient
+    for (bool accumulate : {false, true}) {
+      check_case(
+          {.m = 98, .n = 64, .k = 1300, .dtype = dtype, .c_dtype = accumulator_of(dtype), .trans_a = true, .accumulate = accumulate, .padding = 3});
+    }
+  }
   check_case({.m = 25, .n = 24, .k = 2100, .dtype = DType::bf16, .trans_a = true, .accumulate = true});
 }
 
@@ -194,6 +204,7 @@ TEST_CASE("matmul: the bits do not depend on the number of threads") {
   const std::array cases{
       Case{.m = 400, .n = 300, .k = 100, .trans_b = true, .bias = true, .preact = true, .column_sum = true, .epilogue = Epilogue::gelu},
       Case{.m = 384, .n = 192, .k = 100, .trans_a = true, .accumulate = true},
+      Case{.m = 200, .n = 112, .k = 1300, .trans_a = true},
       Case{.m = 600, .n = 65, .k = 128, .dtype = DType::bf16, .c_dtype = DType::bf16, .trans_b = true, .column_sum = true},
       Case{.m = 1, .n = 2000, .k = 520, .trans_b = true},
       Case{.m = 65, .n = 200, .k = 300, .dtype = DType::bf16, .trans_a = true},

@@ -13,8 +13,9 @@ inline double gelu(double x) {
   return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
 }
 inline double gelu_derivative(double x) {
-  const double t = std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x));
-  return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * std::sqrt(2 / M_PI) * (1 + 3 * 0.044715 * x * x);
+  const double u = std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x), slope = std::sqrt(2 / M_PI) * (1 + 3 * 0.044715 * x * x);
+  const double sech = 1 / std::cosh(u);  // 1 - tanh^2 would cancel
+  return 0.5 * (1 + std::tanh(u)) + 0.5 * x * sech * sech * slope;
 }
 inline double relu2(double x) {
   return x > 0 ? x * x : 0;
