@@ -166,7 +166,7 @@ TEST_CASE("too many learning rates are an error, not a wrong group") {
         ParameterSpec s;
         s.shard.global = {2, 2};
         s.lr_scale = static_cast<float>(i + 1);
-        add("w" + std::to_string(i), s);
+        add(concat("w", i), s);
       }
     }
   };
