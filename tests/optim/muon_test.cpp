@@ -144,8 +144,10 @@ TEST_CASE("muon: the update of every part, stacked ones too, is semi-orthogonal 
     const Matrix update = (part_of(before[part.name], part) - part_of(p.tensor().to_vector(), part)) / p.spec().lr_scale;
     const Eigen::VectorXd values =
         singular_values(update) / std::sqrt(std::max(1.0, static_cast<double>(part.rows) / static_cast<double>(part.columns)));
-    CHECK(values.minCoeff() >= 0.6);
+    // Five iterations lift a singular value by at most 3.4445^5: a square Gaussian matrix has smaller ones than that can save.
+    if (part.rows != part.columns) CHECK(values.minCoeff() >= 0.6);
     CHECK(values.maxCoeff() <= 1.3);
+    CHECK(values.norm() / std::sqrt(static_cast<double>(values.size())) >= 0.6);
   }
 }
 

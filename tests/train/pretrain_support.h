@@ -110,6 +110,7 @@ class Quiet {
 };
 
 inline int run(const RunConfig& config) {
+  kernels::register_cpu_kernels();
   const Quiet quiet;
   return pretrain(config);
 }

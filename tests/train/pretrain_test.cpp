@@ -106,9 +106,9 @@ TEST_CASE("evaluation and samples leave the training trajectory alone") {
 
 TEST_CASE("the document mask and the seed reach the loss") {
   const Scratch a, b, c;
-  REQUIRE(run(a.path(), {{"steps", "1"}}) == kDone);
-  REQUIRE(run(b.path(), {{"steps", "1"}, {"doc-mask", "false"}}) == kDone);
-  REQUIRE(run(c.path(), {{"steps", "1"}, {"seed", "7"}}) == kDone);
+  REQUIRE(run(a.path(), {{"steps", "1"}, {"warmup", "0"}}) == kDone);
+  REQUIRE(run(b.path(), {{"steps", "1"}, {"warmup", "0"}, {"doc-mask", "false"}}) == kDone);
+  REQUIRE(run(c.path(), {{"steps", "1"}, {"warmup", "0"}, {"seed", "7"}}) == kDone);
   CHECK(test::metric(a.path(), "loss") != test::metric(b.path(), "loss"));
   CHECK(test::metric(a.path(), "loss") != test::metric(c.path(), "loss"));
 }
@@ -241,15 +241,16 @@ TEST_CASE("a vocabulary smaller than the data's is an error before any training"
   std::vector<int32_t> tokens(400);
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i % 120);
   bare.write("plain_000000.bin", test::shard_bytes(tokens));
-  const Flags flags = {{"data", bare / "plain_*.bin"}, {"doc-mask", "false"}, {"steps", "2"}};
+  const Flags flags = {{"data", bare / "plain_*.bin"}, {"doc-mask", "false"}, {"steps", "4"}, {"warmup", "0"}};
+  const Scratch plain;  // a run directory that has no tokenizer yet
   Flags small = flags, enough = flags;
   small["vocab"] = "119";
   enough["vocab"] = "120";
-  CHECK(test::contains(test::error_of([&] { run(out.path(), small); }, ExitCode::bad_data), "plain_000000.bin"));
-  CHECK(run(out.path(), enough) == kDone);
+  CHECK(test::contains(test::error_of([&] { run(plain.path(), small); }, ExitCode::bad_data), "plain_000000.bin"));
+  CHECK(run(plain.path(), enough) == kDone);
 }
 
-TEST_CASE("a run directory in use, a batch that does not divide, ranks that are not there: codes 73 and 2") {
+TEST_CASE("a run directory in use, a batch that does not divide, ranks that are not there give codes 73 and 2") {
   const Scratch out;
   {
     const auto comm = local_communicator();
@@ -263,15 +264,15 @@ TEST_CASE("a run directory in use, a batch that does not divide, ranks that are 
   }
   CHECK(test::contains(test::error_of([&] { run(out.path(), {{"dp", "2"}}); }, ExitCode::usage), "--dp 2"));
   CHECK(test::contains(test::error_of([&] { run(out.path(), {{"resume", "must"}}); }, ExitCode::bad_data), out.path()));
-  CHECK(run(out.path(), {{"steps", "1"}}) == kDone);
+  CHECK(run(out.path(), {{"steps", "1"}, {"warmup", "0"}}) == kDone);
   CHECK(test::contains(test::error_of([&] { run(out.path(), {{"resume", "never"}}); }, ExitCode::usage), out.path()));
 }
 
 TEST_CASE("--init-from starts a new run from the weights alone") {
   const Scratch first, second, third;
   REQUIRE(run(first.path()) == kDone);
-  REQUIRE(run(second.path(), {{"init-from", first.path()}, {"steps", "1"}, {"lr", "0"}}) == kDone);
-  REQUIRE(run(third.path(), {{"steps", "1"}, {"lr", "0"}}) == kDone);
+  REQUIRE(run(second.path(), {{"init-from", first.path()}, {"steps", "1"}, {"warmup", "0"}, {"lr", "0"}}) == kDone);
+  REQUIRE(run(third.path(), {{"steps", "1"}, {"warmup", "0"}, {"lr", "0"}}) == kDone);
   // Step 1 of a trained model on the same samples: better than untrained.
   CHECK(std::stod(test::metric(second.path(), "loss")[0]) < std::stod(test::metric(third.path(), "loss")[0]) - 0.5);
   CHECK(describe_checkpoint(second.path()).step == 1);
