@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds heddle and runs every check: lint, unit tests, end-to-end tests, and the kernels, core and data tests once more under sanitizers.
+# Builds heddle and runs every check: lint, unit tests, end-to-end tests; with --sanitize the kernels, core and data tests once more under sanitizers.
 # On a bare Debian 12 or Ubuntu it first installs what is missing. The last lines are the time of each part and ctest's verdict.
 set -uo pipefail
 cd "$(dirname "$0")"
@@ -7,18 +7,18 @@ cd "$(dirname "$0")"
 
 usage() {
   cat <<'TEXT'
-usage: ./test.sh [--fast] [--keep-going] [--jobs N] [--no-install]
-  --fast        without the sanitizer build
+usage: ./test.sh [--sanitize] [--keep-going] [--jobs N] [--no-install]
+  --sanitize    also builds and runs the core suites under AddressSanitizer and UndefinedBehaviorSanitizer
   --keep-going  run the remaining parts after one has failed
   --jobs N      parallel compilations (default: all cores); tests run two at a time
   --no-install  never call apt-get
 TEXT
 }
 
-fast=0 keep_going=0 jobs=$(nproc)
+sanitize=0 keep_going=0 jobs=$(nproc)
 while [ $# -gt 0 ]; do
   case $1 in
-    --fast) fast=1 ;;
+    --sanitize) sanitize=1 ;;
     --keep-going) keep_going=1 ;;
     --no-install) export HEDDLE_INSTALL=0 ;;
     --jobs) jobs=${2:?--jobs takes a number}; shift ;;
@@ -85,7 +85,7 @@ part 3 "packages" need_packages build/apt.log $heddle_packages
 part 1 "lint" cmake -P cmake/lint.cmake  # before the build, since it takes a second; ctest runs it again
 part 6 "configure and build" build_cpu
 part 6 "tests" tests
-[ $fast = 1 ] || part 8 "sanitizers" asan
+[ $sanitize = 0 ] || part 8 "sanitizers" asan
 
 printf '\n%-22s %8s %8s  %s\n' part minutes budget result
 for row in "${parts[@]}"; do
