@@ -111,7 +111,7 @@ int pretrain(RunConfig given) {
                               " is used up. bad_batches.jsonl lists the data; a lower --lr or a higher --warmup usually helps"));
     }
     if (verdict.action == SpikeAction::roll_back) {
-      if (!run.has_checkpoint(saved_step)) {
+      if (saved_step == 0) {
         fail("pretrain",
              concat("step ", run.step, ": ", verdict.reason, ", and there is no checkpoint to go back to: lower --lr, or set --save-every"));
       }

@@ -289,7 +289,7 @@ void dry_run(RunConfig config, int64_t world) {
   const double layers = static_cast<double>(m.layers);
   const double activations = m.recompute ? layers * input + block : layers * block;
   const double moments = config.optimizer == OptimizerChoice::muon ? 4 * n + 4 * static_cast<double>(m.vocab * m.dim) * (m.tied ? 1 : 2) : 8 * n;
-  const double snapshot = (bf16 ? 4 : 4) * n + moments;
+  const double snapshot = 4 * n + moments;
   const std::vector<TableRow> memory = {
       {"parameters", bytes_text(value * n), bf16 ? "bf16" : "fp32"},
       {"masters", bytes_text(bf16 ? 4 * n : 0), bf16 ? "fp32" : "the parameters themselves"},

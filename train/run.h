@@ -33,8 +33,6 @@ class Run {
   // Back to the newest checkpoint at or before `step`, on data after the current cursor; notes what is skipped and why.
   void roll_back(uint64_t step, const std::string& reason);
 
-  // A checkpoint of `step`, 0 being none, is in the run directory.
-  bool has_checkpoint(uint64_t step) const { return step > 0; }
   bool is_first() const { return comm.rank() == 0; }
   std::string file(const char* name) const { return config.out + "/" + name; }
   uint64_t rank_samples() const { return static_cast<uint64_t>(samples / comm.size()); }
