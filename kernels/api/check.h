@@ -34,10 +34,11 @@ class Error : public std::runtime_error {
   ExitCode code_;
 };
 
-// concat("a ", 3, " b") == "a 3 b"; g++ 12 has no <format>.
+// concat("a ", 3, " b") == "a 3 b"; g++ 12 has no <format>. std::bad_alloc when memory runs out, never half the text.
 template <class... Parts>
 std::string concat(const Parts&... parts) {
   std::ostringstream out;
+  out.exceptions(std::ios::badbit);  // without it a stream swallows bad_alloc and goes on
   (out << ... << parts);
   return out.str();
 }

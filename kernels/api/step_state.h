@@ -8,6 +8,10 @@
 
 namespace heddle {
 
+// The largest gradient norm, after clipping, whose square is finite in f32. Above it an element's second moment could become infinite, and would
+// stay so: the update is withheld like one with a NaN.
+inline constexpr float kMostGradNorm = 1.84467429741979238e19f;  // the largest float below 2^64
+
 struct StepState {
   // written by the host before the step
   uint64_t step = 0;        // optimizer steps done before this one
@@ -19,7 +23,7 @@ struct StepState {
   // written by the device
   float grad_norm = 0;   // of the whole gradient, before clipping
   float clip_scale = 1;  // min(1, clip_norm / grad_norm)
-  int32_t finite = 1;    // 0: grad_norm is NaN or Inf
+  int32_t finite = 1;    // 0: grad_norm is NaN or Inf, or grad_norm * clip_scale is above kMostGradNorm
   int32_t apply = 1;     // 0: optimizers leave every value and moment as it is
   uint64_t adam_t = 0;   // updates applied so far: a skipped step does not advance bias correction
   uint64_t skipped = 0;  // steps whose update was withheld

@@ -171,11 +171,11 @@ void run(const FinishNormArgs& args, Stream) {
   const double squared = args.squared_norm.dtype == DType::f64 ? *args.squared_norm.as<const double>() : *args.squared_norm.as<const float>();
   StepState& step = *args.step;
   step.grad_norm = static_cast<float>(std::sqrt(squared));
-  step.finite = std::isfinite(step.grad_norm) ? 1 : 0;
+  const bool clip = std::isfinite(step.grad_norm) && step.clip_norm > 0 && step.grad_norm > step.clip_norm;
+  step.clip_scale = clip ? step.clip_norm / step.grad_norm : 1.0f;
+  step.finite = step.grad_norm * step.clip_scale <= kMostGradNorm ? 1 : 0;  // false for a NaN
   const bool spike = step.max_grad_norm > 0 && step.grad_norm > step.max_grad_norm;
   step.apply = step.finite && !spike ? 1 : 0;
-  const bool clip = step.finite && step.clip_norm > 0 && step.grad_norm > step.clip_norm;
-  step.clip_scale = clip ? step.clip_norm / step.grad_norm : 1.0f;
 }
 
 Refusal refuses(const AdvanceStepArgs& args) {
