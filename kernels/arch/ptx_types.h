@@ -1,0 +1,52 @@
+// Types and plain helpers that both halves of ptx.h share.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/arch/platform.h"
+
+namespace heddle {
+
+using bf16 = __nv_bfloat16;
+
+// Storage to arithmetic and back; a bf16 rounds to nearest even.
+__device__ __forceinline__ float to_float(float x) {
+  return x;
+}
+__device__ __forceinline__ float to_float(bf16 x) {
+  return __bfloat162float(x);
+}
+template <class T>
+__device__ __forceinline__ T from_float(float x) {
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16>, "float or bf16");
+  if constexpr (std::is_same_v<T, float>) {
+    return x;
+  } else {
+    return __float2bfloat16_rn(x);
+  }
+}
+
+}  // namespace heddle
+
+namespace heddle::ptx {
+
+// The caller's place in the source: what the simulated machine names in its reports. Nothing under nvcc.
+#ifdef __CUDACC__
+struct Where {};
+#else
+struct Where {
+  const char* file = __builtin_FILE();
+  int line = __builtin_LINE();
+};
+#endif
+
+// How long L2 should keep what an access brings in: an opaque operand of createpolicy.
+enum class L2Policy : uint64_t {};
+
+inline constexpr uint32_t kFullWarp = 0xFFFFFFFFu;
+
+}  // namespace heddle::ptx
