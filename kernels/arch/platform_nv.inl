@@ -1,0 +1,59 @@
+// The nvcc half of platform.h.
+#include <cooperative_groups.h>
+
+#include <string>
+
+// HEDDLE_SHARED(float, tile, [256]) or HEDDLE_SHARED(int, flag): a variable of the block.
+#define HEDDLE_SHARED(type, name, ...) __shared__ type name __VA_ARGS__
+
+namespace heddle {
+
+// The launch's dynamic shared memory; aligned to 1024 bytes, what the 128-byte swizzle asks for, in kernels without other shared memory.
+template <class T = std::byte>
+__device__ __forceinline__ T* dyn_smem() {
+  extern __shared__ __align__(1024) unsigned char heddle_dynamic_shared_memory[];
+  return reinterpret_cast<T*>(heddle_dynamic_shared_memory);
+}
+
+// Waits until pred() is true: the only way a kernel may wait for memory that another thread writes.
+template <class Predicate>
+__device__ __forceinline__ void spin_until(Predicate pred) {
+  while (!pred()) __nanosleep(32);
+}
+
+// All threads of a cooperative launch.
+__device__ __forceinline__ void grid_sync() {
+  cooperative_groups::this_grid().sync();
+}
+
+template <class... Params, class... Args>
+void launch_kernel(void (*kernel)(Params...), const char* name, const LaunchShape& shape, Stream stream, Args&&... args) {
+  constexpr size_t kSharedWithoutAsking = 48 * 1024;
+  const std::string what = concat("launch of ", name);
+  if (shape.shared_bytes > kSharedWithoutAsking)
+    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)), what.c_str());
+  cudaLaunchAttribute attributes[2];
+  unsigned count = 0;
+  if (shape.cluster.x * shape.cluster.y * shape.cluster.z > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count].val.clusterDim.x = shape.cluster.x;
+    attributes[count].val.clusterDim.y = shape.cluster.y;
+    attributes[count].val.clusterDim.z = shape.cluster.z;
+    ++count;
+  }
+  if (shape.cooperative) {
+    attributes[count].id = cudaLaunchAttributeCooperative;
+    attributes[count].val.cooperative = 1;
+    ++count;
+  }
+  cudaLaunchConfig_t config = {};
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = native(stream);
+  config.attrs = attributes;
+  config.numAttrs = count;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...), what.c_str());
+}
+
+}  // namespace heddle
