@@ -11,22 +11,23 @@
 
 namespace heddle {
 
-using bf16 = __nv_bfloat16;
-
-// Storage to arithmetic and back; a bf16 rounds to nearest even.
+// Storage to arithmetic and back; to bf16 rounds to nearest even. heddle's own bf16 (kernels/api/types.h) and CUDA's are the same 16 bits.
 __device__ __forceinline__ float to_float(float x) {
   return x;
 }
 __device__ __forceinline__ float to_float(bf16 x) {
+  return static_cast<float>(x);
+}
+__device__ __forceinline__ float to_float(__nv_bfloat16 x) {
   return __bfloat162float(x);
 }
 template <class T>
 __device__ __forceinline__ T from_float(float x) {
-  static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16>, "float or bf16");
-  if constexpr (std::is_same_v<T, float>) {
-    return x;
-  } else {
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, bf16> || std::is_same_v<T, __nv_bfloat16>, "float or bf16");
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
     return __float2bfloat16_rn(x);
+  } else {
+    return static_cast<T>(x);
   }
 }
 
@@ -41,6 +42,7 @@ struct Where {};
 struct Where {
   const char* file = __builtin_FILE();
   int line = __builtin_LINE();
+  constexpr sim::Site op(const char* what) const { return {file, line, what}; }
 };
 #endif
 

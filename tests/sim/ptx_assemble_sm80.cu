@@ -79,7 +79,8 @@ __global__ void every_ampere_wrapper(void* global, uint32_t members, float* out)
   copies(global, smem, members);
   f += ptx::ex2(f) + ptx::lg2(f) + ptx::rcp(f) + ptx::rsqrt(f) + ptx::tanh(f);
   const float2 both = unpack2(pack2(f, 1.0f));
-  f += both.x + both.y + to_float(from_float<bf16>(f)) + to_float(from_float<float>(f)) + static_cast<float>(ptx::cvt_f16x2(f, f));
+  f += both.x + both.y + to_float(from_float<bf16>(f)) + to_float(from_float<__nv_bfloat16>(f)) + to_float(from_float<float>(f)) +
+       static_cast<float>(ptx::cvt_f16x2(f, f));
   float kept[2] = {f, f};
   ptx::keep_in_place(kept);
   out[threadIdx.x] = kept[0] + kept[1];

@@ -1,0 +1,257 @@
+// wgmma: descriptors, operand layouts, the product; setmaxnreg.
+// Source: PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions": register fragments, shared memory matrix layout, strides, matrix descriptor.
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <unordered_map>
+
+#include "kernels/sim/ptx_internal.h"
+
+namespace heddle::ptx {
+
+using sim::Agent;
+using sim::Site;
+using sim::Warp;
+
+namespace {
+
+constexpr int kM = 64, kK = 16, kMaxN = 256;
+constexpr int kLanes = 128;
+
+// A decoded matrix descriptor. An operand is rows of m (or n) by 16 of k; memory holds it in chunks of 16 bytes: 8 k of one row (K-major) or 8 rows
+// of one k (MN-major).
+struct SharedOperand {
+  uint32_t start, leading, stride;  // bytes
+  uint32_t base_offset;
+  Swizzle swizzle;
+  Major major;
+
+  SharedOperand() = default;
+  SharedOperand(uint64_t descriptor, Major which)
+      : start(static_cast<uint32_t>(descriptor & 0x3FFF) << 4),
+        leading(static_cast<uint32_t>(descriptor >> 16 & 0x3FFF) << 4),
+        stride(static_cast<uint32_t>(descriptor >> 32 & 0x3FFF) << 4),
+        base_offset(static_cast<uint32_t>(descriptor >> 49 & 7)),
+        swizzle(static_cast<Swizzle>(descriptor >> 62)),
+        major(which) {}
+
+  // The shared address of a chunk: K-major (row, k / 8); MN-major (row / 8, k).
+  uint32_t chunk(uint32_t row_or_chunk, uint32_t k) const {
+    const uint32_t width = swizzle_bytes(swizzle);
+    uint32_t address = start;
+    if (major == Major::k) {
+      if (swizzle == Swizzle::none) {
+        address += row_or_chunk / 8 * stride + row_or_chunk % 8 * 16 + k * leading;
+      } else {
+        address += row_or_chunk / 8 * stride + row_or_chunk % 8 * width + k * 16;
+      }
+    } else {
+      if (swizzle == Swizzle::none) {
+        address += row_or_chunk * stride + k / 8 * leading + k % 8 * 16;
+      } else {
+        const uint32_t per_row = width / 16;
+        address += row_or_chunk / per_row * leading + row_or_chunk % per_row * 16 + k / 8 * stride + k % 8 * width;
+      }
+    }
+    // The pattern is a function of the address; base_offset says in which of its 128-byte lines it starts where that is not a multiple of its period.
+    const uint32_t mask = width / 16 - 1;
+    return address ^ (((address >> 7) - base_offset) & mask) << 4;
+  }
+
+  // f(address, row, k) for every chunk of `rows` rows: row and k of its first element.
+  template <class F>
+  void each_chunk(int rows, F f) const {
+    if (major == Major::k) {
+      for (int row = 0; row < rows; ++row) {
+        for (int half = 0; half < kK / 8; ++half) f(chunk(static_cast<uint32_t>(row), static_cast<uint32_t>(half)), row, half * 8);
+      }
+    } else {
+      for (int k = 0; k < kK; ++k) {
+        for (int group = 0; group < rows / 8; ++group) f(chunk(static_cast<uint32_t>(group), static_cast<uint32_t>(k)), group * 8, k);
+      }
+    }
+  }
+};
+
+// One issued wgmma, self-contained.
+struct Product {
+  int n;
+  bool accumulate, a_in_registers;
+  SharedOperand a, b;
+  const std::byte* window;                                  // what shared address 0 of this block would point to
+  std::array<float*, kLanes> d;                             // accumulators of each thread
+  std::array<std::array<uint32_t, 4>, kLanes> a_registers;  // their values when issued
+};
+
+// D of a thread is register 4 j + 2 h + c: row g + 8 h of its warp's 16, column 8 j + 2 t + c. So that a thread's accumulators can be summed where
+// they are, B is laid out once for each t in the same order, [k][4 j + 2 h + c] (both h alike), and a pair of A's rows as [k][2 h + c].
+struct Workspace {
+  alignas(64) float a[kM][kK];
+  alignas(64) float b[4][kK][kMaxN / 2];
+};
+
+void read_a(Agent& agent, const Product& p, Workspace& w) {
+  if (p.a_in_registers) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int g = lane % 32 / 4, t = lane % 4, top = lane / 32 * 16;
+      for (int i = 0; i < 4; ++i) {
+        float* pair = &w.a[top + g + 8 * (i % 2)][2 * t + 8 * (i / 2)];
+        pair[0] = bf16_value(p.a_registers[lane][i] & 0xFFFF);
+        pair[1] = bf16_value(p.a_registers[lane][i] >> 16);
+      }
+    }
+    return;
+  }
+  const bool k_major = p.a.major == Major::k;
+  p.a.each_chunk(kM, [&](uint32_t address, int row, int k) {
+    sim::note_read(agent, p.window + address, 16);
+    const auto values = load<std::array<uint16_t, 8>>(p.window + address);
+    for (int i = 0; i < 8; ++i) (k_major ? w.a[row][k + i] : w.a[row + i][k]) = bf16_value(values[i]);
+  });
+}
+
+void read_b(Agent& agent, const Product& p, Workspace& w) {
+  const bool k_major = p.b.major == Major::k;
+  p.b.each_chunk(p.n, [&](uint32_t address, int row, int k) {
+    sim::note_read(agent, p.window + address, 16);
+    const auto values = load<std::array<uint16_t, 8>>(p.window + address);
+    const int j = row / 8;
+    if (k_major) {
+      const int t = row % 8 / 2, c = row % 2;
+      for (int i = 0; i < 8; ++i) w.b[t][k + i][4 * j + c] = w.b[t][k + i][4 * j + 2 + c] = bf16_value(values[i]);
+    } else {
+      for (int i = 0; i < 8; ++i) w.b[i / 2][k][4 * j + i % 2] = w.b[i / 2][k][4 * j + 2 + i % 2] = bf16_value(values[i]);
+    }
+  });
+}
+
+// d[i] += sum over k of pair[k][i % 4] * b[k][i], k ascending.
+void sum_products(float* d, int count, const float (&pair)[kK][8], const float (&b)[kK][kMaxN / 2]) {
+  int i = 0;
+  for (; i + 8 <= count; i += 8) {
+    float sum[8];
+    for (int e = 0; e < 8; ++e) sum[e] = d[i + e];
+    for (int k = 0; k < kK; ++k) {
+      for (int e = 0; e < 8; ++e) sum[e] = multiply_add(pair[k][e], b[k][i + e], sum[e]);
+    }
+    for (int e = 0; e < 8; ++e) d[i + e] = sum[e];
+  }
+  for (; i < count; ++i) {
+    for (int k = 0; k < kK; ++k) d[i] = multiply_add(pair[k][i % 4], b[k][i], d[i]);
+  }
+}
+
+void multiply(Agent& agent, const Product& p) {
+  static thread_local Workspace w;
+  read_a(agent, p, w);
+  read_b(agent, p, w);
+  for (int rows = 0; rows < kLanes / 4; ++rows) {  // the pairs of rows, each held by four threads
+    const int top = rows / 8 * 16 + rows % 8;
+    alignas(32) float pair[kK][8];
+    for (int k = 0; k < kK; ++k) {
+      for (int e = 0; e < 8; ++e) pair[k][e] = w.a[top + (e % 4 / 2) * 8][k];
+    }
+    for (int t = 0; t < 4; ++t) {
+      float* d = p.d[4 * rows + t];
+      if (!p.accumulate) std::fill(d, d + p.n / 2, 0.0f);
+      sum_products(d, p.n / 2, pair, w.b[t]);
+    }
+  }
+}
+
+// ---- issue ----
+
+struct WgmmaArgument {
+  detail::Wgmma operands;
+  Site site;
+};
+
+// Faults unless every chunk of a shared operand lies in this block's shared memory; returns what its shared address 0 would point to.
+const std::byte* window_of(const SharedOperand& operand, int rows, const Site& site) {
+  uint32_t low = ~0u, high = 0;
+  operand.each_chunk(rows, [&](uint32_t address, int, int) {
+    low = std::min(low, address);
+    high = std::max(high, address);
+  });
+  const uint32_t rank = sim::this_block().cluster_rank << sim::kSharedRankShift;
+  sim::shared_pointer(rank | high, 16, site);
+  return sim::shared_pointer(rank | low, 16, site) - low;
+}
+
+void require_same(bool same, const char* operand, const Site& site) {
+  if (!same) sim::fault("wgmma operands differ", std::string(operand) + " must be the same in all 128 threads", site);
+}
+
+// Which warpgroups of the running blocks have executed wgmma.fence. Keyed by first warp; a Warp that is used again for another block keeps its entry,
+// which can hide the fault in later blocks, never invent it.
+thread_local std::unordered_map<const Warp*, bool> fenced;
+
+void wgmma_op(Warp& first, void* const* args) {
+  const auto& own = *static_cast<const WgmmaArgument*>(args[0]);
+  const detail::Wgmma& x = own.operands;
+  const auto p = std::make_shared<Product>();
+  p->n = x.n;
+  p->accumulate = x.accumulate;
+  p->a_in_registers = x.registers != nullptr;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const detail::Wgmma& other = static_cast<const WgmmaArgument*>(args[lane])->operands;
+    require_same(other.n == x.n && other.major_a == x.major_a && other.major_b == x.major_b, "shape and majors", own.site);
+    require_same(other.a == x.a, "the descriptor of A", own.site);
+    require_same(other.b == x.b, "the descriptor of B", own.site);
+    require_same(other.accumulate == x.accumulate, "accumulate", own.site);
+    p->d[lane] = other.d;
+    if (p->a_in_registers) std::copy_n(other.registers, 4, p->a_registers[lane].begin());
+  }
+  if (!fenced[&first]) sim::fault("wgmma without fence", "the first wgmma of a warpgroup must follow wgmma_fence", own.site);
+  if (!p->a_in_registers) {
+    p->a = SharedOperand(x.a, x.major_a);
+    p->window = window_of(p->a, kM, own.site);
+  }
+  p->b = SharedOperand(x.b, x.major_b);
+  p->window = window_of(p->b, x.n, own.site);
+  sim::issue_wgmma(
+      first, [p](Agent& agent) { multiply(agent, *p); }, own.site);
+}
+
+}  // namespace
+
+void detail::wgmma(const Wgmma& operands, Where at) {
+  const Site site = at.op("wgmma.mma_async");
+  WgmmaArgument arg{operands, site};
+  sim::collect_warpgroup(wgmma_op, &arg, site);
+}
+
+void wgmma_fence(Where at) {
+  const Site site = at.op("wgmma.fence");
+  const sim::Mutation mutation = sim::mutation_at(site, sim::kMayDrop);
+  const auto op = [](Warp& first, void* const*) { fenced[&first] = true; };
+  sim::collect_warpgroup(mutation == sim::Mutation::drop ? nullptr : static_cast<sim::WarpgroupOp>(op), nullptr, site);
+}
+void wgmma_commit(Where at) {
+  Site site = at.op("wgmma.commit_group");
+  sim::collect_warpgroup([](Warp& first, void* const* args) { sim::wgmma_commit(first, *static_cast<const Site*>(args[0])); }, &site, site);
+}
+
+namespace {
+struct WaitArgument {
+  uint32_t pending;
+  Site site;
+};
+}  // namespace
+
+void detail::wgmma_wait(uint32_t pending, Where at) {
+  const Site site = at.op("wgmma.wait_group");
+  WaitArgument arg{pending, site};
+  const auto op = [](Warp& first, void* const* args) {
+    const auto& wait = *static_cast<const WaitArgument*>(args[0]);
+    sim::wgmma_wait(first, wait.pending, wait.site);
+  };
+  sim::collect_warpgroup(op, &arg, site);
+}
+
+// Registers are not counted here: what a kernel starts with is the compiler's decision. Convergence and the immediate are checked.
+void detail::setmaxnreg(uint32_t, bool raise, Where at) {
+  sim::collect_warpgroup(nullptr, nullptr, at.op(raise ? "setmaxnreg.inc" : "setmaxnreg.dec"));
+}
+
+}  // namespace heddle::ptx
