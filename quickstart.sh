@@ -106,9 +106,12 @@ phase_end
 
 # ---- held-out bits per byte, and a sample ----
 phase "evaluation"
-evaluated=$("$heddle" eval "$out" --data "$data/*_val_*.bin" --json)
+evaluated=$("$heddle" eval "$out" --data "$data/*_val_*.bin" --stride 64 --json)
 number() { sed -n "s/.*\"$1\": *\([-0-9.e+]*\).*/\1/p" <<<"$evaluated" | head -n 1; }
 bits=$(number bits_per_byte)
+window=$(number window)
+stride=$(number stride)
+bytes=$(number bytes)
 [ -n "$bits" ] || die "heddle eval printed no bits_per_byte: $evaluated"
 phase_end
 
@@ -148,9 +151,10 @@ phase_end
 # ---- the report ----
 speed=$(sed -n 's/.*"tokens_per_s": *\([0-9.e+]*\).*/\1/p' "$out/metrics.jsonl" 2>/dev/null | sort -g | awk '{ v[NR] = $1 } END { if (NR) printf "%.0f", v[int((NR + 1) / 2)] }')
 printf '\n%s\n' "------------------------------------------------------------------------"
-printf 'held-out bits per byte (5% of the chapters; less is better)\n'
+printf 'held-out bits per byte (5%% of the chapters; less is better)\n'
 printf '  %-12s %7.3f  %s\n' heddle "$bits" "trained on the other chapters$([ $stopped = 1 ] && echo '; stopped early')"
 printf '  %-12s %7s  %s\n' "zpaq -m5" "$zpaq_bits" "$zpaq_how" "7z PPMd" "$ppmd_bits" "$ppmd_how" "xz -9e" "$xz_bits" "$xz_how"
+printf 'heddle: each of the %s held-out bytes counted once, windows of %s tokens that move by %s.\n' "$bytes" "$window" "$stride"
 printf 'Each compressor has read the training chapters before the held-out ones.\n\n'
 printf 'training speed   %s tokens/s (median step)\n' "${speed:-unknown}"
 for row in "${phases[@]}"; do

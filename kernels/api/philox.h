@@ -24,28 +24,35 @@ struct RngKey {
 
 struct Philox {
   using Block = std::array<uint32_t, 4>;
+  static constexpr int kRounds = 10;
+  static constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
+  static constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;  // what a round adds to the key
 
   // The raw function: 10 rounds over a 128-bit counter with a 64-bit key.
   HEDDLE_HOST_DEVICE static constexpr Block block(Block c, uint32_t key0, uint32_t key1) {
-    for (int round = 0; round < 10; ++round) {
-      const uint64_t p0 = uint64_t{0xD2511F53u} * c[0];
-      const uint64_t p1 = uint64_t{0xCD9E8D57u} * c[2];
+    for (int round = 0; round < kRounds; ++round) {
+      const uint64_t p0 = uint64_t{kMultiplier0} * c[0];
+      const uint64_t p1 = uint64_t{kMultiplier1} * c[2];
       c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ key0, static_cast<uint32_t>(p1), static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ key1,
            static_cast<uint32_t>(p0)};
-      key0 += 0x9E3779B9u;
-      key1 += 0xBB67AE85u;
+      key0 += kWeyl0;
+      key1 += kWeyl1;
     }
     return c;
   }
 
-  // Four words for element group `index` (elements 4 index .. 4 index + 3) under `key`.
-  HEDDLE_HOST_DEVICE static constexpr Block draw(const RngKey& key, uint64_t index) {
-    // The seed fills the key words; everything else is counter. index is limited to 2^40 groups, the stream to 2^48.
-    const Block counter = {
+  // The counter of element group `index` (elements 4 index .. 4 index + 3) under `key`. The seed fills the key words; everything else is
+  // counter. index is limited to 2^40 groups, the stream to 2^48.
+  HEDDLE_HOST_DEVICE static constexpr Block counter(const RngKey& key, uint64_t index) {
+    return {
         static_cast<uint32_t>(index),
         static_cast<uint32_t>((index >> 32) & 0xffu) | (static_cast<uint32_t>(key.purpose) << 8) | (static_cast<uint32_t>(key.stream >> 32) << 16),
         static_cast<uint32_t>(key.stream), key.layer};
-    return block(counter, static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32));
+  }
+
+  // Four words for that group.
+  HEDDLE_HOST_DEVICE static constexpr Block draw(const RngKey& key, uint64_t index) {
+    return block(counter(key, index), static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32));
   }
 
   // 24 random bits in [0, 1).

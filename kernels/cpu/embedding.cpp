@@ -57,7 +57,8 @@ void forward(const EmbeddingForwardArgs& args) {
 }
 
 // sink[r] (+)= sum of the rows n of d_out with index(n) == r, in the order of n. The rows of one r are found through a linked list in scratch
-// and summed in the compute type before they are stored. Each thread owns a range of columns, so no two write the same place.
+// and summed in the compute type before they are stored: each element of the sink is one thread's, and its sum does not depend on the tiles.
+// A large table is cut by rows, whole rows at a time; a small one by columns, because a few of its rows hold most of the work.
 template <class T, class Index>
 void scatter_rows(const EmbeddingBackwardArgs& args, const Sink& sink, const Index& index) {
   const int64_t length = args.tokens.size(1), rows = args.tokens.size(0) * length, table = sink.to.size(0), columns = sink.to.size(1);
@@ -69,28 +70,31 @@ void scatter_rows(const EmbeddingBackwardArgs& args, const Sink& sink, const Ind
     next[n] = head[r];
     head[r] = static_cast<int32_t>(n);
   }
-  constexpr int64_t kColumns = 64;
-  const auto add = [](auto a, auto b) HEDDLE_LANEWISE { return a + b; };
+  const int64_t tile_rows = table < 1024 ? std::max<int64_t>(table, 1) : 32, tile_columns = table < 1024 ? 64 : kChunk;
+  const int64_t across = ceil_div(columns, tile_columns), tiles = ceil_div(table, tile_rows) * across;
   const int64_t touched = rows + (sink.accumulate ? 0 : table);
-  for_tiles(columns, kColumns, touched * columns, [&](int64_t begin, int64_t end) {
+  for_each_uneven_tile(tiles, touched * columns, [&](int64_t tile) {
+    const int64_t first = tile / across * tile_rows, begin = tile % across * tile_columns, n = std::min(tile_columns, columns - begin);
     Input<T> d_out(args.d_out), before(sink.to);
     Output<T> out(sink.to);
-    const int64_t n = end - begin;
-    for (int64_t r = 0; r < table; ++r) {
+    alignas(64) T total[kChunk];
+    for (int64_t r = first; r < std::min(table, first + tile_rows); ++r) {
       int32_t row = head[r];
-      const int64_t to = r * sink.to.stride[0] + begin;
       if (row < 0 && sink.accumulate) continue;
-      alignas(64) T total[kColumns] = {};
+      const int64_t to = r * sink.to.stride[0] + begin;
       if (sink.accumulate) {
         const T* old = before.at(to, n);
         std::copy(old, old + n, total);
+      } else {
+        std::fill(total, total + n, T{0});
       }
       for (; row >= 0; row = next[row]) {
         const int64_t b = row / length, t = row - b * length;
-        map_lanes(n, total, add, total, d_out.at(b * args.d_out.stride[0] + t * args.d_out.stride[1] + begin, n));
+        map_lanes(
+            n, total, [](auto x, auto y) HEDDLE_LANEWISE { return x + y; }, total,
+            d_out.at(b * args.d_out.stride[0] + t * args.d_out.stride[1] + begin, n));
       }
-      T* store = out.at(to, n);
-      std::copy(total, total + n, store);
+      std::copy(total, total + n, out.at(to, n));
       out.commit();
     }
   });

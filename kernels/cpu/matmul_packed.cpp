@@ -1,7 +1,7 @@
 // matmul on heddle's own micro-product: candidate "packed" (f32, bf16, f64).
 //
 // b is packed once per block of columns into panels of kMicroColumns, shared by all threads; a task is a tile of c, which walks over the depth
-// in slices, takes a as it lies (f32 or f64 by rows) or from a dense widened copy of its slice, and applies the epilogue to its tile while it
+// in slices, takes a as it lies (f32 or f64 by rows) or from a packed, widened copy of its slice, and applies the epilogue to its tile while it
 // is in L2. bf16 is widened while packing: no f32 copy of a whole operand exists.
 #include <omp.h>
 
@@ -128,6 +128,21 @@ void pack_block(const T* from, int64_t stride, int64_t rows, int64_t columns, ve
   }
 }
 
+// Rows [0, depth) of a stored (k, m), columns [0, width): strips of kMicroRows columns, each (strip_depth, kMicroRows), one after the other.
+template <class T>
+void pack_strips(const T* from, int64_t stride, int64_t depth, int64_t width, vec::Accumulator<T>* to, int64_t strip_depth) {
+  using A = vec::Accumulator<T>;
+  constexpr int64_t kAhead = 6;
+  for (int64_t p = 0; p < depth; ++p, from += stride, to += kMicroRows) {
+    if (p + kAhead < depth) vec::prefetch(from + kAhead * stride, width);
+    int64_t i = 0;
+    for (; i + kMicroRows <= width; i += kMicroRows) {
+      for (int r = 0; r < kMicroRows; ++r) to[i * strip_depth + r] = static_cast<A>(from[i + r]);
+    }
+    for (int64_t r = 0; i + r < width; ++r) to[i * strip_depth + r] = static_cast<A>(from[i + r]);
+  }
+}
+
 template <class T>
 void multiply_tile(const MatmulArgs& args, const MatmulShape& s, const Tile& tile, const vec::Accumulator<T>* panels,
                    vec::Accumulator<T>* column_partial) {
@@ -148,8 +163,7 @@ void multiply_tile(const MatmulArgs& args, const MatmulShape& s, const Tile& til
     const A* a = slice;
     int64_t lda = depth;
     if (args.trans_a) {
-      lda = tile.rows;
-      pack_block(rows + p * stride + tile.row, stride, depth, tile.rows, slice, lda);
+      pack_strips(rows + p * stride + tile.row, stride, depth, tile.rows, slice, depth);
     } else if constexpr (std::is_same_v<T, A>) {
       a = rows + tile.row * stride + p;
       lda = stride;
@@ -159,9 +173,9 @@ void multiply_tile(const MatmulArgs& args, const MatmulShape& s, const Tile& til
     for (int64_t j = 0; j < tile.cols; j += kN) {
       const A* b = panels + j * panel_rows(s.k) + p * kN;
       if (args.trans_a) {
-        panel_product<true>(tile.rows, depth, a, lda, b, kN, z + j, ldz, add || p > 0);
+        panel_product<Order::strips>(tile.rows, depth, a, lda, b, kN, z + j, ldz, add || p > 0);
       } else {
-        panel_product<false>(tile.rows, depth, a, lda, b, kN, z + j, ldz, add || p > 0);
+        panel_product<Order::rows>(tile.rows, depth, a, lda, b, kN, z + j, ldz, add || p > 0);
       }
     }
   }
@@ -202,14 +216,17 @@ void run_as(const MatmulArgs& args) {
   add_column_partials(args, partials, grid.tiles_m);
 }
 
-// a stored (k, m), rows [p0, p1): strips of `width` columns, each dense (p1 - p0, width), one after the other.
-template <class T>
-void pack_rows_of_a(const View& a, int64_t p0, int64_t p1, int64_t from, int64_t to, int64_t width, vec::Accumulator<T>* strips) {
-  const int64_t m = a.size(1);
-  for (int64_t p = from; p < to; ++p) {
-    const T* row = a.as<const T>() + p * a.step(0);
-    for (int64_t i = 0; i < m; i += width) {
-      pack_block(row + i, 0, 1, std::min(width, m - i), strips + i * (p1 - p0) + (p - p0) * width, width);
+// One tile of c over one slab, from row p0 of a and b on: strips (depth) and panels (depth) begin at the tile.
+template <class A>
+void multiply_slab_tile(const Sink& sink, const Tile& tile, int64_t depth, int64_t p0, const A* strips, const A* panels) {
+  constexpr int64_t kN = kMicroColumns<A>;
+  const View& c = sink.to;
+  for (int64_t p = 0; p < depth; p += kDepth) {
+    const int64_t rows = std::min(kDepth, depth - p);
+    for (int64_t j = 0; j < tile.cols; j += kN) {
+      const A* b = panels + j * panel_rows(depth) + p * kN;
+      panel_product<Order::strips>(tile.rows, rows, strips + p * kMicroRows, depth, b, kN, c.as<A>() + tile.row * c.step(0) + tile.col + j, c.step(0),
+                                   sink.accumulate || p0 + p > 0);
     }
   }
 }
@@ -223,7 +240,6 @@ void run_slabs(const MatmulArgs& args) {
   const int64_t at_once = columns_at_once<A>(grid, kSlab);
   A* strips = reinterpret_cast<A*>(args.scratch.data());
   A* panels = strips + kSlab * grid.tiles_m * grid.tile_m;
-  const View& c = args.c.to;
 #pragma omp parallel if (worth_threads(s))
   for (int64_t first = 0; first < s.n; first += at_once) {
     const int64_t columns = std::min(at_once, s.n - first), tiles_n = (columns + grid.tile_n - 1) / grid.tile_n;
@@ -232,19 +248,13 @@ void run_slabs(const MatmulArgs& args) {
 #pragma omp for schedule(static)
       for (int64_t chunk = 0; chunk < chunks; ++chunk) {
         const int64_t from = p0 + chunk * kRowsAtOnce, to = std::min(p0 + depth, from + kRowsAtOnce);
-        pack_rows_of_a<T>(args.a, p0, p0 + depth, from, to, grid.tile_m, strips);
+        pack_strips(args.a.as<const T>() + from * args.a.step(0), args.a.step(0), to - from, s.m, strips + (from - p0) * kMicroRows, depth);
         pack_rows_of_b<T>(args.b, depth, from, to, first, columns, panels - p0 * kN);
       }
 #pragma omp for schedule(dynamic)
       for (int64_t index = 0; index < grid.tiles_m * tiles_n; ++index) {
         const Tile tile = grid.tile(first / grid.tile_n * grid.tiles_m + index);
-        for (int64_t p = 0; p < depth; p += kDepth) {
-          for (int64_t j = 0; j < tile.cols; j += kN) {
-            panel_product<true>(tile.rows, std::min(kDepth, depth - p), strips + tile.row * depth + p * grid.tile_m, grid.tile_m,
-                                panels + (tile.col - first + j) * panel_rows(depth) + p * kN, kN, c.as<A>() + tile.row * c.step(0) + tile.col + j,
-                                c.step(0), args.c.accumulate || p0 + p > 0);
-          }
-        }
+        multiply_slab_tile<A>(args.c, tile, depth, p0, strips + tile.row * depth, panels + (tile.col - first) * panel_rows(depth));
       }
     }
   }

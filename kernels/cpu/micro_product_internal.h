@@ -52,20 +52,29 @@ HEDDLE_INLINE void micro_rest(int64_t m, int64_t k, const A* a, int64_t lda, con
   }
 }
 
+// How a (m, k) lies: by rows, a(i, p) at a[i * lda + p]; by columns, at a[p * lda + i]; or in strips of kMicroRows rows one after the other, each
+// dense and by columns, so that the product reads one stream: a(i, p) at a[(i / kMicroRows * lda + p) * kMicroRows + i % kMicroRows].
+enum class Order { rows, columns, strips };
+
 // c (m, kMicroColumns) (+)= a (m, k) b (k, kMicroColumns)
-template <bool kColumns, class A>
+template <Order kOrder, class A>
 void panel_product(int64_t m, int64_t k, const A* a, int64_t lda, const A* b, int64_t ldb, A* c, int64_t ldc, bool add) {
+  constexpr bool kColumns = kOrder != Order::rows;
+  const auto from = [&](int64_t i) { return a + (kOrder == Order::columns ? i : i * lda); };  // i is a multiple of kMicroRows
+  const int64_t step = kOrder == Order::strips ? kMicroRows : lda;
   int64_t i = 0;
   for (; i + kMicroRows <= m; i += kMicroRows) {
-    micro_product<kColumns, kMicroRows>(k, a + (kColumns ? i : i * lda), lda, b, ldb, c + i * ldc, ldc, add);
+    micro_product<kColumns, kMicroRows>(k, from(i), step, b, ldb, c + i * ldc, ldc, add);
   }
-  micro_rest<kColumns, kMicroRows - 1>(m - i, k, a + (kColumns ? i : i * lda), lda, b, ldb, c + i * ldc, ldc, add);
+  micro_rest<kColumns, kMicroRows - 1>(m - i, k, from(i), step, b, ldb, c + i * ldc, ldc, add);
 }
 
 // c (m, n) (+)= a (m, k) b (k, n); n a multiple of kMicroColumns<A>.
 template <bool kColumns, class A>
 void product(int64_t m, int64_t n, int64_t k, const A* a, int64_t lda, const A* b, int64_t ldb, A* c, int64_t ldc, bool add) {
-  for (int64_t j = 0; j < n; j += kMicroColumns<A>) panel_product<kColumns>(m, k, a, lda, b + j, ldb, c + j, ldc, add);
+  for (int64_t j = 0; j < n; j += kMicroColumns<A>) {
+    panel_product<kColumns ? Order::columns : Order::rows>(m, k, a, lda, b + j, ldb, c + j, ldc, add);
+  }
 }
 
 }  // namespace heddle::kernels::cpu

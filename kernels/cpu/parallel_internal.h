@@ -23,6 +23,13 @@ void for_each_tile(int64_t tiles, int64_t work, const Body& body) {
   for (int64_t tile = 0; tile < tiles; ++tile) body(tile);
 }
 
+// The same for tiles of unequal work: a thread takes the next one when it is done.
+template <class Body>
+void for_each_uneven_tile(int64_t tiles, int64_t work, const Body& body) {
+#pragma omp parallel for schedule(dynamic) if (tiles > 1 && work > kSerialWork)
+  for (int64_t tile = 0; tile < tiles; ++tile) body(tile);
+}
+
 // body(begin, end) over [0, n), cut every `per_tile` items; `work` counts all n items, in elements.
 template <class Body>
 void for_tiles(int64_t n, int64_t per_tile, int64_t work, const Body& body) {

@@ -12,13 +12,9 @@ template <class V>
 HEDDLE_INLINE V silu(V x) {
   return x / (1 + vec::exp(-x));
 }
-// d silu / dx = s (1 + x (1 - s)). Beyond the clamp it is 0 or 1 to the last bit; clamping keeps inf * 0 out.
+// d silu / dx = s (1 + x (1 - s)) with s = sigmoid(x)
 template <class V>
-HEDDLE_INLINE V silu_derivative(V x) {
-  using A = std::remove_cvref_t<decltype(x[0])>;
-  const A limit = sizeof(A) == 8 ? A(700) : A(88);
-  x = vec::max(vec::min(x, vec::broadcast(limit)), vec::broadcast(-limit));
-  const V s = vec::sigmoid(x);
+HEDDLE_INLINE V silu_derivative(V x, V s) {
   return s * (1 + x * (1 - s));
 }
 
@@ -54,28 +50,40 @@ bool is_f64(const View& v) {
   return v && v.dtype == DType::f64;
 }
 
-// a's last stride is not 1: gather 64 columns at a time, going down the rows while their cache lines are warm.
+// a's last stride is not 1. Blocks of 16 rows by 64 columns are gathered down the columns: where the rows of a lie side by side in memory, each
+// cache line is read once, whatever the distance between columns.
 template <class T>
 void axpby_transposed(const AxpbyArgs& args, T alpha, T beta) {
-  constexpr int64_t kColumns = 64;
-  const int64_t step = args.a.step(-1);
+  constexpr int64_t kRows = 16, kColumns = kChunk / kRows;
   const RowNest<3> nest({args.a, args.b, args.out.to}, true);
-  nest.for_pieces(
-      [&](const auto& at, int64_t column, int64_t n) {
-        Input<T> a(args.a), b(args.b);
-        Output<T> out(args.out);
-        const T* x = a.gather(at[0] + column * step, n, step);
-        T* y = out.at(at[2] + column, n);
+  const int64_t across = ceil_div(nest.columns(), kColumns), blocks = ceil_div(nest.rows(), kRows) * across;
+  for_tiles(blocks, kTileElements / kChunk, args.a.numel(), [&](int64_t begin, int64_t end) {
+    Input<T> a(args.a), b(args.b);
+    Output<T> out(args.out);
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block / across * kRows, rows = std::min(kRows, nest.rows() - first);
+      const int64_t column = block % across * kColumns, n = std::min(kColumns, nest.columns() - column);
+      std::array<int64_t, 3> at[kRows];
+      int64_t from[kRows];
+      for (int64_t r = 0; r < rows; ++r) {
+        at[r] = nest.offsets(first + r);
+        from[r] = at[r][0] + column * args.a.step(-1);
+      }
+      const T* const gathered = a.gather(from, rows, n, args.a.step(-1));
+      for (int64_t r = 0; r < rows; ++r) {
+        const T* const x = gathered + r * n;
+        T* const y = out.at(at[r][2] + column, n);
         if (args.b) {
-          map_lanes(
-              n, y, [=](auto p, auto q) HEDDLE_LANEWISE { return alpha * p + beta * q; }, x, b.at(at[1] + column, n));
+          const auto combine = [=](auto p, auto q) HEDDLE_LANEWISE { return alpha * p + beta * q; };
+          map_lanes(n, y, combine, x, b.at(at[r][1] + column, n));
         } else {
-          map_lanes(
-              n, y, [=](auto p) HEDDLE_LANEWISE { return alpha * p; }, x);
+          const auto scale = [=](auto p) HEDDLE_LANEWISE { return alpha * p; };
+          map_lanes(n, y, scale, x);
         }
         out.commit();
-      },
-      kColumns, true);
+      }
+    }
+  });
 }
 
 }  // namespace
@@ -148,7 +156,8 @@ void run(const MapBackwardArgs& args, Stream) {
     switch (args.map) {
       case Map::gelu: return binary<T>(args.x, args.dy, args.dx, [](auto x, auto dy) HEDDLE_LANEWISE { return dy * vec::gelu_derivative(x); });
       case Map::relu2: return binary<T>(args.x, args.dy, args.dx, [](auto x, auto dy) HEDDLE_LANEWISE { return dy * vec::relu2_derivative(x); });
-      case Map::silu: return binary<T>(args.x, args.dy, args.dx, [](auto x, auto dy) HEDDLE_LANEWISE { return dy * silu_derivative(x); });
+      case Map::silu:
+        return binary<T>(args.x, args.dy, args.dx, [](auto x, auto dy) HEDDLE_LANEWISE { return dy * silu_derivative(x, vec::sigmoid(x)); });
     }
   });
 }
@@ -186,7 +195,8 @@ void run(const SwigluBackwardArgs& args, Stream) {
       map_lanes(
           n, out,
           [](auto a, auto b, auto d) HEDDLE_LANEWISE {
-            return std::array<decltype(a), 2>{d * b * silu_derivative(a), d * silu(a)};
+            const auto s = vec::sigmoid(a);
+            return std::array{d * b * silu_derivative(a, s), d * a * s};
           },
           g.at(at[0] + column, n), u.at(at[1] + column, n), dy.at(at[2] + column, n));
       dg.commit();

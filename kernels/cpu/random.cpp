@@ -8,21 +8,46 @@
 namespace heddle::kernels::cpu {
 namespace {
 
-// Room for the words of kChunk + 2 elements that start anywhere in a group of four.
-constexpr int64_t kWords = kChunk + 8;
+// Groups of four words that are drawn side by side, and room for the words of kChunk + 2 elements that start anywhere in a group.
+constexpr int64_t kGroups = 16;
+constexpr int64_t kWords = kChunk + 4 * (kGroups + 1);
+
+// Philox::draw for kGroups groups from `group` on, one a SIMD lane.
+void draw_groups(const RngKey& key, uint64_t group, uint32_t* words) {
+  alignas(64) uint32_t c0[kGroups], c1[kGroups], c2[kGroups], c3[kGroups];
+  for (int64_t l = 0; l < kGroups; ++l) {
+    const Philox::Block c = Philox::counter(key, group + static_cast<uint64_t>(l));
+    c0[l] = c[0];
+    c1[l] = c[1];
+    c2[l] = c[2];
+    c3[l] = c[3];
+  }
+  uint32_t key0 = static_cast<uint32_t>(key.seed), key1 = static_cast<uint32_t>(key.seed >> 32);
+  for (int round = 0; round < Philox::kRounds; ++round) {
+#pragma omp simd
+    for (int64_t l = 0; l < kGroups; ++l) {
+      const uint64_t p0 = uint64_t{Philox::kMultiplier0} * c0[l], p1 = uint64_t{Philox::kMultiplier1} * c2[l];
+      c0[l] = static_cast<uint32_t>(p1 >> 32) ^ c1[l] ^ key0;
+      c1[l] = static_cast<uint32_t>(p1);
+      c2[l] = static_cast<uint32_t>(p0 >> 32) ^ c3[l] ^ key1;
+      c3[l] = static_cast<uint32_t>(p0);
+    }
+    key0 += Philox::kWeyl0;
+    key1 += Philox::kWeyl1;
+  }
+  for (int64_t l = 0; l < kGroups; ++l) {
+    words[4 * l] = c0[l];
+    words[4 * l + 1] = c1[l];
+    words[4 * l + 2] = c2[l];
+    words[4 * l + 3] = c3[l];
+  }
+}
 
 // The words of elements [first, first + n), n <= kChunk + 2; the answer points into `words`.
 const uint32_t* draw(const RngKey& key, uint64_t first, int64_t n, uint32_t* words) {
-  const uint64_t group = first / 4, skip = first % 4;
+  const uint64_t skip = first % 4;
   const int64_t groups = ceil_div(static_cast<int64_t>(skip) + n, 4);
-#pragma omp simd
-  for (int64_t g = 0; g < groups; ++g) {
-    const Philox::Block block = Philox::draw(key, group + static_cast<uint64_t>(g));
-    words[4 * g] = block[0];
-    words[4 * g + 1] = block[1];
-    words[4 * g + 2] = block[2];
-    words[4 * g + 3] = block[3];
-  }
+  for (int64_t g = 0; g < groups; g += kGroups) draw_groups(key, first / 4 + static_cast<uint64_t>(g), words + 4 * g);
   return words + skip;
 }
 
@@ -69,7 +94,10 @@ void dropout_as(const DropoutArgs& args) {
     const T* const x = in.at(begin, n);
     T* const y = out.at(begin, n);
 #pragma omp simd
-    for (int64_t i = 0; i < n; ++i) y[i] = Philox::uniform(word[i]) >= p ? x[i] * factor : T{0};
+    for (int64_t i = 0; i < n; ++i) {
+      const T scaled = x[i] * factor;
+      y[i] = Philox::uniform(word[i]) >= p ? scaled : T{0};
+    }
     out.commit();
   });
 }

@@ -54,12 +54,12 @@ class Input {
     }
     return buffer_;
   }
-  // Every `step`-th element from offset on.
-  const T* gather(int64_t offset, int64_t n, int64_t step) {
+  // Row r of the answer is every `step`-th element from offset[r] on, n of them; rows n <= kChunk.
+  const T* gather(const int64_t* offset, int64_t rows, int64_t n, int64_t step) {
     switch (dtype_) {
-      case DType::f32: gather(reinterpret_cast<const float*>(data_) + offset, n, step); break;
-      case DType::bf16: gather(reinterpret_cast<const bf16*>(data_) + offset, n, step); break;
-      case DType::f64: gather(reinterpret_cast<const double*>(data_) + offset, n, step); break;
+      case DType::f32: gather(reinterpret_cast<const float*>(data_), offset, rows, n, step); break;
+      case DType::bf16: gather(reinterpret_cast<const bf16*>(data_), offset, rows, n, step); break;
+      case DType::f64: gather(reinterpret_cast<const double*>(data_), offset, rows, n, step); break;
       default: break;
     }
     return buffer_;
@@ -67,8 +67,10 @@ class Input {
 
  private:
   template <class Stored>
-  void gather(const Stored* from, int64_t n, int64_t step) {
-    for (int64_t i = 0; i < n; ++i) convert(1, buffer_ + i, from + i * step);
+  void gather(const Stored* from, const int64_t* offset, int64_t rows, int64_t n, int64_t step) {
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t r = 0; r < rows; ++r) convert(1, buffer_ + r * n + i, from + offset[r] + i * step);
+    }
   }
 
   const std::byte* data_;
@@ -178,16 +180,15 @@ class RowNest {
     return at;
   }
 
-  // body(offsets, column, n) for pieces [column, column + n) of every row, n <= chunk <= kChunk, on all threads; for bodies that treat elements
-  // independently. `offsets` are those of the row. `down`: all rows of a piece before the next piece, so that transposed operands stay in cache.
+  // body(offsets, column, n) for pieces [column, column + n) of every row, n <= kChunk, on all threads; for bodies that treat elements
+  // independently. `offsets` are those of the row.
   template <class Body>
-  void for_pieces(const Body& body, int64_t chunk = kChunk, bool down = false) const {
-    const int64_t per_row = ceil_div(columns_, chunk), pieces = rows_ * per_row;
-    for_tiles(pieces, rows_per_tile(std::min(columns_, chunk)), rows_ * columns_, [&](int64_t begin, int64_t end) {
+  void for_pieces(const Body& body) const {
+    const int64_t per_row = ceil_div(columns_, kChunk), pieces = rows_ * per_row;
+    for_tiles(pieces, rows_per_tile(std::min(columns_, kChunk)), rows_ * columns_, [&](int64_t begin, int64_t end) {
       for (int64_t piece = begin; piece < end; ++piece) {
-        const int64_t major = piece / (down ? rows_ : per_row), minor = piece - major * (down ? rows_ : per_row);
-        const int64_t column = (down ? major : minor) * chunk;
-        body(offsets(down ? minor : major), column, std::min(chunk, columns_ - column));
+        const int64_t row = piece / per_row, column = (piece - row * per_row) * kChunk;
+        body(offsets(row), column, std::min(kChunk, columns_ - column));
       }
     });
   }

@@ -15,7 +15,7 @@ using test::run;
 struct Shape {
   int64_t b, t, vocabulary, c;
 };
-const Shape kShapes[] = {{1, 1, 1, 1}, {2, 5, 7, 3}, {3, 40, 11, 100}, {2, 9, 65, 1100}};
+const Shape kShapes[] = {{1, 1, 1, 1}, {2, 5, 7, 3}, {3, 40, 11, 100}, {2, 9, 65, 1100}, {3, 20, 1500, 70}};
 
 // Tokens with many repeats; documents restart in the middle of a row.
 Buffer make_tokens(const Shape& s) {
