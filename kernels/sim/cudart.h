@@ -1,0 +1,52 @@
+// The simulated CUDA runtime: the real symbols of cuda_runtime_api.h on host memory. Host code is compiled unchanged and linked with this in place
+// of libcudart. Here are the controls that the real runtime has not.
+//
+// Streams are deferred: a call puts its work into a graph of dependencies, and the work runs when the host waits for it, in an order that is random
+// but for what streams, events and the default stream promise (CUDA C++ Programming Guide, "Streams"). Code that forgot an event, or reads a buffer
+// before its copy is done, therefore fails in most runs. Like hardware, nothing else is promised: not that work starts early, nor that it waits.
+//
+// Faults of the host program are reported by name. A call that is wrong by itself returns the error that CUDA documents; what only shows when the
+// work runs (a kernel's fault, memory freed too early, a changed copy source) is sticky: every later call returns it, as after a failed launch on a
+// GPU. cudaGetErrorString then gives the whole report, not only CUDA's words.
+//
+// Environment, read at the first call:
+//   HEDDLE_SIM_DEVICES   number of devices (1)
+//   HEDDLE_SIM_MEMORY    bytes of one device, with K, M or G (2G)
+//   HEDDLE_SIM_SMS       multiprocessors of one device (8)
+//   HEDDLE_SIM_STREAMS   immediate: each call runs its work at once; fifo: in the order of the calls; random[:seed] (random:1)
+//   HEDDLE_SIM_PROTECT   1: device memory is unmapped while the host runs, so that a host access is reported; slow for large memory
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace heddle::sim {
+
+enum class StreamOrder : uint8_t { immediate, fifo, random };
+
+struct RuntimeOptions {
+  int devices = 1;
+  size_t memory = size_t{2} << 30;  // bytes per device
+  int multiprocessors = 8;
+  StreamOrder order = StreamOrder::random;
+  uint64_t seed = 1;
+  bool protect = false;
+};
+
+RuntimeOptions runtime_options();
+
+// Back to a fresh process: pending work is dropped, memory, streams, events and graphs are released, errors forgotten. Handles of before are invalid
+// afterwards. For tests, which loop over seeds with it.
+void reset_runtime(const RuntimeOptions& options);
+
+// The report behind the last error of this thread, or behind the sticky one; empty after none. cudaGetErrorString gives it too.
+std::string runtime_report();
+
+struct RuntimeCounters {
+  uint64_t enqueued = 0, executed = 0, pending = 0;  // pieces of work: kernels, copies, events, collectives
+  uint64_t live_allocations = 0;                     // of device memory
+};
+RuntimeCounters runtime_counters();
+
+}  // namespace heddle::sim

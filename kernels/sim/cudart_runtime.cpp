@@ -1,0 +1,406 @@
+#include "kernels/sim/cudart_runtime.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <thread>
+#include <utility>
+
+#include "kernels/sim/cudart_device.h"
+#include "kernels/sim/cudart_memory.h"
+#include "kernels/sim/machine.h"
+
+namespace heddle::sim::cudart {
+namespace {
+
+constexpr size_t kQueueLimit = 4096;  // pieces of work; then a call runs some, as a full launch queue blocks on a GPU
+
+size_t parse_bytes(const std::string& text) {
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  double unit = 1;
+  if (*end == 'k' || *end == 'K')
+    unit = 1024.0, ++end;
+  else if (*end == 'm' || *end == 'M')
+    unit = 1024.0 * 1024, ++end;
+  else if (*end == 'g' || *end == 'G')
+    unit = 1024.0 * 1024 * 1024, ++end;
+  if (end == text.c_str() || *end != 0 || !(number > 0))
+    fail("cuda", concat("HEDDLE_SIM_MEMORY: \"", text, "\" is no size like 512M or 2G"), ExitCode::usage);
+  return static_cast<size_t>(number * unit);
+}
+
+int parse_count(const char* name, const std::string& text, int most) {
+  char* end = nullptr;
+  const long n = std::strtol(text.c_str(), &end, 10);
+  if (end == text.c_str() || *end != 0 || n < 0 || n > most)
+    fail("cuda", concat(name, ": \"", text, "\" is no number from 0 to ", most), ExitCode::usage);
+  return static_cast<int>(n);
+}
+
+RuntimeOptions from_environment() {
+  RuntimeOptions options;
+  if (const char* v = std::getenv("HEDDLE_SIM_DEVICES")) options.devices = parse_count("HEDDLE_SIM_DEVICES", v, 64);
+  if (const char* v = std::getenv("HEDDLE_SIM_MEMORY")) options.memory = parse_bytes(v);
+  if (const char* v = std::getenv("HEDDLE_SIM_SMS")) options.multiprocessors = parse_count("HEDDLE_SIM_SMS", v, 1024);
+  if (const char* v = std::getenv("HEDDLE_SIM_PROTECT")) options.protect = std::string(v) == "1";
+  if (const char* v = std::getenv("HEDDLE_SIM_STREAMS")) {
+    const std::string text = v;
+    if (text == "immediate")
+      options.order = StreamOrder::immediate;
+    else if (text == "fifo")
+      options.order = StreamOrder::fifo;
+    else if (text.rfind("random", 0) == 0)
+      options.seed = text.size() > 7 ? std::strtoull(text.c_str() + 7, nullptr, 10) : 1;
+    else
+      fail("cuda", concat("HEDDLE_SIM_STREAMS: \"", text, "\" is none of immediate, fifo, random[:seed]"), ExitCode::usage);
+  }
+  return options;
+}
+
+std::atomic<uint64_t> next_thread{1};
+
+// Takes over kernel launches: they become work in streams.
+void launch_into_stream(Launch launch, void* native_stream);
+
+}  // namespace
+
+std::string Operation::describe() const {
+  return concat(text, " (", site.text(), ")");
+}
+
+Runtime& runtime() {
+  static Runtime* const instance = new Runtime;  // never destroyed: handles are released by destructors of static objects too
+  return *instance;
+}
+
+Runtime::Runtime() {
+  reset(from_environment());
+  set_launcher(launch_into_stream);
+}
+
+void Runtime::reset(const RuntimeOptions& fresh) {
+  for (const std::vector<WorkRef>& items : {ready_, std::vector<WorkRef>(waiting_.begin(), waiting_.end())}) {
+    for (const WorkRef& item : items) item->next.clear(), item->task = nullptr;
+  }
+  ready_.clear(), waiting_.clear(), captures.clear(), peers.clear(), orphans.clear();
+  for (CUstream_st* s : streams) delete s;
+  for (CUevent_st* e : events) delete e;
+  for (CUgraph_st* g : graphs) delete g;
+  for (CUgraphExec_st* e : execs) delete e;
+  streams.clear(), events.clear(), graphs.clear(), execs.clear(), legacy.clear();
+  options = fresh;
+  counters = {};
+  sticky = {cudaSuccess, {}};
+  ++generation;
+  next_stream = next_event = next_item_ = 1;
+  random_state_ = fresh.seed * 0x9e3779b97f4a7c15ull + 0x1234567;
+  memory().configure(fresh);
+  for (int device = 0; device < fresh.devices; ++device) {
+    legacy.push_back(std::make_unique<CUstream_st>());
+    legacy.back()->name = "the default stream";
+    legacy.back()->device = device;
+    legacy.back()->legacy = true;
+  }
+}
+
+uint64_t Runtime::random() {  // splitmix64
+  uint64_t z = random_state_ += 0x9e3779b97f4a7c15ull;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  return z ^ (z >> 31);
+}
+
+double Runtime::milliseconds() const {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// ---- handles ----
+
+ThreadState& thread_state() {
+  thread_local ThreadState state;
+  if (state.id == 0) state.id = next_thread++;
+  return state;
+}
+
+CUstream_st& legacy_stream() {
+  Runtime& rt = runtime();
+  const auto device = static_cast<size_t>(thread_state().device);
+  if (device >= rt.legacy.size()) refuse(cudaErrorNoDevice, "no simulated device (HEDDLE_SIM_DEVICES=", rt.options.devices, ")");
+  return *rt.legacy[device];
+}
+
+CUstream_st& Runtime::stream(cudaStream_t handle, const char* api) {
+  if (handle == nullptr || handle == cudaStreamLegacy) return legacy_stream();
+  if (handle == cudaStreamPerThread) {
+    ThreadState& thread = thread_state();
+    if (thread.generation != generation) thread.own_streams.assign(legacy.size(), nullptr), thread.generation = generation;
+    CUstream_st*& own = thread.own_streams.at(static_cast<size_t>(thread.device));
+    if (!own) {
+      own = new CUstream_st;
+      own->name = concat("the default stream of thread ", thread.id);
+      own->device = thread.device;
+      streams.insert(own);
+    }
+    return *own;
+  }
+  if (!streams.count(handle)) refuse(cudaErrorInvalidResourceHandle, api, ": ", static_cast<void*>(handle), " is no stream, or was destroyed");
+  return *handle;
+}
+
+CUevent_st& Runtime::event(cudaEvent_t handle, const char* api) {
+  if (!events.count(handle)) refuse(cudaErrorInvalidResourceHandle, api, ": ", static_cast<void*>(handle), " is no event, or was destroyed");
+  return *handle;
+}
+
+CUgraph_st& Runtime::graph(cudaGraph_t handle, const char* api) {
+  if (!graphs.count(handle)) refuse(cudaErrorInvalidValue, api, ": ", static_cast<void*>(handle), " is no graph, or was destroyed");
+  return *handle;
+}
+
+CUgraphExec_st& Runtime::exec(cudaGraphExec_t handle, const char* api) {
+  if (!execs.count(handle)) refuse(cudaErrorInvalidValue, api, ": ", static_cast<void*>(handle), " is no executable graph, or was destroyed");
+  return *handle;
+}
+
+// ---- putting work in ----
+
+WorkRef Runtime::make(OperationRef operation, const std::string& stream) {
+  auto item = std::make_shared<WorkItem>();
+  item->number = next_item_++;
+  item->task = operation->issue ? operation->issue() : Task([] { return true; });
+  item->operation = std::move(operation);
+  item->stream = stream;
+  ++counters.enqueued;
+  ++counters.pending;
+  return item;
+}
+
+void Runtime::after(const WorkRef& item, const WorkRef& predecessor) {
+  if (!predecessor || predecessor->done) return;
+  predecessor->next.push_back(item);
+  ++item->waits;
+}
+
+void Runtime::release(const WorkRef& item) {
+  if (item->waits == 0)
+    ready_.push_back(item);
+  else
+    waiting_.insert(item);
+}
+
+WorkRef Runtime::push(OperationRef operation, const std::string& stream, const std::vector<WorkRef>& predecessors) {
+  WorkRef item = make(std::move(operation), stream);
+  for (const WorkRef& p : predecessors) after(item, p);
+  release(item);
+  return item;
+}
+
+WorkRef Runtime::append(CUstream_st& stream, OperationRef operation, const std::vector<WorkRef>& also_after) {
+  if (stream.legacy) {
+    for (const auto& capture : captures) {
+      for (const CUstream_st* member : capture->members) {
+        if (member->blocking() && member->device == stream.device)
+          invalidate(*capture, cudaErrorStreamCaptureImplicit,
+                     concat(operation->describe(), " in the default stream would wait for ", member->name, ", which is capturing"));
+      }
+    }
+  }
+  std::vector<WorkRef> predecessors = also_after;
+  predecessors.push_back(stream.last);
+  CUstream_st& default_stream = *legacy[static_cast<size_t>(stream.device)];
+  if (stream.legacy) {
+    for (CUstream_st* other : streams) {
+      if (other->device == stream.device && other->blocking()) predecessors.push_back(other->last);
+    }
+  } else if (stream.blocking()) {
+    predecessors.push_back(default_stream.last);
+  }
+  return stream.last = push(std::move(operation), stream.name, predecessors);
+}
+
+WorkRef Runtime::submit(CUstream_st& stream, Operation operation) {
+  auto shared = std::make_shared<const Operation>(std::move(operation));
+  if (stream.capture) {
+    capture_node(stream, std::move(shared));
+    return nullptr;
+  }
+  return append(stream, std::move(shared));
+}
+
+// ---- running it ----
+
+// Random order prefers the newest work: nothing but a real dependency keeps it from overtaking.
+size_t Runtime::choose() {
+  const auto number = [](const WorkRef& item) { return item->number; };
+  if (options.order != StreamOrder::random) return static_cast<size_t>(std::ranges::min_element(ready_, {}, number) - ready_.begin());
+  if (random() % 2 == 0) return static_cast<size_t>(std::ranges::max_element(ready_, {}, number) - ready_.begin());
+  return random() % ready_.size();
+}
+
+// Runs one piece of work without the lock. False when there is none.
+bool Runtime::step(std::unique_lock<std::mutex>& lock) {
+  if (ready_.empty()) return false;
+  const size_t at = choose();
+  const WorkRef item = ready_[at];
+  ready_.erase(ready_.begin() + static_cast<std::ptrdiff_t>(at));
+  running_ = true;
+  lock.unlock();
+  bool done = false;
+  Failure failure = {cudaSuccess, {}};
+  ThreadState& thread = thread_state();
+  thread.in_task = true;
+  memory().open();
+  try {
+    done = item->task();
+  } catch (const Failure& f) {
+    failure = {f.code, concat(f.text, "; in ", item->operation->describe(), " on ", item->stream)};
+  } catch (const std::exception& e) {
+    failure = {cudaErrorLaunchFailure, concat(e.what(), "; launched on ", item->stream, " (", item->operation->site.text(), ")")};
+  }
+  memory().close();
+  thread.in_task = false;
+  lock.lock();
+  running_ = false;
+  if (failure.code != cudaSuccess) {
+    lose(failure);
+  } else if (sticky.code != cudaSuccess) {
+    item->done = true;  // a reset or a fault took the rest away meanwhile
+  } else if (done) {
+    fruitless_ = 0;
+    item->done = true;
+    item->task = nullptr;
+    ++counters.executed;
+    --counters.pending;
+    for (const WorkRef& next : std::exchange(item->next, {})) {
+      if (--next->waits == 0) waiting_.erase(next), ready_.push_back(next);
+    }
+  } else {
+    ready_.push_back(item);
+    if (++fruitless_ >= 2 * ready_.size()) {  // everything waits for other processes
+      fruitless_ = 0;
+      lock.unlock();
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+      lock.lock();
+    }
+  }
+  ran_.notify_all();
+  return true;
+}
+
+void Runtime::run_until(std::unique_lock<std::mutex>& lock, const std::function<bool()>& reached) {
+  while (!reached()) {
+    if (sticky.code != cudaSuccess) throw sticky;
+    if (running_) {
+      ran_.wait(lock);
+    } else if (!step(lock)) {
+      refuse(cudaErrorUnknown, "the simulated runtime waits for work that nothing will start");
+    }
+  }
+}
+
+void Runtime::wait(std::unique_lock<std::mutex>& lock, const WorkRef& item) {
+  if (item) run_until(lock, [item] { return item->done; });
+  if (sticky.code != cudaSuccess) throw sticky;
+}
+
+void Runtime::wait_stream(std::unique_lock<std::mutex>& lock, CUstream_st& stream) {
+  wait(lock, stream.last);
+}
+
+void Runtime::wait_device(std::unique_lock<std::mutex>& lock, int device) {
+  std::vector<WorkRef> last = {legacy.at(static_cast<size_t>(device))->last};
+  for (CUstream_st* s : streams) {
+    if (s->device == device) last.push_back(s->last);
+  }
+  for (const auto& [its_device, item] : orphans) {
+    if (its_device == device) last.push_back(item);
+  }
+  for (const WorkRef& item : last) wait(lock, item);
+  std::erase_if(orphans, [](const auto& orphan) { return !orphan.second || orphan.second->done; });
+}
+
+void Runtime::progress(std::unique_lock<std::mutex>& lock) {
+  for (uint64_t n = random() % 3; n > 0 && !running_ && sticky.code == cudaSuccess; --n) {
+    if (!step(lock)) break;
+  }
+  if (sticky.code != cudaSuccess) throw sticky;
+}
+
+void Runtime::keep_moving(std::unique_lock<std::mutex>& lock) {
+  const bool at_once = options.order == StreamOrder::immediate;
+  while (sticky.code == cudaSuccess && !running_ && (at_once || counters.pending > kQueueLimit)) {
+    if (!step(lock)) break;
+  }
+  if (sticky.code != cudaSuccess) throw Failure(sticky);
+}
+
+void Runtime::lose(const Failure& failure) {
+  if (sticky.code == cudaSuccess) sticky = failure;
+  for (const WorkRef& item : ready_) item->next.clear(), item->task = nullptr;
+  for (const WorkRef& item : waiting_) item->next.clear(), item->task = nullptr;
+  ready_.clear(), waiting_.clear();
+  counters.pending = 0;
+}
+
+// ---- calls ----
+
+cudaError_t guarded(const char* api, void* address, const std::function<void(Call&)>& body) {
+  Failure failure = {cudaSuccess, {}};
+  try {
+    Runtime& rt = runtime();
+    if (thread_state().in_task) refuse(cudaErrorNotPermitted, api, " inside a host function of a stream: ", call_site(api, address).text());
+    Call call{call_site(api, address), std::unique_lock(rt.mutex), rt};
+    if (rt.sticky.code != cudaSuccess) throw Failure(rt.sticky);
+    body(call);
+    rt.keep_moving(call.lock);
+  } catch (const Failure& f) {
+    failure = f;
+  } catch (const std::bad_alloc&) {
+    failure = {cudaErrorMemoryAllocation, concat(api, ": the host has no memory left")};
+  } catch (const std::exception& e) {
+    failure = {cudaErrorInitializationError, e.what()};
+  }
+  if (failure.code != cudaSuccess) set_last_error(failure);
+  return failure.code;
+}
+
+namespace {
+
+void launch_into_stream(Launch launch, void* native_stream) {
+  const char* const kernel = launch.kernel;
+  const cudaError_t status = guarded(kernel, return_address(), [&](Call& call) {
+    CUstream_st& stream = call.rt.stream(static_cast<cudaStream_t>(native_stream), kernel);
+    try {
+      validate(launch);
+    } catch (const Error& e) {
+      throw Failure{cudaErrorInvalidConfiguration, e.what()};
+    }
+    const uint64_t blocks = launch.geometry.grid.volume();
+    const auto resident =
+        static_cast<uint64_t>(call.rt.options.multiprocessors) * blocks_per_multiprocessor(launch.geometry.block.volume(), launch.dynamic_shared);
+    if (launch.cooperative && blocks > resident)
+      refuse(cudaErrorCooperativeLaunchTooLarge, "cooperative launch of ", kernel, ": ", blocks, " blocks, but only ", resident, " fit on ",
+             call.rt.options.multiprocessors, " multiprocessors (HEDDLE_SIM_SMS)");
+    Operation operation;
+    operation.type = cudaGraphNodeTypeKernel;
+    operation.site = call.site;
+    operation.text = concat("kernel ", kernel);
+    operation.issue = [shared = std::make_shared<const Launch>(std::move(launch))] {
+      return Task([shared] {
+        set_running(shared->kernel);
+        struct Stopped {
+          ~Stopped() { set_running(nullptr); }
+        } stopped;
+        run(*shared);
+        return true;
+      });
+    };
+    call.rt.submit(stream, std::move(operation));
+  });
+  if (status != cudaSuccess) fail("cuda", concat("launch of ", kernel, ": ", cudaGetErrorString(status)));
+}
+
+}  // namespace
+}  // namespace heddle::sim::cudart
