@@ -162,6 +162,8 @@ std::byte* static_shared(SharedVariable& variable, size_t bytes, size_t alignmen
 // function faults on an address that holds no live mbarrier, on more arrivals than init announced and on transaction counts outside +-(2^20 - 1).
 
 void mbarrier_init(uint32_t address, uint32_t count, const Site& site);
+void mbarrier_init_fence(
+    const Site& site);  // fence.mbarrier_init: without it (or proxy_fence_async) neither TMA nor peers may use what was initialised
 void mbarrier_invalidate(uint32_t address, const Site& site);
 // release = false: .relaxed. expect_tx without arrival: arrivals = 0. A remote address needs a peer that has not returned.
 void mbarrier_arrive(uint32_t address, uint32_t arrivals, uint32_t expect_tx_bytes, bool release, const Site& site);

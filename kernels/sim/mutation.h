@@ -1,0 +1,43 @@
+// Mutations: leaving out or weakening one synchronisation at run time, to see whether a kernel's own tests notice.
+//
+//   HEDDLE_SIM_MUTATE=kernels/cuda/norm.cu:31:drop ./norm_test            should fail
+//   HEDDLE_SIM_MUTATE=kernels/cuda/gemm.cu:88#__syncthreads:drop ./...    one operation of a line that holds several
+//   HEDDLE_SIM_MUTATE_LIST=sites.txt ./norm_test                          writes every mutation of every site that ran, one per line, as above
+//
+// The program heddle-mutate does all of it for a test program. A file matches by its last path components.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/sim/machine.h"
+
+namespace heddle::sim {
+
+struct MutationSpec {
+  std::string file;
+  int line = 0;
+  std::string what;  // empty: every operation of the line
+  Mutation kind = Mutation::none;
+};
+
+// Parses "file:line[#operation]:drop|weaken"; throws Error on anything else.
+MutationSpec parse_mutation(std::string_view text);
+
+// What heddle-mutate sets through the environment, for tests inside one process. mutate_none() ends it.
+void mutate(const MutationSpec& spec);
+void mutate_none();
+
+struct MutationSite {
+  std::string file;
+  int line = 0;
+  std::string what;
+  unsigned kinds = 0;  // kMayDrop | kMayWeaken
+};
+
+// Between list_mutations(true) and (false) every site that runs is remembered; sites() gives them in the order of the source.
+void list_mutations(bool on);
+std::vector<MutationSite> mutation_sites();
+
+}  // namespace heddle::sim
