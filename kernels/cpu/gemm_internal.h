@@ -100,8 +100,14 @@ struct RowFinisher {
 template <class T, class C, Epilogue kEpilogue>
 void finish_as(const MatmulArgs& args, const Tile& tile, const vec::Accumulator<T>* z, int64_t ldz, vec::Accumulator<T>* column_partial) {
   const auto at = [&](const View& v, int64_t i) { return v ? v.as<T>() + i * v.step(0) + tile.col : nullptr; };
+  constexpr int64_t kAhead = 3;
   for (int64_t r = 0; r < tile.rows; ++r) {
     const int64_t i = tile.row + r;
+    if (r + kAhead < tile.rows) {  // rows of a tile are too short for the hardware to foresee the next
+      if (args.residual) vec::prefetch(at(args.residual, i + kAhead), tile.cols);
+      if (args.preact) vec::prefetch(at(args.preact, i + kAhead), tile.cols);
+      vec::prefetch(args.c.to.as<C>() + (i + kAhead) * args.c.to.step(0) + tile.col, tile.cols);
+    }
     RowFinisher<T, C, kEpilogue>{z + r * ldz,    args.bias ? args.bias.as<const T>() + tile.col : nullptr, at(args.residual, i), at(args.preact, i),
                                  column_partial, args.c.to.as<C>() + i * args.c.to.step(0) + tile.col,     args.c.accumulate}
         .run(tile.cols);

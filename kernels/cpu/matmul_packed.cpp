@@ -97,14 +97,28 @@ void pack_rows_of_b(const View& b, int64_t k, int64_t p0, int64_t p1, int64_t co
   }
 }
 
-// b stored (n, k): one panel; rows of b are its columns. Squares of kMicroColumns keep the strided side in L1.
+// b stored (n, k): one panel; rows of b are its columns. Whole squares are transposed in registers.
 template <class T>
 void pack_panel_of_b(const View& b, int64_t k, int64_t col, int64_t columns, vec::Accumulator<T>* to) {
   using A = vec::Accumulator<T>;
   constexpr int64_t kN = kMicroColumns<A>;
   const int64_t stride = b.step(0), count = std::min(kN, columns);
   const T* from = b.as<const T>() + col * stride;
-  for (int64_t p0 = 0; p0 < k; p0 += kN) {
+  int64_t first = 0;
+  if constexpr (std::is_same_v<A, float>) {
+    constexpr int L = vec::lanes<A>;
+    for (; count == kN && first + L <= k; first += L) {
+      for (int64_t j = 0; j < kN; j += L) {
+        vec::Vec<A> row[L];
+#pragma GCC unroll 16
+        for (int i = 0; i < L; ++i) row[i] = vec::load(from + (j + i) * stride + first);
+        vec::transpose(row);
+#pragma GCC unroll 16
+        for (int i = 0; i < L; ++i) vec::store(to + (first + i) * kN + j, row[i]);
+      }
+    }
+  }
+  for (int64_t p0 = first; p0 < k; p0 += kN) {
     const int64_t end = std::min(p0 + kN, k);
     for (int64_t j = 0; j < count; ++j) {
       for (int64_t p = p0; p < end; ++p) to[p * kN + j] = static_cast<A>(from[j * stride + p]);

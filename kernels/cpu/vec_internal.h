@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "kernels/api/types.h"
 
@@ -94,6 +95,26 @@ HEDDLE_INLINE void store(bf16* p, F32 v) {
   const U32 is_nan = (U32)(v != v);
   const U16 half = __builtin_convertvector((is_nan & quiet) | (~is_nan & rounded), U16);
   std::memcpy(static_cast<void*>(p), &half, sizeof half);
+}
+
+// Transposes the square whose rows are `row` by swapping the off-diagonal quarters of ever larger blocks.
+template <int kHalf, class V, size_t... kLane>
+HEDDLE_INLINE void swap_quarters(V& a, V& b, std::index_sequence<kLane...>) {
+  constexpr int n = static_cast<int>(sizeof...(kLane));
+  const V low = __builtin_shufflevector(a, b, (kLane & kHalf ? n + static_cast<int>(kLane) - kHalf : static_cast<int>(kLane))...);
+  b = __builtin_shufflevector(a, b, (kLane & kHalf ? n + static_cast<int>(kLane) : static_cast<int>(kLane) + kHalf)...);
+  a = low;
+}
+template <int kHalf = 1, int n>
+HEDDLE_INLINE void transpose(F32 (&row)[n]) {
+  static_assert(n == lanes<float>);
+  if constexpr (kHalf < n) {
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) {
+      if (!(i & kHalf)) swap_quarters<kHalf>(row[i], row[i + kHalf], std::make_index_sequence<n>{});
+    }
+    transpose<2 * kHalf>(row);
+  }
 }
 
 // Asks for the `elements` from p on: for the next rows of a block whose stride is too long for the hardware to foresee.

@@ -74,4 +74,18 @@ TEST_CASE("vec: bf16 is stored rounded to nearest even, NaN as NaN, and partial 
   CHECK(vec::load_partial(row, 2)[2] == 0.0f);
 }
 
+TEST_CASE("vec: transpose swaps rows and lanes") {
+  constexpr int n = vec::lanes<float>;
+  vec::F32 row[n];
+  for (int i = 0; i < n; ++i) {
+    for (int j = 0; j < n; ++j) row[i][j] = static_cast<float>(i * n + j);
+  }
+  vec::transpose(row);
+  int wrong = 0;
+  for (int i = 0; i < n; ++i) {
+    for (int j = 0; j < n; ++j) wrong += row[i][j] != static_cast<float>(j * n + i);
+  }
+  CHECK(wrong == 0);
+}
+
 }  // namespace heddle::kernels
