@@ -43,7 +43,7 @@ void finish(AsyncOp& op) {
 AsyncOpRef new_op(ThreadState& issuer, const Site& site) {
   auto op = std::make_shared<AsyncOp>();
   op->home = &block_state(issuer);
-  op->reader = op->writer = Agent{&issuer, site, 0, 0, {}, {}};
+  op->reader = op->writer = Agent{&issuer, site, 0, 0, {}, {}, false};
   return op;
 }
 
@@ -202,6 +202,7 @@ void issue_on_mbarrier(uint32_t mbarrier_address, uint32_t tx_bytes, AsyncTask t
   op->write = std::move(task);
   if (checker != nullptr) {
     op->writer.op = checker->begin_op();
+    op->writer.async_proxy = true;
     checker->issue(op->writer, me);
   }
   if (done_at_once())
@@ -221,8 +222,11 @@ void issue_bulk(AsyncTask read, AsyncTask write, const Site& site) {
   if (checker != nullptr) {
     op->reader.op = checker->begin_op();
     op->writer.op = checker->begin_op();
+    op->reader.async_proxy = true;
     checker->issue(op->reader, me);
-    op->writer = Agent{&me, site, op->writer.op, op->reader.issued_at, op->reader.clock, op->reader.async_clock};
+    const uint32_t writer_op = op->writer.op;
+    op->writer = op->reader;
+    op->writer.op = writer_op;
   }
   me.bulk.open.push_back(op);
   if (done_at_once())
@@ -295,6 +299,7 @@ void issue_wgmma(Warp& first, AsyncTask task, const Site& site) {
   op->write = std::move(task);
   if (checker != nullptr) {
     op->writer.op = checker->begin_op();
+    op->writer.async_proxy = true;
     checker->issue_warpgroup(op->writer, static_cast<WarpState&>(first));
   }
   const bool nothing_older = warpgroup.wgmma.open.empty() || warpgroup.wgmma.open.back()->stage == AsyncOp::Stage::done;

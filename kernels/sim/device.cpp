@@ -213,6 +213,10 @@ void note_atomic(const void* pointer, size_t bytes, AtomicKind kind, Order order
   if (checker != nullptr) checker->atomic(me, pointer, bytes, kind, order, scope, site);
 }
 
+void note_atomic(Agent& agent, const void* pointer, size_t bytes) {
+  if (checker != nullptr) checker->atomic(agent, pointer, bytes);
+}
+
 void note_fence(Order order, Scope scope, const Site& site) {
   if (mutation_at(site, kMayDrop) == Mutation::drop) return;
   if (checker != nullptr) checker->fence(self(), order, scope);

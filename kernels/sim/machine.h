@@ -198,6 +198,9 @@ inline void note_write(Agent& agent, const void* pointer, size_t bytes) {
   if (checking) note_write_checked(agent, pointer, bytes);
 }
 
+// An async op's relaxed update (TMA reduce-add): no race with other atomics.
+void note_atomic(Agent& agent, const void* pointer, size_t bytes);
+
 // Memory order of an atomic access or fence, as PTX names them; scopes narrower than the use needs are the check flavour's business.
 enum class Order : uint8_t { relaxed, acquire, release, acq_rel };
 enum class Scope : uint8_t { block, cluster, device, system };

@@ -35,6 +35,7 @@ class Agent {
   uint32_t op = 0;         // what the check flavour knows it by
   uint32_t issued_at = 0;  // accesses of the issuer before this are ordered before the op's
   ClockRef clock, async_clock;
+  bool async_proxy = false;  // TMA and wgmma see generic writes only after a proxy fence; cp.async is generic itself
 };
 
 struct AsyncOp {
@@ -258,6 +259,7 @@ void record_failure(const std::string& text, const Site& site);  // the first on
 std::string deadlock_report(const Group& group);
 std::string thread_text(const Thread& thread);      // "thread (3,0,0) of block (1,0,0)"
 std::string site_text(const Site& site);            // "__syncthreads at kernels/cuda/norm.cu:31"
+[[noreturn]] void abandon();                        // leaves the failed thread without unwinding it: where its code cannot let an exception pass
 void progress_made();                               // something other than spinning happened
 bool lower_groups_are_running(const Group& group);  // launch.cpp
 
@@ -295,7 +297,6 @@ class Checker {
   // Order between threads.
   virtual void sync_warp(WarpState& warp, uint32_t mask) = 0;  // __syncwarp
   virtual void sync_block(BlockState& block) = 0;              // __syncthreads, all threads
-  virtual void sync_group(Group& group) = 0;                   // grid_sync
   virtual void release(SyncClock& sync, ThreadState& thread) = 0;
   virtual void release_fenced(SyncClock& sync, ThreadState& thread) = 0;  // only what the thread has fenced
   virtual void release_warp(SyncClock& sync, WarpState& warp) = 0;        // all its lanes at once
@@ -303,6 +304,7 @@ class Checker {
   virtual void acquire(SyncClock& sync, ThreadState& thread) = 0;
   virtual void acquire_warp(SyncClock& sync, WarpState& warp, uint32_t lanes) = 0;
   virtual void atomic(ThreadState& thread, const void* pointer, size_t bytes, AtomicKind kind, Order order, Scope scope, const Site& site) = 0;
+  virtual void atomic(Agent& agent, const void* pointer, size_t bytes) = 0;  // relaxed update
   virtual void fence(ThreadState& thread, Order order, Scope scope) = 0;
   virtual void proxy_fence(ThreadState& thread) = 0;
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <exception>
 #include <map>
+#include <utility>
 
 #include "kernels/api/check.h"
 #include "kernels/sim/machine_internal.h"
@@ -178,6 +179,17 @@ ThreadState* pick_at_end(Worker& worker) {
   return pick_unwinding(group);
 }
 
+// Leaves the ended thread for `next`, or for the host when there is none; never returns.
+[[noreturn]] void leave(Worker& worker, Stack* stack, ThreadState* next) {
+  worker.stacks.give(stack);
+  if (next != nullptr && next->stack == nullptr) give_stack(worker, *next);
+  current_thread = next;
+  Context ended;
+  ended.stack = stack;
+  switch_fiber(ended, next != nullptr ? next->context : worker.host, true);
+  __builtin_unreachable();
+}
+
 // Every fiber runs this. A thread that ends hands its warm stack to the next one if that has not begun: for kernels without barriers no switch at
 // all.
 void thread_main() {
@@ -187,20 +199,11 @@ void thread_main() {
     ThreadState& thread = self();
     live(worker.group, thread);
     ThreadState* next = pick_at_end(worker);
-    Stack* stack = thread.stack;
-    thread.stack = nullptr;
-    if (next != nullptr && next->stack == nullptr) {
-      next->stack = stack;
-      next->context.stack = stack;
-      current_thread = next;
-      continue;
-    }
-    worker.stacks.give(stack);
+    Stack* stack = std::exchange(thread.stack, nullptr);
+    if (next == nullptr || next->stack != nullptr) leave(worker, stack, next);
+    next->stack = stack;
+    next->context.stack = stack;
     current_thread = next;
-    Context ended;
-    ended.stack = stack;
-    switch_fiber(ended, next != nullptr ? next->context : worker.host, true);
-    __builtin_unreachable();
   }
 }
 
@@ -236,6 +239,14 @@ void wait() {
   }
   resume(me, *next);
   if (worker.group.failed) throw Abort{};
+}
+
+void abandon() {
+  Worker& worker = *current_worker;
+  ThreadState& thread = self();
+  end_thread(thread);
+  ThreadState* next = pick_unwinding(worker.group);
+  leave(worker, std::exchange(thread.stack, nullptr), next);
 }
 
 void progress_made() {

@@ -1,0 +1,281 @@
+// Order: what each thread knows of the others, and how the machine's events pass it on. See check_clock.h for clocks and stamps.
+#include "kernels/sim/check.h"
+
+#include <algorithm>
+
+#include "kernels/api/check.h"
+#include "kernels/sim/check_internal.h"
+
+namespace heddle::sim {
+
+bool checking = true;
+
+RaceChecker& race_checker() {
+  static RaceChecker instance;
+  return instance;
+}
+
+Checker* const checker = &race_checker();
+
+void RaceChecker::launch_begin(const Launch& launch) {
+  // Times and ops are never reused within a process; 2^31 of them would be a very long test.
+  HEDDLE_CHECK(now_ < kAtomic && first_op_ + ops_.size() < kAtomic, "sim",
+               "the check flavour has run out of time stamps: run the tests in several processes");
+  first_op_ += static_cast<uint32_t>(ops_.size());
+  ops_.clear();
+  groups_.clear();
+  atomics_.clear();
+  launch_start_ = tick();
+  (void)launch;
+}
+
+void RaceChecker::launch_end() {
+  groups_.clear();
+  atomics_.clear();
+}
+
+void RaceChecker::group_begin(Group& group) {
+  group_ = &group;
+  BlockState& first = *group.blocks[0];
+  shape_ = {group.block_count, first.warp_count};
+  GroupRun run{static_cast<uint32_t>(groups_.size()) + 1, tick(), {}};
+  threads_.assign(size_t{group.block_count} * kMaxThreadsPerBlock, {});
+  const ClockRef nothing = empty_clock(run.number, shape_);
+  shared_.resize(std::max<size_t>(shared_.size(), group.block_count));
+  shared_pool_.clear();
+  for (uint32_t slot = 0; slot < group.block_count; ++slot) {
+    BlockState& block = *group.blocks[slot];
+    run.blocks.push_back(block.index);
+    for (const ThreadState& thread : block.threads) {
+      ThreadClock& clock = clock_of(thread);
+      clock.known = clock.async_known = nothing;
+      clock.stamp = now_;
+    }
+    shared_[slot].cells.clear();
+  }
+  groups_.push_back(std::move(run));
+  syncs_.clear();
+  fences_used_ = false;
+}
+
+void RaceChecker::group_end(Group& group) {
+  for (uint32_t slot = 0; slot < group.block_count; ++slot)
+    for (const WarpState& warp : group.blocks[slot]->warps) count_flush(warp);
+  threads_.clear();
+  syncs_.clear();
+  forget_joins();
+  group_ = nullptr;
+}
+
+// ---- knowledge ----
+
+void RaceChecker::acquire_clock(ThreadClock& mine, const ClockRef& clock, const ClockRef& async_clock) {
+  mine.known = join(mine.known, clock);
+  mine.async_known = join(mine.async_known, async_clock);
+}
+
+ClockRef RaceChecker::published(ThreadState& thread) {
+  ThreadClock& mine = clock_of(thread);
+  mine.stamp = tick();
+  return with_thread(mine.known, thread.id, mine.stamp);
+}
+
+RaceChecker::SyncState& RaceChecker::sync_state(SyncClock& sync) {
+  if (sync.id == 0) {
+    syncs_.emplace_back();
+    sync.id = static_cast<uint32_t>(syncs_.size());
+  }
+  return syncs_[sync.id - 1];
+}
+
+void RaceChecker::sync_warp(WarpState& warp, uint32_t mask) {
+  count_flush(warp);
+  ClockRef known, async_known;
+  for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
+    const ThreadClock& lane = clock_of(warp.lanes[__builtin_ctz(rest)]);
+    known = join(known, lane.known);
+    async_known = join(async_known, lane.async_known);
+  }
+  const uint32_t time = tick();
+  if (mask == warp.live) {
+    known = with_warp(known, warp.lanes[0].id, time);
+  } else {
+    for (uint32_t rest = mask; rest != 0; rest &= rest - 1) known = with_thread(known, warp.lanes[__builtin_ctz(rest)].id, time);
+  }
+  for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
+    ThreadClock& lane = clock_of(warp.lanes[__builtin_ctz(rest)]);
+    lane.known = known;
+    lane.async_known = async_known;
+    lane.stamp = time;
+  }
+}
+
+void RaceChecker::sync_block(BlockState& block) {
+  ClockRef known, async_known, fenced;
+  for (const ThreadState& thread : block.threads) {
+    const ThreadClock& clock = clock_of(thread);
+    known = join(known, clock.known);
+    async_known = join(async_known, clock.async_known);
+    if (fences_used_) fenced = join(fenced, clock.fenced);
+  }
+  const uint32_t time = tick();
+  known = with_block(known, block.slot, time);
+  for (const ThreadState& thread : block.threads) {
+    ThreadClock& clock = clock_of(thread);
+    clock.known = known;
+    clock.async_known = async_known;
+    // "Every thread stores and fences, the block meets, one thread raises the flag" is taken for ordered, as hardware does it.
+    if (fences_used_) clock.fenced = fenced;
+    clock.stamp = time;
+  }
+  for (const WarpState& warp : block.warps) count_flush(warp);
+}
+
+void RaceChecker::release(SyncClock& sync, ThreadState& thread) {
+  SyncState& state = sync_state(sync);
+  state.gathered = join(state.gathered, published(thread));
+  state.async_gathered = join(state.async_gathered, clock_of(thread).async_known);
+}
+
+void RaceChecker::release_fenced(SyncClock& sync, ThreadState& thread) {
+  SyncState& state = sync_state(sync);
+  state.gathered = join(state.gathered, clock_of(thread).fenced);
+}
+
+void RaceChecker::release_warp(SyncClock& sync, WarpState& warp) {
+  count_flush(warp);
+  SyncState& state = sync_state(sync);
+  ClockRef known, async_known;
+  const uint32_t time = tick();
+  for (uint32_t rest = warp.live; rest != 0; rest &= rest - 1) {
+    ThreadClock& lane = clock_of(warp.lanes[__builtin_ctz(rest)]);
+    known = join(known, lane.known);
+    async_known = join(async_known, lane.async_known);
+    lane.stamp = time;
+  }
+  if (!known) return;
+  state.gathered = join(state.gathered, with_warp(known, warp.lanes[0].id, time));
+  state.async_gathered = join(state.async_gathered, async_known);
+}
+
+void RaceChecker::complete(SyncClock& sync) {
+  SyncState& state = sync_state(sync);
+  ++state.phase;
+  if (!state.gathered) state.gathered = empty_clock(groups_.back().number, shape_);
+  state.gathered = with_phase(state.gathered, sync.id, state.phase);
+  state.done = state.gathered;
+  state.async_done = state.async_gathered;
+}
+
+void RaceChecker::acquire(SyncClock& sync, ThreadState& thread) {
+  const SyncState& state = sync_state(sync);
+  acquire_clock(clock_of(thread), state.done, state.async_done);
+}
+
+void RaceChecker::acquire_warp(SyncClock& sync, WarpState& warp, uint32_t lanes) {
+  const SyncState& state = sync_state(sync);
+  for (; lanes != 0; lanes &= lanes - 1) acquire_clock(clock_of(warp.lanes[__builtin_ctz(lanes)]), state.done, state.async_done);
+}
+
+// ---- fences and atomics (C++ memory model's fence rules, PTX ISA "Memory Consistency Model: release and acquire patterns") ----
+
+void RaceChecker::fence(ThreadState& thread, Order order, Scope scope) {
+  ThreadClock& mine = clock_of(thread);
+  if (order == Order::acquire || order == Order::acq_rel) mine.known = join(mine.known, mine.pending);
+  if (order == Order::release || order == Order::acq_rel) {
+    fences_used_ = true;
+    mine.fenced = published(thread);
+    mine.fence_scope = scope;
+  }
+}
+
+void RaceChecker::proxy_fence(ThreadState& thread) {
+  const ClockRef all = published(thread);
+  ThreadClock& mine = clock_of(thread);
+  mine.async_known = join(mine.async_known, all);
+}
+
+void RaceChecker::atomic(ThreadState& thread, const void* pointer, size_t bytes, AtomicKind kind, Order order, Scope scope, const Site& site) {
+  Observer by = observer(thread);
+  by.atomic = true;
+  by.who |= kAtomic;
+  const uint32_t place = place_of(site);
+  if (kind != AtomicKind::store) access(by, Access::read, pointer, bytes, place);
+  if (kind != AtomicKind::load) access(by, Access::write, pointer, bytes, place);
+
+  ThreadClock& mine = clock_of(thread);
+  AtomicState& state = atomics_[pointer];
+  const Scope needed = state.block == thread.block && state.group == groups_.back().number ? Scope::block : Scope::device;
+  if (kind != AtomicKind::store && state.clock && state.scope >= needed) {
+    const bool acquires = order == Order::acquire || order == Order::acq_rel;
+    if (acquires && scope >= needed)
+      acquire_clock(mine, state.clock, state.async_clock);
+    else if (!acquires)
+      mine.pending = mine.pending ? join(mine.pending, state.clock) : join(empty_clock(groups_.back().number, shape_), state.clock);
+  }
+  if (kind == AtomicKind::load) return;
+  const bool releases = order == Order::release || order == Order::acq_rel;
+  const ClockRef mine_published = releases ? published(thread) : mine.fenced;
+  const Scope published_scope = releases ? scope : mine.fence_scope;
+  if (kind == AtomicKind::store) state = AtomicState{};  // an update keeps what earlier releases published, a store begins anew
+  if (!mine_published) return;
+  state.scope = state.clock ? std::min(state.scope, published_scope) : published_scope;
+  state.clock = state.clock ? join(state.clock, mine_published) : mine_published;
+  state.async_clock = state.async_clock ? join(state.async_clock, mine.async_known) : mine.async_known;
+  state.block = thread.block;
+  state.group = groups_.back().number;
+}
+
+// ---- async ops ----
+
+uint32_t RaceChecker::begin_op() {
+  ops_.push_back({OpState::Stage::pending, 0, 0, groups_.back().number, false});
+  return first_op_ + static_cast<uint32_t>(ops_.size()) - 1;
+}
+
+void RaceChecker::issue(Agent& agent, ThreadState& issuer) {
+  ThreadClock& mine = clock_of(issuer);
+  agent.clock = mine.known;
+  agent.async_clock = mine.async_known;
+  agent.issued_at = mine.stamp = tick();
+}
+
+// What all four warps know, each counting what any of its lanes knows: the instruction reads for all of them.
+void RaceChecker::issue_warpgroup(Agent& agent, WarpState& first) {
+  const uint32_t time = tick();
+  ClockRef all, async_all;
+  for (uint32_t w = 0; w < 4; ++w) {
+    WarpState& warp = static_cast<BlockState*>(first.block)->warps[first.id + w];
+    ClockRef known, async_known;
+    for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
+      ThreadClock& clock = clock_of(warp.lanes[lane]);
+      known = join(known, clock.known);
+      async_known = join(async_known, clock.async_known);
+      clock.stamp = time;
+    }
+    known = with_warp(known, warp.lanes[0].id, time);
+    all = all ? meet(all, known) : known;
+    async_all = async_all ? meet(async_all, async_known) : async_known;
+  }
+  agent.clock = all;
+  agent.async_clock = async_all;
+  agent.issued_at = 0;  // no thread's own accesses count: the other warps must know of them
+}
+
+void RaceChecker::adopt_op(uint32_t op, ThreadState& thread) {
+  OpState& state = op_state(op);
+  if (state.stage != OpState::Stage::pending) return;
+  state.stage = OpState::Stage::adopted;
+  state.who = thread.id;
+  state.when = clock_of(thread).stamp;
+}
+
+void RaceChecker::attach_op(uint32_t op, SyncClock& sync) {
+  OpState& state = op_state(op);
+  const uint32_t phase = sync_state(sync).phase + 1;
+  state.stage = OpState::Stage::attached;
+  state.who = sync.id;
+  state.when = phase;
+}
+
+}  // namespace heddle::sim

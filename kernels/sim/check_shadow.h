@@ -1,0 +1,57 @@
+// What the check flavour remembers of each byte: its last write and the reads since. One cell covers 16 bytes until somebody touches part of it; then
+// it splits, down to single bytes, so that neighbours never blame each other and vector accesses stay cheap.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace heddle::sim {
+
+inline constexpr uint32_t kByOp = 0x80000000u;    // in `who`: an async op did it, and `when` is the op
+inline constexpr uint32_t kAtomic = 0x40000000u;  // in `who`: the access was atomic
+inline constexpr uint32_t kWhoMask = 0x3fffffffu;
+
+// An access. Reads by lanes of one warp with one stamp share a record: `who` is then the warp's first thread.
+struct Record {
+  uint32_t when = 0;   // the thread's stamp, or the op
+  uint32_t who = 0;    // the thread's id in its group, and the flags above
+  uint32_t where = 0;  // its place: check_report.h
+  uint32_t lanes = 0;  // relative to `who`; 0: no access
+};
+
+struct Cell {
+  Record write;
+  std::array<Record, 2> reads;
+  std::vector<Record>* more_reads = nullptr;
+  Cell* parts = nullptr;  // once split, the rest of this cell is stale
+  bool initialised = false;
+};
+
+inline constexpr uint32_t kCellBytes = 16;
+
+// 16 bytes split into words, words into halves, halves into bytes.
+constexpr uint32_t part_bytes(uint32_t bytes) {
+  return bytes == 16 ? 4 : bytes / 2;
+}
+
+// Owns what cells point to.
+class CellPool {
+ public:
+  void split(Cell& cell, uint32_t bytes);   // each part starts as a copy
+  void forget(Cell& cell, uint32_t bytes);  // whole again, no history, initialised
+  void clear_reads(Cell& cell);
+  void add_read(Cell& cell, const Record& record);  // to the long list
+  void clear();                                     // every cell that used this pool is stale
+
+ private:
+  static constexpr size_t kChunk = 1024;
+  std::vector<std::unique_ptr<std::array<Cell, kChunk * 4>>> chunks_;
+  size_t next_ = 0;  // quads handed out
+  std::vector<Cell*> free_;
+  std::vector<std::unique_ptr<std::vector<Record>>> lists_;
+  std::vector<std::vector<Record>*> free_lists_;
+};
+
+}  // namespace heddle::sim

@@ -1,0 +1,65 @@
+// Running a test body in each of the machine's modes.
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include "kernels/api/check.h"
+#include "kernels/sim/machine.h"
+#include "tests/support/catch.h"
+
+namespace heddle::test {
+
+class ScopedOptions {
+ public:
+  ScopedOptions() : before_(sim::options()) {}
+  ~ScopedOptions() { sim::set_options(before_); }
+  ScopedOptions(const ScopedOptions&) = delete;
+  ScopedOptions& operator=(const ScopedOptions&) = delete;
+
+ protected:
+  sim::Options before_;
+};
+
+class ScopedMode : ScopedOptions {
+ public:
+  ScopedMode(sim::AsyncMode mode, uint64_t seed) {
+    sim::Options options = before_;
+    options.mode = mode;
+    options.seed = seed;
+    sim::set_options(options);
+  }
+};
+
+class ScopedThreads : ScopedOptions {
+ public:
+  explicit ScopedThreads(int threads) {
+    sim::Options options = before_;
+    options.threads = threads;
+    sim::set_options(options);
+  }
+};
+
+// Fixed thread order with early and with late async ops, and random orders.
+template <class Body>
+void in_every_mode(Body body) {
+  for (const auto& [mode, seed] :
+       {std::pair{sim::AsyncMode::eager, 1}, {sim::AsyncMode::lazy, 1}, {sim::AsyncMode::random, 1}, {sim::AsyncMode::random, 2}}) {
+    CAPTURE(static_cast<int>(mode), seed);
+    const ScopedMode scoped(mode, static_cast<uint64_t>(seed));
+    body();
+  }
+}
+
+// What body throws; empty if it does not.
+template <class Body>
+std::string error_of(Body body) {
+  try {
+    body();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return {};
+}
+
+}  // namespace heddle::test
