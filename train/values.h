@@ -1,4 +1,4 @@
-// Numbers, durations and switches as people write them, the same for flags, environment and config files; and the nearest word to a typo.
+// Numbers, durations and switches as people write them, the same for flags, environment and config files.
 //
 // `place` opens every error, so that it names what the user wrote: "--lr", "HEDDLE_LR", "run.toml:3: lr". All errors are Error(usage).
 #pragma once
@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "core/io/nearest.h"
 
 namespace heddle {
 
@@ -35,11 +37,5 @@ std::string real_text(double value);
 
 // `text` as a TOML basic string or JSON string, quotes included: both escape alike.
 std::string quote_text(std::string_view text);
-
-// The candidate within a third of its length in edits (insert, delete, replace, swap of neighbours; '_' and '-' are equal), or "".
-std::string nearest_match(std::string_view word, std::span<const std::string> candidates);
-
-// " (did you mean X?)" or "".
-std::string suggestion(std::string_view word, std::span<const std::string> candidates, std::string_view prefix = "");
 
 }  // namespace heddle
