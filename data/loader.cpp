@@ -19,8 +19,8 @@ struct Loader::Impl {
   ShardSet set;
   std::vector<uint64_t> first_sample;  // of each shard, and their total at the end
   std::vector<uint32_t> valid;         // targets that count, of each sample; empty without the mask
-  mutable std::mutex fingerprint_mutex;
-  mutable std::string fingerprint;
+  mutable std::mutex shard_list_mutex;
+  mutable std::string shard_list;
 
   // The prefetch slot. `state` moves idle -> wanted -> ready -> idle; the buffers belong to the thread only while it is `wanted`.
   enum class Slot { idle, wanted, ready };
@@ -231,12 +231,18 @@ Loader::Place Loader::place(uint64_t position) const {
   return {impl_->set.shards()[shard].path(), shard, static_cast<uint64_t>(offset)};
 }
 
+const std::string& Loader::shard_list() const {
+  const std::lock_guard lock(impl_->shard_list_mutex);
+  if (impl_->shard_list.empty()) impl_->shard_list = impl_->set.content_lines();
+  return impl_->shard_list;
+}
+
+std::string Loader::fingerprint_of(const std::string& shard_list) {
+  return sha256_hex("heddle-data-1\n" + shard_list);
+}
+
 std::string Loader::fingerprint() const {
-  const std::lock_guard lock(impl_->fingerprint_mutex);
-  if (impl_->fingerprint.empty()) {
-    impl_->fingerprint = sha256_hex("heddle-data-1\n" + impl_->set.content_lines());
-  }
-  return impl_->fingerprint;
+  return fingerprint_of(shard_list());
 }
 
 }  // namespace heddle

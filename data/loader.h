@@ -81,9 +81,11 @@ class Loader {
   };
   Place place(uint64_t position) const;
 
-  // SHA-256 over each shard's base name, size and content hash. Hashes come from dataset.json; without one the first call reads the shards.
-  // Equal fingerprints and equal options give equal batches.
+  // One line a shard, in order: base name, size in bytes, SHA-256. Hashes come from dataset.json; without one the first call reads the shards.
+  const std::string& shard_list() const;
+  // SHA-256 over that list. Equal fingerprints and equal options give equal batches.
   std::string fingerprint() const;
+  static std::string fingerprint_of(const std::string& shard_list);
 
  private:
   struct Impl;

@@ -142,6 +142,25 @@ uint64_t Windows::scored_bytes(uint64_t first_row, uint64_t count, const Tokeniz
   return bytes;
 }
 
+uint64_t Windows::scored_words(uint64_t first_row, uint64_t count, const Tokenizer& tokenizer) const {
+  if (first_row >= rows()) return 0;
+  uint64_t words = 0;
+  bool inside = false;
+  for (uint64_t w = impl_->first_window[first_row]; w < impl_->first_window[impl_->clamp(first_row, count)]; ++w) {
+    const Window& window = impl_->windows[w];
+    // Scored targets follow one another from window to window: the white space before this one decides whether a word goes on.
+    if (window.scored == 0) inside = false;
+    for (int64_t i = window.scored; i < window.length; ++i) {
+      for (const char c : tokenizer.bytes_of(impl_->token(window, i + 1))) {
+        const bool space = c == ' ' || (c >= '\t' && c <= '\r');
+        words += !space && !inside;
+        inside = !space;
+      }
+    }
+  }
+  return words;
+}
+
 std::optional<uint64_t> Windows::text_bytes() const {
   return impl_->set.eot() ? impl_->set.text_bytes() : std::nullopt;
 }

@@ -44,7 +44,9 @@ class Windows {
   uint64_t scored_tokens(uint64_t first_row, uint64_t count) const;  // rows beyond the end score none
   // Bytes of text behind the targets of those rows.
   uint64_t scored_bytes(uint64_t first_row, uint64_t count, const Tokenizer& tokenizer) const;
-  // The same for all rows, when dataset.json records it (and an end-of-text token is known, so that every token is scored).
+  // Words that begin there: maximal runs of bytes other than ASCII white space, across tokens, within a document.
+  uint64_t scored_words(uint64_t first_row, uint64_t count, const Tokenizer& tokenizer) const;
+  // scored_bytes for all rows, when dataset.json records it (and an end-of-text token is known, so that every token is scored).
   std::optional<uint64_t> text_bytes() const;
 
   // Rows first_row .. first_row + out.batch - 1; rows beyond the end are padding, so every rank can run the same number of batches. Nothing is
