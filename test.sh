@@ -81,7 +81,7 @@ tests() {
 }
 
 mkdir -p build
-part 3 "packages" need_packages build/apt.log $heddle_packages
+part 3 "packages" need_packages build/apt.log $heddle_packages $heddle_test_packages
 part 1 "lint" cmake -P cmake/lint.cmake  # before the build, since it takes a second; ctest runs it again
 part 6 "configure and build" build_cpu
 part 6 "tests" tests

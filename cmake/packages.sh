@@ -1,6 +1,8 @@
 # Sourced by test.sh and quickstart.sh: the Debian and Ubuntu packages that building heddle and its tests takes.
 heddle_packages="g++ cmake ninja-build ccache libeigen3-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev catch2 libssl-dev zlib1g-dev
                  libzstd-dev libdnnl-dev libopenmpi-dev openmpi-bin"
+# What test.sh installs beyond them: clang with its libFuzzer, for tests/fuzz/run.sh.
+heddle_test_packages="clang libclang-rt-dev"
 
 # need_packages LOG PACKAGE...: installs those that are missing, as root or through sudo; fails with the line to type when it cannot.
 # HEDDLE_INSTALL=0 never installs. Without apt-get it trusts the machine: the table of configure names what is missing.
