@@ -88,7 +88,7 @@ void mbarrier_wait_cluster(uint32_t mbarrier, uint32_t parity, Where at) {
   sim::mbarrier_wait(own_mbarrier(mbarrier, site), parity & 1, site);
 }
 void fence_mbarrier_init(Where at) {
-  sim::note_fence(sim::Order::release, sim::Scope::cluster, at.op("fence.mbarrier_init"));
+  sim::mbarrier_init_fence(at.op("fence.mbarrier_init"));
 }
 
 // ---- proxies ----

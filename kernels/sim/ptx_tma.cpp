@@ -181,6 +181,7 @@ void write_tile(Agent& agent, const Tile& tile, const std::vector<std::byte>& st
       sim::note_write(agent, row.global, row.end - row.begin);
       std::memcpy(row.global, from, row.end - row.begin);
     } else {
+      sim::note_atomic(agent, row.global, row.end - row.begin);
       for (uint32_t e = 0; e < row.end - row.begin; e += tile.map().element_bytes) add_element(tile.map().type, row.global + e, from + e);
     }
   }
@@ -284,7 +285,8 @@ void bulk_reduce_add_f32(float* global, uint32_t smem, uint32_t bytes, Where at)
         sim::note_read(agent, shared, bytes);
         staging->assign(shared, shared + bytes);
       },
-      [=](Agent&) {
+      [=](Agent& agent) {
+        sim::note_atomic(agent, global, bytes);
         for (uint32_t i = 0; i < bytes; i += 4) {
           add_element(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, reinterpret_cast<std::byte*>(global) + i, staging->data() + i);
         }

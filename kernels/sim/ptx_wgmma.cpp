@@ -5,6 +5,7 @@
 #include <memory>
 #include <unordered_map>
 
+#include "kernels/sim/machine_internal.h"
 #include "kernels/sim/ptx_internal.h"
 
 namespace heddle::ptx {
@@ -182,9 +183,48 @@ void require_same(bool same, const char* operand, const Site& site) {
   if (!same) sim::fault("wgmma operands differ", std::string(operand) + " must be the same in all 128 threads", site);
 }
 
-// Which warpgroups of the running blocks have executed wgmma.fence. Keyed by first warp; a Warp that is used again for another block keeps its entry,
-// which can hide the fault in later blocks, never invent it.
-thread_local std::unordered_map<const Warp*, bool> fenced;
+// What wgmma.fence has to be seen for. Hardware takes accumulators from registers that may still be on their way, unless a fence stands before the
+// first wgmma and after every write to them; here the values are always there, so the rule is checked by itself: the first wgmma by a flag, later
+// ones (check flavour) by comparing what the accumulators hold with what the last wgmma left in them.
+struct Left {
+  bool done = false;  // the product has been carried out
+  uint64_t hash = 0;  // of the accumulators then
+};
+struct Fences {
+  uint32_t launch = 0;
+  uint64_t block = 0;
+  bool executed = false;
+  std::unordered_map<const float*, std::shared_ptr<Left>> since;  // by the first thread's accumulators: products issued since the last fence
+};
+thread_local std::unordered_map<const Warp*, Fences> fences;
+
+Fences& fences_of(const Warp& first) {
+  const auto& block = static_cast<const sim::BlockState&>(*first.block);
+  Fences& f = fences[&first];
+  if (f.launch != block.group->shared->id || f.block != block.linear) f = {block.group->shared->id, block.linear, false, {}};
+  return f;
+}
+
+uint64_t hash_of(const Product& p) {  // FNV-1a over the bits of all accumulators
+  uint64_t hash = 0xCBF29CE484222325u;
+  for (const float* d : p.d) {
+    for (int i = 0; i < p.n / 2; ++i) hash = (hash ^ std::bit_cast<uint32_t>(d[i])) * 0x100000001B3u;
+  }
+  return hash;
+}
+
+// Returns where the product has to leave its hash, null where nobody will look.
+std::shared_ptr<Left> check_fence(const Warp& first, const Product& p, const Site& site) {
+  Fences& f = fences_of(first);
+  if (!f.executed) sim::fault("wgmma without fence", "the first wgmma of a warpgroup must follow wgmma_fence", site);
+  if (!sim::checking) return nullptr;
+  std::shared_ptr<Left>& left = f.since[p.d[0]];
+  if (left != nullptr && left->done && p.accumulate && left->hash != hash_of(p)) {
+    sim::fault("wgmma without fence", "its accumulators were written after the last wgmma on them: wgmma_fence must stand between", site);
+  }
+  left = std::make_shared<Left>();
+  return left;
+}
 
 void wgmma_op(Warp& first, void* const* args) {
   const auto& own = *static_cast<const WgmmaArgument*>(args[0]);
@@ -202,15 +242,18 @@ void wgmma_op(Warp& first, void* const* args) {
     p->d[lane] = other.d;
     if (p->a_in_registers) std::copy_n(other.registers, 4, p->a_registers[lane].begin());
   }
-  if (!fenced[&first]) sim::fault("wgmma without fence", "the first wgmma of a warpgroup must follow wgmma_fence", own.site);
   if (!p->a_in_registers) {
     p->a = SharedOperand(x.a, x.major_a);
     p->window = window_of(p->a, kM, own.site);
   }
   p->b = SharedOperand(x.b, x.major_b);
   p->window = window_of(p->b, x.n, own.site);
-  sim::issue_wgmma(
-      first, [p](Agent& agent) { multiply(agent, *p); }, own.site);
+  const std::shared_ptr<Left> left = check_fence(first, *p, own.site);
+  const auto task = [p, left](Agent& agent) {
+    multiply(agent, *p);
+    if (left != nullptr) *left = {true, hash_of(*p)};
+  };
+  sim::issue_wgmma(first, task, own.site);
 }
 
 }  // namespace
@@ -224,7 +267,11 @@ void detail::wgmma(const Wgmma& operands, Where at) {
 void wgmma_fence(Where at) {
   const Site site = at.op("wgmma.fence");
   const sim::Mutation mutation = sim::mutation_at(site, sim::kMayDrop);
-  const auto op = [](Warp& first, void* const*) { fenced[&first] = true; };
+  const auto op = [](Warp& first, void* const*) {
+    Fences& f = fences_of(first);
+    f.executed = true;
+    f.since.clear();
+  };
   sim::collect_warpgroup(mutation == sim::Mutation::drop ? nullptr : static_cast<sim::WarpgroupOp>(op), nullptr, site);
 }
 void wgmma_commit(Where at) {

@@ -1,0 +1,144 @@
+// Barriers and clusters: see ptx_kernels.h.
+#include "tests/sim/ptx_device.cuh"
+#include "tests/sim/ptx_kernels.h"
+
+namespace heddle::test {
+
+__global__ void named_barriers(uint32_t* out, uint32_t rounds) {
+  auto* shared = dyn_smem<uint32_t>();
+  const uint32_t thread = threadIdx.x % 64;
+  if (threadIdx.x < 64) {
+    for (uint32_t r = 0; r < rounds; ++r) {
+      if (r > 0) ptx::bar_sync(2, 128);
+      shared[thread] = r * 100 + thread;
+      ptx::bar_arrive(1, 128);
+    }
+  } else {
+    for (uint32_t r = 0; r < rounds; ++r) {
+      ptx::bar_sync(1, 128);
+      out[r * 64 + thread] = shared[63 - thread];
+      if (r + 1 < rounds) ptx::bar_arrive(2, 128);
+    }
+  }
+}
+
+__global__ void one_barrier(uint32_t id, uint32_t threads) {
+  ptx::bar_sync(id, threads);
+}
+
+__global__ void pipeline(const uint32_t* in, uint32_t tiles, uint32_t stages, uint32_t consumers, uint32_t* out) {
+  auto* shared = dyn_smem<uint32_t>();
+  const uint32_t smem = ptx::smem_u32(shared), full = smem + stages * 128, empty = full + stages * 8, warp = threadIdx.x / 32,
+                 lane = threadIdx.x % 32;
+  if (threadIdx.x == 0) {
+    for (uint32_t s = 0; s < stages; ++s) {
+      ptx::mbarrier_init(full + 8 * s, 1);
+      ptx::mbarrier_init(empty + 8 * s, consumers);
+    }
+    ptx::fence_mbarrier_init();
+  }
+  __syncthreads();
+  uint32_t stage = 0, phase = 0;
+  for (uint32_t t = 0; t < tiles; ++t) {
+    if (warp == 0) {
+      if (ptx::elect_one()) {
+        ptx::mbarrier_wait(empty + 8 * stage, phase ^ 1);
+        ptx::mbarrier_arrive_expect_tx(full + 8 * stage, 128);
+        ptx::bulk_load(smem + stage * 128, in + t * 32, 128, full + 8 * stage);
+      }
+      ptx::warp_sync();
+    } else {
+      ptx::mbarrier_wait(full + 8 * stage, phase);
+      out[(t * consumers + warp - 1) * 32 + lane] = shared[stage * 32 + lane] + warp;
+      ptx::warp_sync();
+      if (lane == 0) ptx::mbarrier_arrive(empty + 8 * stage);
+    }
+    if (++stage == stages) {
+      stage = 0;
+      phase ^= 1;
+    }
+  }
+}
+
+__global__ void ring(uint32_t* out) {
+  auto* shared = dyn_smem<uint32_t>();
+  const uint32_t smem = ptx::smem_u32(shared), given = smem + 64, rank = ptx::cluster_rank(), size = ptx::cluster_size();
+  if (threadIdx.x == 0) {
+    ptx::mbarrier_init(smem, 2);
+    ptx::fence_mbarrier_init();
+  }
+  ptx::cluster_arrive_relaxed();
+  ptx::cluster_wait();
+  if (threadIdx.x == 0) {
+    const uint32_t next = (rank + 1) % size;
+    ptx::st_cluster(ptx::mapa(given, next), rank + 1);
+    ptx::mbarrier_arrive_cluster(ptx::mapa(smem, next));
+    ptx::mbarrier_arrive_expect_tx_cluster(ptx::mapa(smem, next), 0);
+    ptx::mbarrier_wait_cluster(smem, 0);
+    out[rank] = ptx::ld_cluster(given);
+    out[size + rank] = ptx::mbarrier_test(smem, 0) ? 1 : 0;
+    out[2 * size + rank] = ptx::mbarrier_test(smem, 1) ? 1 : 0;
+  }
+  ptx::cluster_arrive();
+  ptx::cluster_wait();
+}
+
+__global__ void fences_and_registers(uint32_t* out) {
+  ptx::griddepcontrol_wait();
+  if (threadIdx.x < 128) {
+    ptx::setmaxnreg_dec<40>();
+  } else {
+    ptx::setmaxnreg_inc<232>();
+  }
+  ptx::fence_cta();
+  ptx::fence_cluster();
+  ptx::fence_gpu();
+  ptx::fence_proxy_async();
+  ptx::fence_proxy_async_global();
+  ptx::griddepcontrol_launch_dependents();
+  out[threadIdx.x] = threadIdx.x;
+}
+
+namespace {
+
+template <BarrierMisuse Kind>
+__global__ void misuse(uint32_t* out) {
+  const uint32_t smem = ptx::smem_u32(dyn_smem<uint32_t>());
+  if constexpr (Kind == BarrierMisuse::zero_count) ptx::mbarrier_init(smem, 0);
+  if constexpr (Kind == BarrierMisuse::misaligned) ptx::mbarrier_init(smem + 4, 1);
+  if constexpr (Kind == BarrierMisuse::uninitialised) ptx::mbarrier_arrive(smem);
+  if constexpr (Kind == BarrierMisuse::too_many_arrivals) {
+    ptx::mbarrier_init(smem, 1);
+    ptx::mbarrier_expect_tx(smem, 16);  // the bytes never come, so the phase stays
+    ptx::mbarrier_arrive(smem);
+    ptx::mbarrier_arrive(smem);
+  }
+  if constexpr (Kind == BarrierMisuse::deadlock) {
+    ptx::mbarrier_init(smem, 1);
+    ptx::mbarrier_wait(smem, 0);
+  }
+  if constexpr (Kind == BarrierMisuse::half_a_warpgroup) {
+    if (threadIdx.x < 64) ptx::setmaxnreg_dec<40>();
+  }
+  if constexpr (Kind == BarrierMisuse::peer_address) {
+    ptx::st128_shared(ptx::mapa(smem, 1 - ptx::cluster_rank()), uint4{1, 2, 3, 4});
+  }
+  if constexpr (Kind == BarrierMisuse::rank_beyond) *out = ptx::mapa(smem, ptx::cluster_size());
+}
+
+}  // namespace
+
+Misused* misused(BarrierMisuse kind) {
+  switch (kind) {
+    case BarrierMisuse::uninitialised: return misuse<BarrierMisuse::uninitialised>;
+    case BarrierMisuse::zero_count: return misuse<BarrierMisuse::zero_count>;
+    case BarrierMisuse::too_many_arrivals: return misuse<BarrierMisuse::too_many_arrivals>;
+    case BarrierMisuse::misaligned: return misuse<BarrierMisuse::misaligned>;
+    case BarrierMisuse::deadlock: return misuse<BarrierMisuse::deadlock>;
+    case BarrierMisuse::half_a_warpgroup: return misuse<BarrierMisuse::half_a_warpgroup>;
+    case BarrierMisuse::peer_address: return misuse<BarrierMisuse::peer_address>;
+    default: return misuse<BarrierMisuse::rank_beyond>;
+  }
+}
+
+}  // namespace heddle::test
