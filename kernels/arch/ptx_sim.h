@@ -5,6 +5,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "kernels/arch/fragments.h"
+#include "kernels/arch/ptx_types.h"
 #include "kernels/sim/machine.h"
 
 namespace heddle::ptx {
