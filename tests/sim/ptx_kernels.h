@@ -2,13 +2,11 @@
 // runs them in each of its flavours, nvcc assembles them, and the same cases can run on a GPU. A variant of an instruction is asked for at run time.
 #pragma once
 
-#include <cuda.h>
-
 #include <cstddef>
 #include <cstdint>
 
 #include "kernels/arch/fragments.h"
-#include "kernels/arch/platform.h"
+#include "kernels/arch/ptx_types.h"
 
 namespace heddle::test {
 
