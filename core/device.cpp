@@ -86,6 +86,7 @@ void Event::synchronize() const {
 }
 
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, size_t bytes) {
+  if (bytes == 0) return;  // an empty tensor's memory may be null, which memcpy must not be given
   const Device driver = to_device.type == DeviceType::cpu ? from_device : to_device;
   runtime(driver.type).copy(to, to_device, from, from_device, bytes, current_stream(driver));
 }
