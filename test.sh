@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds heddle and runs every check: lint, unit tests, end-to-end tests; with --sanitize the kernels, core and data tests once more under sanitizers.
+# Builds heddle and runs every check: lint, unit tests, end-to-end tests, then the kernels, core and data tests once more under sanitizers.
 # On a bare Debian 12 or Ubuntu it first installs what is missing. The last lines are the time of each part and ctest's verdict.
 set -uo pipefail
 cd "$(dirname "$0")"
@@ -7,18 +7,18 @@ cd "$(dirname "$0")"
 
 usage() {
   cat <<'TEXT'
-usage: ./test.sh [--sanitize] [--keep-going] [--jobs N] [--no-install]
-  --sanitize    also builds and runs the core suites under AddressSanitizer and UndefinedBehaviorSanitizer
+usage: ./test.sh [--no-sanitize] [--keep-going] [--jobs N] [--no-install]
+  --no-sanitize leave out the second build, under AddressSanitizer and UndefinedBehaviorSanitizer
   --keep-going  run the remaining parts after one has failed
   --jobs N      parallel compilations (default: all cores); tests run two at a time
   --no-install  never call apt-get
 TEXT
 }
 
-sanitize=0 keep_going=0 jobs=$(nproc)
+sanitize=1 keep_going=0 jobs=$(nproc)
 while [ $# -gt 0 ]; do
   case $1 in
-    --sanitize) sanitize=1 ;;
+    --no-sanitize) sanitize=0 ;;
     --keep-going) keep_going=1 ;;
     --no-install) export HEDDLE_INSTALL=0 ;;
     --jobs) jobs=${2:?--jobs takes a number}; shift ;;
