@@ -148,8 +148,8 @@ uint64_t Windows::scored_words(uint64_t first_row, uint64_t count, const Tokeniz
   bool inside = false;
   for (uint64_t w = impl_->first_window[first_row]; w < impl_->first_window[impl_->clamp(first_row, count)]; ++w) {
     const Window& window = impl_->windows[w];
-    // Scored targets follow one another from window to window: the white space before this one decides whether a word goes on.
-    if (window.scored == 0) inside = false;
+    // Within a document scored targets follow one another from window to window, and so do words.
+    if (window.begin == 0) inside = false;
     for (int64_t i = window.scored; i < window.length; ++i) {
       for (const char c : tokenizer.bytes_of(impl_->token(window, i + 1))) {
         const bool space = c == ' ' || (c >= '\t' && c <= '\r');

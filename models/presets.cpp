@@ -1,7 +1,6 @@
 #include "models/presets.h"
 
-#include <algorithm>
-
+#include "core/io/nearest.h"
 #include "kernels/api/check.h"
 
 namespace heddle {
@@ -40,21 +39,6 @@ TransformerConfig qwen2(int64_t layers, int64_t dim, int64_t heads, int64_t kv_h
   return c;
 }
 
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
-}
-
 }  // namespace
 
 const std::vector<Preset>& presets() {
@@ -78,14 +62,14 @@ const std::vector<Preset>& presets() {
 }
 
 const Preset& preset(std::string_view name) {
-  const Preset* nearest = nullptr;
+  std::vector<std::string> names;
   for (const Preset& p : presets()) {
     if (p.name == name) return p;
-    if (!nearest || edit_distance(name, p.name) < edit_distance(name, nearest->name)) nearest = &p;
+    names.emplace_back(p.name);
   }
-  std::string names;
-  for (const Preset& p : presets()) names += concat(names.empty() ? "" : ", ", p.name);
-  fail("model", concat("no preset \"", name, "\"; did you mean ", nearest->name, "? (", names, ")"), ExitCode::usage);
+  std::string list;
+  for (const std::string& n : names) list += concat(list.empty() ? "" : ", ", n);
+  fail("model", concat("no preset \"", name, "\"", suggestion(name, names), "; there are ", list), ExitCode::usage);
 }
 
 TransformerConfig from_depth(int64_t depth) {

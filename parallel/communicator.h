@@ -38,6 +38,12 @@ class Communicator {
 
   // Host-side bytes, for small control messages: every rank's string, in rank order.
   virtual std::vector<std::string> gather_text(const std::string& mine) = 0;
+  // The same with a limit: when a rank has not answered after `seconds` of this rank's clock, Error(hung) names the ranks that are missing, as far as
+  // this one knows. A group that has given up once is of no further use. Implementations that cannot wait with a limit wait without.
+  virtual std::vector<std::string> gather_text_within(const std::string& mine, double seconds) {
+    (void)seconds;
+    return gather_text(mine);
+  }
 };
 
 // One rank: all collectives are identities.

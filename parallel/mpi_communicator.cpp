@@ -1,9 +1,14 @@
 // Collectives over MPI on host memory, and the choice between one rank and many.
 #include <algorithm>
+#include <charconv>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -116,8 +121,104 @@ class MpiCommunicator final : public Communicator {
     return texts;
   }
 
+  // Over rank 0, by messages that can be waited for with a limit; a collective cannot be left.
+  std::vector<std::string> gather_text_within(const std::string& mine, double seconds) override {
+    const Deadline deadline(seconds);
+    const auto missing = [&](const std::string& who) {
+      fail("gather", concat("no answer within ", seconds, " s from ", who, ": hung, stopped or gone"), ExitCode::hung);
+    };
+    if (rank_ != 0) {
+      send_within(mine, 0, deadline, [&] { missing("rank 0"); });
+      const std::optional<Received> all = receive_within(0, deadline);
+      if (!all) missing("rank 0, or from a rank that rank 0 waits for");
+      return unpack(all->text);
+    }
+    std::vector<std::optional<std::string>> texts(static_cast<size_t>(size_));
+    texts[0] = mine;
+    for (int received = 1; received < size_; ++received) {
+      std::optional<Received> one = receive_within(MPI_ANY_SOURCE, deadline);
+      if (!one) {
+        std::string ranks;
+        for (int r = 1; r < size_; ++r) {
+          if (!texts[static_cast<size_t>(r)]) ranks += concat(ranks.empty() ? "rank " : ", ", r);
+        }
+        missing(ranks);
+      }
+      texts[static_cast<size_t>(one->from)] = std::move(one->text);
+    }
+    std::vector<std::string> all;
+    std::string packed;
+    for (std::optional<std::string>& text : texts) {
+      packed += concat(text->size(), " ", *text);
+      all.push_back(std::move(*text));
+    }
+    for (int r = 1; r < size_; ++r) send_within(packed, r, deadline, [&] { missing(concat("rank ", r)); });
+    return all;
+  }
+
  private:
   static constexpr int64_t kPiece = int64_t{1} << 30;  // bytes: MPI counts are ints
+  static constexpr int kTextTag = 1;
+
+  class Deadline {
+   public:
+    explicit Deadline(double seconds) : end_(std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds)) {}
+    // False when it has passed; sleeps a little, for what is waited for takes a disk's time.
+    bool wait() const {
+      if (std::chrono::steady_clock::now() > end_) return false;
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+      return true;
+    }
+
+   private:
+    std::chrono::time_point<std::chrono::steady_clock, std::chrono::duration<double>> end_;
+  };
+  struct Received {
+    int from = 0;
+    std::string text;
+  };
+
+  template <class GiveUp>
+  void send_within(const std::string& text, int to, const Deadline& deadline, GiveUp give_up) {
+    HEDDLE_CHECK(text.size() <= static_cast<size_t>(std::numeric_limits<int>::max()), "gather", text.size(), " bytes in one call");
+    MPI_Request request;
+    check("gather", MPI_Isend(text.data(), static_cast<int>(text.size()), MPI_CHAR, to, kTextTag, comm_, &request));
+    for (int done = 0;;) {
+      check("gather", MPI_Test(&request, &done, MPI_STATUS_IGNORE));
+      if (done) return;
+      if (!deadline.wait()) {
+        MPI_Cancel(&request);  // the text is about to go out of scope
+        MPI_Request_free(&request);
+        give_up();
+      }
+    }
+  }
+  std::optional<Received> receive_within(int from, const Deadline& deadline) {
+    MPI_Message message;
+    MPI_Status status;
+    for (int found = 0;;) {
+      check("gather", MPI_Improbe(from, kTextTag, comm_, &found, &message, &status));
+      if (found) break;
+      if (!deadline.wait()) return std::nullopt;
+    }
+    int length = 0;
+    check("gather", MPI_Get_count(&status, MPI_CHAR, &length));
+    Received out{status.MPI_SOURCE, std::string(static_cast<size_t>(length), '\0')};
+    check("gather", MPI_Mrecv(out.text.data(), length, MPI_CHAR, &message, MPI_STATUS_IGNORE));
+    return out;
+  }
+  static std::vector<std::string> unpack(std::string_view packed) {
+    std::vector<std::string> all;
+    while (!packed.empty()) {
+      size_t length = 0;
+      const auto [end, error] = std::from_chars(packed.data(), packed.data() + packed.size(), length);
+      const auto begin = static_cast<size_t>(end - packed.data()) + 1;
+      HEDDLE_CHECK(error == std::errc() && begin <= packed.size() && length <= packed.size() - begin, "gather", "rank 0 sent a malformed answer");
+      all.emplace_back(packed.substr(begin, length));
+      packed.remove_prefix(begin + length);
+    }
+    return all;
+  }
 
   void check(std::string_view op, int code) const {
     if (code == MPI_SUCCESS) return;

@@ -71,7 +71,12 @@ BadBatchLedger::BadBatchLedger(std::filesystem::path file) : file_(std::move(fil
   }
 }
 
+uint64_t BadBatchLedger::rollbacks() const {
+  return static_cast<uint64_t>(std::count_if(entries_.begin(), entries_.end(), [](const BadBatch& b) { return b.skip && b.step > 0; }));
+}
+
 void BadBatchLedger::add(const BadBatch& batch) {
+  if (std::find(entries_.begin(), entries_.end(), batch) != entries_.end()) return;
   const int handle = ::open(file_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (handle < 0) fail_io("bad_batches", "open", file_.string(), -errno);
   const auto close_and_fail = [&](const char* what) {

@@ -17,6 +17,9 @@ double EvalResult::loss() const {
 double EvalResult::bits_per_byte() const {
   return bytes ? nats / std::log(2.0) / static_cast<double>(bytes) : std::numeric_limits<double>::quiet_NaN();
 }
+double EvalResult::bits_per_word() const {
+  return words ? nats / std::log(2.0) / static_cast<double>(words) : std::numeric_limits<double>::quiet_NaN();
+}
 
 Evaluator::Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Communicator& comm)
     : windows_(windows), comm_(comm), device_(device), batch_(batch), seq_(windows.seq), rows_(windows_.rows()) {
@@ -25,7 +28,10 @@ Evaluator::Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens
     uint64_t scored = 0;
     for (rows_ = 0; rows_ < all && scored < static_cast<uint64_t>(tokens); ++rows_) scored += windows_.scored_tokens(rows_, 1);
   }
-  if (tokenizer) bytes_ = windows_.scored_bytes(0, rows_, *tokenizer);
+  if (tokenizer) {
+    bytes_ = windows_.scored_bytes(0, rows_, *tokenizer);
+    words_ = windows_.scored_words(0, rows_, *tokenizer);
+  }
   const Shape shape{batch_, seq_};
   tokens_ = Tensor::zeros(shape, DType::i32, device);
   targets_ = Tensor::zeros(shape, DType::i32, device);
@@ -53,7 +59,7 @@ std::optional<EvalResult> Evaluator::run(const Transformer& model, const std::fu
     for (double loss : model.token_losses(tokens_, targets_, document_start_).to_vector()) nats += loss;
   }
   comm_.all_reduce(make_view(&nats, {1}), Stream{});
-  return EvalResult{nats, windows_.scored_tokens(0, rows_), bytes_};
+  return EvalResult{nats, windows_.scored_tokens(0, rows_), bytes_, words_};
 }
 
 int evaluate(const EvalOptions& options) {
@@ -67,22 +73,36 @@ int evaluate(const EvalOptions& options) {
   windows.seq = trained.config.seq;
   windows.stride = options.stride > 0 ? options.stride : std::max<int64_t>(1, trained.config.seq / 2);
   windows.pack = trained.config.doc_mask;
+  windows.vocab = trained.model->config().vocab;  // a token the model does not know is an error that names file and offset
+  if (trained.tokenizer) {
+    windows.eot = trained.tokenizer->eot();
+    require_same_tokenizer(options.data.front(), *trained.tokenizer, "the run's tokenizer");
+  }
   Evaluator evaluator(windows, options.batch, options.tokens, trained.tokenizer ? &*trained.tokenizer : nullptr, device, *comm);
   const EvalResult result = *evaluator.run(*trained.model);
   if (comm->rank() != 0) return 0;
-  const double bits = result.bits_per_byte();
+  const auto number = [](double value, const char* format) {
+    char text[64];
+    std::snprintf(text, sizeof text, format, value);
+    return std::string(text);
+  };
+  const auto or_null = [&](double value, const char* format) { return std::isnan(value) ? std::string("null") : number(value, format); };
   if (options.json) {
-    std::printf("{\"step\": %llu, \"tokens\": %llu, \"bytes\": %llu, \"loss\": %.6f, \"perplexity\": %.4f, \"bits_per_byte\": ",
+    std::printf("{\"step\": %llu, \"tokens\": %llu, \"bytes\": %llu, \"words\": %llu, \"loss\": %.6f, \"perplexity\": %.4f, ",
                 static_cast<unsigned long long>(trained.step), static_cast<unsigned long long>(result.tokens),
-                static_cast<unsigned long long>(result.bytes), result.loss(), std::exp(result.loss()));
-    std::printf(std::isnan(bits) ? "null" : "%.5f", bits);
-    std::printf(", \"window\": %lld, \"stride\": %lld}\n", static_cast<long long>(windows.seq), static_cast<long long>(windows.stride));
-  } else {
-    std::printf("step %llu | %llu tokens, %llu bytes | loss %.4f | perplexity %.3f | bits per byte %.4f | window %lld, stride %lld\n",
-                static_cast<unsigned long long>(trained.step), static_cast<unsigned long long>(result.tokens),
-                static_cast<unsigned long long>(result.bytes), result.loss(), std::exp(result.loss()), bits, static_cast<long long>(windows.seq),
+                static_cast<unsigned long long>(result.bytes), static_cast<unsigned long long>(result.words), result.loss(), std::exp(result.loss()));
+    std::printf("\"bits_per_byte\": %s, \"bits_per_word\": %s, \"window\": %lld, \"stride\": %lld}\n",
+                or_null(result.bits_per_byte(), "%.5f").c_str(), or_null(result.bits_per_word(), "%.4f").c_str(), static_cast<long long>(windows.seq),
                 static_cast<long long>(windows.stride));
+    return 0;
   }
+  std::printf("step %llu | %llu tokens", static_cast<unsigned long long>(trained.step), static_cast<unsigned long long>(result.tokens));
+  if (result.bytes) {
+    std::printf(", %llu bytes, %llu words", static_cast<unsigned long long>(result.bytes), static_cast<unsigned long long>(result.words));
+  }
+  std::printf(" | loss %.4f | perplexity %.3f", result.loss(), std::exp(result.loss()));
+  if (result.bytes) std::printf(" | bits per byte %.4f | bits per word %.3f", result.bits_per_byte(), result.bits_per_word());
+  std::printf(" | window %lld, stride %lld\n", static_cast<long long>(windows.seq), static_cast<long long>(windows.stride));
   return 0;
 }
 

@@ -37,8 +37,10 @@ struct EvalResult {
   double nats = 0;               // summed over the scored tokens
   uint64_t tokens = 0;           // scored
   uint64_t bytes = 0;            // of text that they stand for; 0: no tokenizer
+  uint64_t words = 0;            // of it, told apart by white space
   double loss() const;           // nats a token
   double bits_per_byte() const;  // NaN without bytes
+  double bits_per_word() const;  // 2 to its power is the word-level perplexity; NaN without words
 };
 
 // Rolling windows over held-out shards (data/windows.h), shared over the ranks of a job. Memory is allocated once.
@@ -55,12 +57,12 @@ class Evaluator {
   Communicator& comm_;
   Device device_;
   int64_t batch_, seq_;
-  uint64_t rows_ = 0, bytes_ = 0;
+  uint64_t rows_ = 0, bytes_ = 0, words_ = 0;
   Tensor tokens_, targets_, document_start_;  // (B, T)
   std::vector<int32_t> staging_;
 };
 
-// Prints loss, perplexity and bits per byte to standard output; returns the exit code. Throws Error.
+// Prints loss, perplexity, bits per byte and per word to standard output; returns the exit code. Throws Error.
 int evaluate(const EvalOptions& options);
 
 }  // namespace heddle

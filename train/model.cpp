@@ -5,6 +5,8 @@
 #include <filesystem>
 
 #include "core/launch.h"
+#include "data/dataset.h"
+#include "data/file.h"
 #include "kernels/api/pointwise.h"
 #include "models/presets.h"
 #include "optim/optimizer.h"
@@ -106,6 +108,17 @@ Device choose_device(DeviceChoice choice, int index) {
 
 void use_threads(int64_t threads) {
   if (threads > 0) omp_set_num_threads(static_cast<int>(threads));
+}
+
+void require_same_tokenizer(const std::string& shards, const Tokenizer& tokenizer, const std::string& name) {
+  const std::string folder = directory_name(shards);
+  const std::optional<DatasetInfo> info = DatasetInfo::load(folder);
+  if (!info || info->tokenizer_fingerprint == tokenizer.fingerprint()) return;
+  fail("tokenizer",
+       concat(folder, "/dataset.json: the shards were written with a tokenizer of ", info->vocab, " tokens, fingerprint ",
+              info->tokenizer_fingerprint.substr(0, 12), ", but ", name, " has ", tokenizer.vocab_size(), ", fingerprint ",
+              tokenizer.fingerprint().substr(0, 12), ": use the tokenizer the shards were written with"),
+       ExitCode::mismatch);
 }
 
 StateDict model_state(const Arena& arena, const Tensor& masters) {

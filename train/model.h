@@ -25,6 +25,10 @@ Device choose_device(DeviceChoice choice, int index = 0);
 // Sets the OpenMP threads of this process; 0 leaves the default.
 void use_threads(int64_t threads);
 
+// Error(mismatch) when the dataset.json beside `shards` (a path or glob) records another tokenizer: two may have equally many tokens and mean
+// different things by them. `name` is how the message calls this one.
+void require_same_tokenizer(const std::string& shards, const Tokenizer& tokenizer, const std::string& name);
+
 // A trained model for reading: evaluation and generation.
 struct TrainedModel {
   std::unique_ptr<Transformer> model;

@@ -101,7 +101,7 @@ int pretrain(RunConfig given) {
     const double seconds = seconds_since(start);
     rate.add(static_cast<double>(c.total_batch_tokens), seconds);
 
-    const SpikeVerdict verdict = run.spikes.observe(report->loss, report->grad_norm);
+    const SpikeVerdict verdict = run.spikes.observe(report->loss, report->grad_norm, report->finite);
     if (verdict.action == SpikeAction::withheld && run.is_first()) {
       const Loader::Place place = run.loader->place(first_sample);
       run.bad_batches->add({run.step, first_sample, static_cast<uint64_t>(run.samples), place.file, place.offset, verdict.reason, false});

@@ -3,12 +3,16 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "core/io/strict_json.h"
 #include "core/launch.h"
+#include "data/file.h"
 #include "kernels/api/pointwise.h"
+#include "models/presets.h"
+#include "train/environment.h"
 #include "train/model.h"
 
 namespace heddle {
@@ -54,6 +58,47 @@ std::string number(double value, const char* format) {
   return text;
 }
 
+constexpr size_t kMostListBytes = size_t{256} << 20;
+
+// What two shard lists (Loader::shard_list) say of the files in which they differ: "; a.bin was 10 bytes, SHA-256 ..., now ...".
+std::string shard_changes(const std::string& saved, const std::string& now) {
+  constexpr size_t kMostNamed = 5;
+  struct Shard {
+    std::string bytes, hash;
+    std::string text() const { return concat(bytes, " bytes, SHA-256 ", hash.substr(0, 12)); }
+  };
+  const auto parse = [](const std::string& list) {
+    std::map<std::string, Shard> shards;
+    std::istringstream lines(list);
+    for (std::string line; std::getline(lines, line);) {
+      const size_t hash = line.rfind(' '), bytes = hash == std::string::npos || hash == 0 ? hash : line.rfind(' ', hash - 1);
+      if (bytes == std::string::npos || bytes >= hash) continue;
+      shards[line.substr(0, bytes)] = {line.substr(bytes + 1, hash - bytes - 1), line.substr(hash + 1)};
+    }
+    return shards;
+  };
+  const std::map<std::string, Shard> before = parse(saved), after = parse(now);
+  std::vector<std::string> changes;
+  for (const auto& [name, shard] : before) {
+    const auto it = after.find(name);
+    if (it == after.end()) {
+      const auto moved =
+          std::find_if(after.begin(), after.end(), [&](const auto& s) { return s.second.hash == shard.hash && !before.count(s.first); });
+      changes.push_back(moved == after.end() ? concat(name, " (", shard.text(), ") is missing") : concat(name, " is now called ", moved->first));
+    } else if (it->second.hash != shard.hash) {
+      changes.push_back(concat(name, " was ", shard.text(), ", now ", it->second.text()));
+    }
+  }
+  for (const auto& [name, shard] : after) {
+    const bool moved = std::any_of(before.begin(), before.end(), [&](const auto& s) { return s.second.hash == shard.hash && !after.count(s.first); });
+    if (!before.count(name) && !moved) changes.push_back(concat(name, " (", shard.text(), ") was not there"));
+  }
+  std::string text;
+  for (size_t i = 0; i < std::min(changes.size(), kMostNamed); ++i) text += "; " + changes[i];
+  if (changes.size() > kMostNamed) text += concat("; and ", changes.size() - kMostNamed, " more");
+  return text;
+}
+
 void refuse_unbuilt(const RunConfig& c) {
   if (c.tp > 1 || c.sp) fail("pretrain", "--tp and --sp: this version shares a run over data-parallel ranks only; use --dp", ExitCode::usage);
   if (c.zero > 0) fail("pretrain", "--zero: this version keeps whole optimizer states on every rank; leave it out", ExitCode::usage);
@@ -73,12 +118,17 @@ Run::Run(RunConfig given, Communicator& world)
 void Run::open_directory() {
   use_threads(config.threads);
   device = choose_device(config.device);
+  if (!config.model.empty()) preset(config.model);  // an unknown name is an error before anything is made
   if (config.out.empty()) fail("pretrain", "no run directory: --out RUN", ExitCode::usage);
   refuse_unbuilt(config);
   CheckpointOptions options;
   options.keep_last = static_cast<int>(std::max<int64_t>(2, config.keep_last));
   options.keep_every = static_cast<uint64_t>(config.keep_every);
   options.log = [this](const std::string& line) { console.warn(line); };
+  options.on_hung = [this](const Error& e) {
+    std::fprintf(stderr, "heddle: %s\n", e.what());  // from whichever rank finds it: the first one may be the one that hangs
+    abort_world(static_cast<int>(ExitCode::hung));
+  };
   checkpoints = std::make_unique<Checkpoints>(config.out, comm, options);
   const Checkpoints::Resume mode = config.resume == ResumeMode::must    ? Checkpoints::Resume::must
                                    : config.resume == ResumeMode::never ? Checkpoints::Resume::never
@@ -88,6 +138,7 @@ void Run::open_directory() {
     ResumedConfig resumed = resume_config(found_->config, config, "the configuration of step " + std::to_string(found_->step));
     for (const ResumeDifference& d : resumed.overridden) {
       console.line(concat("resume: ", d.field, " was ", d.saved, ", now ", d.given, " (", d.origin.place, ")"));
+      trajectory_changed_ = trajectory_changed_ || d.resume == ResumeClass::override_with_flag;
     }
     config = std::move(resumed.config);
   }
@@ -121,6 +172,7 @@ void Run::open_data() {
   if (tokenizer) {
     options.vocab = tokenizer->vocab_size();
     options.eot = tokenizer->eot();
+    require_same_tokenizer(config.data.front(), *tokenizer, config.tokenizer.empty() ? "the run's tokenizer" : config.tokenizer);
   } else if (config.is_set("vocab")) {
     options.vocab = config.vocab;
   }
@@ -197,12 +249,19 @@ void Run::take_counters() {
     trainer->set_counters(step, saved.at("adam_t"), saved.at("skipped"));
     std::array<double, SpikeState::kSize> spike{};
     saved.at("spike").get_to(spike);
-    spikes.restore(SpikeState::unpack(spike));
-    const std::string fingerprint = saved.at("data");
-    if (fingerprint != loader->fingerprint()) {
+    SpikeState memory = SpikeState::unpack(spike);
+    // A job killed between a roll-back and its next save has used up budget that no checkpoint records.
+    memory.rollbacks = std::max(memory.rollbacks, static_cast<double>(bad_batches->rollbacks()));
+    spikes.restore(memory);
+    const std::string fingerprint = saved.at("data"), now = loader->fingerprint();
+    if (fingerprint != now) {
+      std::string list;
+      if (fs::exists(file("shards.txt"))) list = read_small_file(file("shards.txt"), kMostListBytes);
+      const bool known = Loader::fingerprint_of(list) == fingerprint;  // it only explains; the checkpoint decides
       fail("pretrain",
-           concat("the shards of --data are not those this run was trained on (fingerprint ", loader->fingerprint().substr(0, 12), ", saved ",
-                  fingerprint.substr(0, 12), "): give the same files, or start a new run with --init-from ", config.out),
+           concat("the shards of --data are not those this run was trained on (fingerprint ", now.substr(0, 12), ", saved ",
+                  fingerprint.substr(0, 12), ")", known ? shard_changes(list, loader->shard_list()) : "",
+                  ": give the same files, or start a new run with --init-from ", config.out),
            ExitCode::mismatch);
     }
   } catch (const nlohmann::json::exception& e) {
@@ -210,19 +269,37 @@ void Run::take_counters() {
   }
 }
 
+// Says whether the steps from here on are those of a run that was not stopped.
+void Run::compare_with_saved(const std::string& environment) {
+  const std::vector<EnvironmentChange> changes = compare_environments(found_->environment, environment);
+  for (const EnvironmentChange& c : changes) {
+    console.line(concat("resume: ", c.name, " was ", c.saved.empty() ? "not recorded" : c.saved, ", now ", c.now.empty() ? "not recorded" : c.now));
+  }
+  const std::string but = trajectory_changed_ ? ", but for the options changed above" : "";
+  console.line(changes.empty()
+                   ? concat("resume: same program, machine and layout: bit for bit the run that was not stopped", but)
+                   : "resume: the state is bit for bit the saved one; with what is listed above, the steps from here on may round otherwise");
+}
+
 void Run::restore() {
+  const std::string environment = environment_text(config, device, comm.size());
+  checkpoints->set_environment(environment);
   if (found_) {
     checkpoints->load(state);
     optimizer->masters_changed();
     take_counters();
     resumed_step = step;
+    compare_with_saved(environment);
   } else if (!config.init_from.empty()) {
     StateDict weights = model_state(*arena, optimizer->masters());
     read_checkpoint(config.init_from, weights, "model.");
     optimizer->masters_changed();
   }
   checkpoints->prepare(state);
-  if (is_first()) std::ofstream(file("config.toml")) << to_toml(config);
+  if (is_first()) {
+    replace_file(file("config.toml"), to_toml(config));
+    replace_file(file("shards.txt"), loader->shard_list());
+  }
 }
 
 void Run::describe() {

@@ -63,10 +63,12 @@ class Run {
   void open_data();
   void build();
   void restore();
+  void compare_with_saved(const std::string& environment);
   void take_counters();
   void describe();
 
   std::optional<Checkpoints::Loaded> found_;
+  bool trajectory_changed_ = false;  // by an option that differs from the saved one
 };
 
 // --dry-run: the derived configuration and the memory that each of `world` ranks will use; touches no file of the run.

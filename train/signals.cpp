@@ -14,6 +14,7 @@ namespace heddle {
 namespace {
 
 constexpr std::array<int, 3> kStopping = {SIGTERM, SIGINT, SIGUSR1};
+constexpr std::array<int, 2> kIgnored = {SIGPIPE, SIGXFSZ};
 
 // Written in a signal handler: lock-free atomics only.
 std::atomic<int> first_signal{0};
@@ -75,12 +76,12 @@ StopSignals::StopSignals(double time_limit) {
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   sigemptyset(&ignore.sa_mask);
-  sigaction(SIGPIPE, &ignore, &before_[3]);
+  for (size_t i = 0; i < kIgnored.size(); ++i) sigaction(kIgnored[i], &ignore, &before_[kStopping.size() + i]);
 }
 
 StopSignals::~StopSignals() {
   for (size_t i = 0; i < kStopping.size(); ++i) sigaction(kStopping[i], &before_[i], nullptr);
-  sigaction(SIGPIPE, &before_[3], nullptr);
+  for (size_t i = 0; i < kIgnored.size(); ++i) sigaction(kIgnored[i], &before_[kStopping.size() + i], nullptr);
   installed = false;
 }
 

@@ -19,7 +19,8 @@ std::string_view name_of(StopReason reason);
 
 // While one lives, SIGTERM, SIGINT and SIGUSR1 only set a flag: the caller saves and ends with exit code 75. A second signal ends the process at
 // once with 128 + its number; only a SIGUSR1 within a second of the first is taken for the same one, since Slurm and mpirun may both deliver it.
-// SIGPIPE is ignored: a closed console must not end a run. The destructor restores what was there. One at a time in a process.
+// SIGPIPE and SIGXFSZ are ignored: a closed console must not end a run, and a file-size limit (ulimit -f) is an error of the save that meets it
+// (EFBIG), not the end of everything. The destructor restores what was there. One at a time in a process.
 class StopSignals {
  public:
   // time_limit: seconds from now on the monotonic clock; 0: none. Throws Error when another one lives.
@@ -36,7 +37,7 @@ class StopSignals {
 
  private:
   double deadline_ = 0;
-  struct sigaction before_[4];
+  struct sigaction before_[5];
 };
 
 }  // namespace heddle

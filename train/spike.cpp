@@ -37,10 +37,10 @@ SpikeState SpikeState::unpack(const std::array<double, kSize>& v) {
   return {v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]};
 }
 
-SpikeVerdict SpikeGuard::observe(double loss, double grad_norm) {
+SpikeVerdict SpikeGuard::observe(double loss, double grad_norm, bool finite) {
   constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
   SpikeVerdict verdict{SpikeAction::go_on, kNaN, kNaN, ""};
-  if (!std::isfinite(loss) || !std::isfinite(grad_norm)) {
+  if (!finite || !std::isfinite(loss) || !std::isfinite(grad_norm)) {
     state_.nonfinite_run += 1;
     verdict.action = SpikeAction::withheld;
     verdict.reason = concat(std::isfinite(loss) ? "gradient norm " : "loss ", std::isfinite(loss) ? grad_norm : loss);

@@ -49,8 +49,9 @@ class SpikeGuard {
  public:
   explicit SpikeGuard(const SpikeOptions& options) : options_(options) {}
 
-  // A finished step: mean loss and global gradient norm before clipping. Values that stand out do not enter the averages.
-  SpikeVerdict observe(double loss, double grad_norm);
+  // A finished step: mean loss, global gradient norm before clipping, and whether the device found the gradient fit to apply (StepState::finite:
+  // a finite norm may be too large as well). Values that stand out do not enter the averages.
+  SpikeVerdict observe(double loss, double grad_norm, bool finite = true);
 
   // For StepState::max_grad_norm: an update whose gradient norm is above it is withheld. 0 (no limit) when off or warming up.
   double max_grad_norm() const;

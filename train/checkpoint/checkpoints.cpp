@@ -217,6 +217,11 @@ void Checkpoints::roll_back() {
   impl_->claim();
 }
 
+void Checkpoints::set_environment(std::string text) {
+  impl_->writer->drain();
+  impl_->options.environment = std::move(text);
+}
+
 void Checkpoints::prepare(const StateDict& like) {
   impl_->writer->prepare(like);
 }

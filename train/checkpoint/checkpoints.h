@@ -36,6 +36,10 @@ struct CheckpointOptions {
   uint64_t keep_every = 0;  // checkpoints of steps that are multiples of this stay for ever; 0: none
   int scrub_every = 0;      // after each n-th commit the shards are read back from the device and hashed again; 0: never
   int most_failures = 3;    // failed saves in a row before save() and wait() throw Error(io)
+  // Seconds that a rank may keep the others waiting in the exchanges of a save, the time its own shard takes included. Later: that save is dead,
+  // `on_hung` is called from the writing thread, and save() and wait() throw Error(hung), which names the rank.
+  double exchange_limit = 1800;
+  std::function<void(const Error&)> on_hung;
   std::string environment;  // stored with each save: build, device and library versions, whatever bit-identical resume depends on (UTF-8)
   FileSystem* fs = &real_file_system();
   std::function<void(const std::string&)> log;  // what was skipped, moved, failed; called from both threads, one line at a time
@@ -89,6 +93,9 @@ class Checkpoints {
   // Goes back within the job: waits, takes a new incarnation, so that what was saved after the checkpoint loaded next is dead.
   // Follow with find_newest(Resume::must, step) and load().
   void roll_back();
+
+  // What CheckpointOptions::environment says, once it is known; before prepare().
+  void set_environment(std::string text);
 
   // Plans the slices and allocates the snapshot and everything else saves of this layout need. Again when the layout changes.
   void prepare(const StateDict& like);

@@ -83,13 +83,13 @@ std::string shard_label(uint64_t shard, uint64_t shards, uint64_t step, uint64_t
   return "step " + padded(step) + ", incarnation " + padded(incarnation) + ", shard " + std::to_string(shard) + " of " + std::to_string(shards);
 }
 
-std::vector<std::string> exchange(Communicator& comm, const std::string& text, const Error* error) {
+std::vector<std::string> exchange(Communicator& comm, const std::string& text, const Error* error, double seconds) {
   if (comm.size() == 1) {
     if (error != nullptr) throw *error;
     return {text};
   }
-  std::vector<std::string> all =
-      comm.gather_text(error != nullptr ? "-" + std::to_string(static_cast<int>(error->code())) + " " + error->what() : "+" + text);
+  const std::string mine = error != nullptr ? "-" + std::to_string(static_cast<int>(error->code())) + " " + error->what() : "+" + text;
+  std::vector<std::string> all = seconds > 0 ? comm.gather_text_within(mine, seconds) : comm.gather_text(mine);
   for (std::string& one : all) {
     if (one.empty()) fail("checkpoint", "a rank sent an empty answer");
     if (one[0] == '-') {

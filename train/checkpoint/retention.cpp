@@ -72,7 +72,7 @@ void SaveWriter::scrub() {
       return e.what();
     }
   };
-  for (const std::string& damage : agree(comm_, read_back)) {
+  for (const std::string& damage : agree(comm_, read_back, options_.exchange_limit)) {
     if (damage.empty()) continue;
     if (options_.log) options_.log(concat(damage, "; the checkpoint is moved to quarantine"));
     const std::lock_guard lock(mutex_);

@@ -227,13 +227,16 @@ void SaveWriter::run_job() {
     if (alone()) {
       commit(directory);
     } else {
-      agree(comm_, [&] {
-        if (comm_.rank() == 0) {
-          take_descriptions();
-          commit(directory);
-        }
-        return std::string();
-      });
+      agree(
+          comm_,
+          [&] {
+            if (comm_.rank() == 0) {
+              take_descriptions();
+              commit(directory);
+            }
+            return std::string();
+          },
+          options_.exchange_limit);
     }
     committed = true;
     const std::lock_guard lock(mutex_);
@@ -250,13 +253,15 @@ void SaveWriter::run_job() {
     const std::lock_guard lock(mutex_);
     ++stats_.failed;
     ++stats_.failed_in_a_row;
-    if (error != nullptr && error->code() == ExitCode::in_use) fatal_ = std::current_exception();
+    const bool hung = error != nullptr && error->code() == ExitCode::hung;
+    if (hung || (error != nullptr && error->code() == ExitCode::in_use)) fatal_ = std::current_exception();
     try {
       error_ = concat("save of step ", job_.step, " failed: ", e.what());
       if (options_.log) options_.log(error_);
     } catch (...) {
       error_ = "out of memory";  // fits without allocating
     }
+    if (hung && options_.on_hung) options_.on_hung(*error);  // the training thread may be waiting for the same rank, for ever
   }
   if (committed) after_commit();
 }
@@ -312,16 +317,22 @@ void SaveWriter::write_shards(Handle& directory) {
     write_shard(directory);
     return;
   }
-  agree(comm_, [&] {
-    if (snapshot_error_) std::rethrow_exception(snapshot_error_);
-    if (comm_.rank() == 0) directory = open_directory(true);
-    return std::string();
-  });
-  descriptions_ = agree(comm_, [&] {
-    if (comm_.rank() != 0) directory = open_directory(false);
-    write_shard(directory);
-    return describe_shard();
-  });
+  agree(
+      comm_,
+      [&] {
+        if (snapshot_error_) std::rethrow_exception(snapshot_error_);
+        if (comm_.rank() == 0) directory = open_directory(true);
+        return std::string();
+      },
+      options_.exchange_limit);
+  descriptions_ = agree(
+      comm_,
+      [&] {
+        if (comm_.rank() != 0) directory = open_directory(false);
+        write_shard(directory);
+        return describe_shard();
+      },
+      options_.exchange_limit);
 }
 
 std::string SaveWriter::describe_shard() const {

@@ -1,0 +1,166 @@
+#include "train/environment.h"
+
+#include <elf.h>
+#include <link.h>
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <map>
+
+#include "kernels/api/check.h"
+
+#ifndef HEDDLE_VERSION
+#error "HEDDLE_VERSION comes from train/CMakeLists.txt"
+#endif
+
+namespace heddle {
+namespace {
+
+struct Object {
+  std::string path;  // "" for the program
+  std::string build_id;
+};
+
+// The linker's note NT_GNU_BUILD_ID of each loaded object (ELF notes: elf(5)).
+std::string build_id_of(const dl_phdr_info& info) {
+  constexpr const char* kHex = "0123456789abcdef";
+  constexpr uint32_t kNoteBuildId = 3;
+  for (int i = 0; i < info.dlpi_phnum; ++i) {
+    const ElfW(Phdr)& header = info.dlpi_phdr[i];
+    if (header.p_type != PT_NOTE) continue;
+    const char* at = reinterpret_cast<const char*>(info.dlpi_addr + header.p_vaddr);
+    const char* const end = at + header.p_memsz;
+    const auto padded = [&](size_t n) { return header.p_align == 8 ? (n + 7) / 8 * 8 : (n + 3) / 4 * 4; };
+    while (at + sizeof(ElfW(Nhdr)) <= end) {
+      ElfW(Nhdr) note;
+      std::memcpy(&note, at, sizeof note);
+      const char* const name = at + sizeof note;
+      const char* const content = name + padded(note.n_namesz);
+      if (content + note.n_descsz > end) break;
+      if (note.n_type == kNoteBuildId && note.n_namesz == 4 && std::memcmp(name, "GNU", 4) == 0) {
+        std::string id;
+        for (size_t b = 0; b < note.n_descsz; ++b) {
+          const auto byte = static_cast<unsigned char>(content[b]);
+          id += kHex[byte >> 4];
+          id += kHex[byte & 15];
+        }
+        return id;
+      }
+      at = content + padded(note.n_descsz);
+    }
+  }
+  return "none";
+}
+
+std::vector<Object> loaded_objects() {
+  std::vector<Object> objects;
+  ::dl_iterate_phdr(
+      [](dl_phdr_info* info, size_t, void* to) {
+        static_cast<std::vector<Object>*>(to)->push_back({info->dlpi_name, build_id_of(*info)});
+        return 0;
+      },
+      &objects);
+  return objects;
+}
+
+std::string processor() {
+  std::ifstream in("/proc/cpuinfo");
+  std::string other;
+  for (std::string line; std::getline(in, line) && !line.empty();) {  // the first processor's paragraph
+    const size_t colon = line.find(": ");
+    if (colon == std::string::npos) continue;
+    if (line.rfind("model name", 0) == 0) return line.substr(colon + 2);
+    if (line.rfind("CPU ", 0) == 0) other += line.substr(colon + 2) + " ";  // aarch64: implementer, architecture, variant, part, revision
+  }
+  return other.empty() ? "unknown" : other;
+}
+
+std::string compiler() {
+#if defined(__clang__)
+  return concat("clang ", __clang_major__, ".", __clang_minor__, ".", __clang_patchlevel__);
+#else
+  return concat("g++ ", __GNUC__, ".", __GNUC_MINOR__, ".", __GNUC_PATCHLEVEL__);
+#endif
+}
+
+void add_line(std::string& text, std::string_view name, std::string value) {
+  for (char& c : value) c = c >= 0x20 && c < 0x7f ? c : '?';
+  while (!value.empty() && value.back() == ' ') value.pop_back();
+  text += concat(name, ": ", value, "\n");
+}
+
+std::map<std::string, std::string> lines_of(std::string_view text) {
+  std::map<std::string, std::string> lines;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find('\n'), text.size());
+    const std::string_view line = text.substr(0, end);
+    const size_t colon = line.find(": ");
+    if (colon != line.npos) lines.emplace(line.substr(0, colon), line.substr(colon + 2));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return lines;
+}
+
+// "a, b, c" without what `other` lists too.
+std::string without_common(std::string_view list, std::string_view other) {
+  const std::string all = concat(", ", other, ", ");
+  std::string out;
+  while (!list.empty()) {
+    const size_t end = std::min(list.find(", "), list.size());
+    const std::string_view item = list.substr(0, end);
+    if (all.find(concat(", ", item, ", ")) == std::string::npos) out += concat(out.empty() ? "" : ", ", item);
+    list.remove_prefix(std::min(end + 2, list.size()));
+  }
+  return out.empty() ? "fewer" : out;
+}
+
+}  // namespace
+
+std::string environment_text(const RunConfig& config, Device device, int ranks) {
+  constexpr size_t kDigits = 12;
+  std::string program = "unknown";
+  std::vector<std::string> libraries;
+  for (const Object& o : loaded_objects()) {
+    if (o.path.empty()) {
+      if (program == "unknown") program = o.build_id;
+    } else if (const std::string name = o.path.substr(o.path.rfind('/') + 1); name.rfind("linux-vdso", 0) != 0) {
+      libraries.push_back(concat(name, " ", o.build_id.substr(0, kDigits)));
+    }
+  }
+  std::sort(libraries.begin(), libraries.end());
+  std::string list;
+  for (const std::string& library : libraries) list += concat(list.empty() ? "" : ", ", library);
+  std::string text;
+  add_line(text, "program", concat("heddle " HEDDLE_VERSION ", build ", program));
+  add_line(text, "compiler", concat(compiler(), ", " HEDDLE_BUILD_TYPE ", -march=" HEDDLE_BUILD_MARCH));
+  add_line(text, "processor", processor());
+  add_line(text, "device", device.type == DeviceType::cpu ? "cpu" : "cuda");
+  add_line(text, "libraries", list);
+  std::string kernels;
+  for (const std::string& choice : config.kernel) kernels += concat(kernels.empty() ? "" : ", ", choice);
+  if (!kernels.empty()) add_line(text, "kernels", kernels);
+  add_line(text, "layout", config.deterministic ? concat("deterministic, batch ", config.batch) : concat("dp ", ranks, ", batch ", config.batch));
+  return text;
+}
+
+std::vector<EnvironmentChange> compare_environments(std::string_view saved, std::string_view now) {
+  std::vector<EnvironmentChange> changes;
+  std::map<std::string, std::string> before = lines_of(saved);
+  for (const auto& [name, value] : lines_of(now)) {
+    const auto it = before.find(name);
+    if (it == before.end()) {
+      changes.push_back({name, "", value});
+    } else {
+      if (it->second != value) {
+        const bool list = name == "libraries";
+        changes.push_back({name, list ? without_common(it->second, value) : it->second, list ? without_common(value, it->second) : value});
+      }
+      before.erase(it);
+    }
+  }
+  for (const auto& [name, value] : before) changes.push_back({name, value, ""});
+  return changes;
+}
+
+}  // namespace heddle
