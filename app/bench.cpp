@@ -10,13 +10,15 @@
 namespace heddle::app {
 namespace {
 
-constexpr CommandHelp kHelp = {"bench", "train-step|ops [model flags]",
+constexpr CommandHelp kHelp = {"bench", "train-step|ops|save-stall [model flags]",
                                "Measures this machine. train-step: whole optimizer steps on random tokens, one JSON line. ops: every op at this "
                                "model's shapes beside its floor.\n"
+                               "save-stall: what writing a checkpoint in the background costs the steps beside it, one JSON line.\n"
                                "Takes the model, batch, optimizer and machine flags of heddle pretrain; without --model it measures gpt-10m.",
                                "  heddle bench train-step --model gpt-10m --seq 256 --batch 8 --threads 2\n"
                                "  heddle bench train-step --model gpt2-124m --seq 256 --batch 4 --precision bf16\n"
-                               "  heddle bench ops --depth 6 --seq 512"};
+                               "  heddle bench ops --depth 6 --seq 512\n"
+                               "  heddle bench save-stall --save-dir runs --repeats 5"};
 
 }  // namespace
 
@@ -25,12 +27,14 @@ int bench_command(Args args) {
   RunConfig& config = bench.config;
   std::string what;
   std::vector<BoundOption> options;
-  options.push_back(
-      {{"WHAT", "", "Arguments", "train-step or ops", true, false, false, ""}, [&](std::string_view text, const std::string&) { what = text; }});
+  options.push_back({{"WHAT", "", "Arguments", "train-step, ops or save-stall", true, false, false, ""},
+                     [&](std::string_view text, const std::string&) { what = text; }});
   options.push_back({{"repeats", "N", "Bench", "measured repetitions", false, false, false, "20"},
                      [&](std::string_view text, const std::string& place) { bench.repeats = parse_count(text, place); }});
   options.push_back({{"warmup-steps", "N", "Bench", "steps before measuring", false, false, false, "3"},
                      [&](std::string_view text, const std::string& place) { bench.warmup = parse_count(text, place); }});
+  options.push_back({{"save-dir", "DIR", "Bench", "save-stall: where to write; default: the working directory", false, false, false, ""},
+                     [&](std::string_view text, const std::string&) { bench.save_dir = text; }});
   for (const auto& option : RunConfig::options()) {
     const std::string_view group = option.group;
     if (group != "Model" && group != "Optimizer" && group != "Machine" && option.name != "batch" && option.name != "seed") continue;
@@ -47,8 +51,10 @@ int bench_command(Args args) {
     std::printf("%s\n", bench_train_step(bench).c_str());
   } else if (what == "ops") {
     bench_ops(bench);
+  } else if (what == "save-stall") {
+    std::printf("%s\n", bench_save_stall(bench).c_str());
   } else {
-    fail("bench", concat("\"", what, "\" is not train-step or ops"), ExitCode::usage);
+    fail("bench", concat("\"", what, "\" is not train-step, ops or save-stall"), ExitCode::usage);
   }
   return 0;
 }

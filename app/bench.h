@@ -13,10 +13,15 @@ struct BenchOptions {
   RunConfig config;      // the model, batch, optimizer, precision, threads
   int64_t repeats = 20;  // measured steps
   int64_t warmup = 3;    // steps before them
+  std::string save_dir;  // save-stall: where checkpoints go, a directory on the disk to be measured; "": the working directory
 };
 
 // Times whole training steps on random tokens; returns one JSON object.
 std::string bench_train_step(BenchOptions options);
+
+// Trains and saves `repeats` times; returns one JSON object. stall = the time in save() and what the steps until its commit take longer than others,
+// the median over the saves; also as a fraction of 200 s, the time between saves for which heddle promises at most 1 %.
+std::string bench_save_stall(BenchOptions options);
 
 // Times every op at the shapes of one training step of this model; prints a table: time, floor, time / floor.
 // The floor is the larger of FLOPs / this machine's measured matmul rate and bytes / its measured copy rate.

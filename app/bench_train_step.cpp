@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "app/bench.h"
+#include "app/bench_session.h"
 #include "core/launch.h"
 #include "core/storage.h"
 #include "kernels/api/check.h"
@@ -22,11 +23,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<ptrdiff_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
 }
 
 // A line "<key>:  N kB" of /proc/self/status, in bytes; 0 where there is none.
@@ -45,6 +41,44 @@ Tensor random_matrix(int64_t rows, int64_t columns, DType dtype, Device device, 
 }
 
 }  // namespace
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<ptrdiff_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+BenchSession::BenchSession(RunConfig given)
+    : run_config(std::move(given)),
+      device((use_threads(run_config.threads), choose_device(run_config.device))),
+      model(model_config(run_config, run_config.vocab)),
+      arena(model, device, compute_dtype(run_config.precision, device)),
+      comm(local_communicator()) {
+  arena.init(static_cast<uint64_t>(run_config.seed));
+  const AdamWOptions adamw{.lr = static_cast<float>(run_config.lr), .weight_decay = static_cast<float>(run_config.weight_decay)};
+  optimizer = run_config.optimizer == OptimizerChoice::muon ? make_muon(arena, {}, adamw) : make_adamw(arena, adamw);
+  trainer = std::make_unique<Trainer>(model, arena, *optimizer, *comm,
+                                      Trainer::Options{.batch = run_config.batch, .seq = run_config.seq, .document_mask = false});
+}
+
+double BenchSession::step() {
+  const int64_t n = tokens();
+  const auto vocab = static_cast<uint32_t>(model.config().vocab);
+  const auto fill = [&](int64_t, const BatchView& into) {
+    for (int64_t i = 0; i < n; i += 4) {
+      const Philox::Block block = Philox::draw({.seed = 7, .purpose = RngPurpose::test, .layer = 0, .stream = 0}, static_cast<uint64_t>(i));
+      for (int64_t j = i; j < std::min(i + 4, n); ++j) {
+        into.tokens[j] = static_cast<int32_t>(block[static_cast<size_t>(j - i)] % vocab);
+        into.targets[j] = static_cast<int32_t>((block[static_cast<size_t>(j - i)] >> 7) % vocab);
+        into.document_start[j] = 0;
+      }
+    }
+  };
+  const StepPlan plan{.micro_steps = 1, .valid_targets = n, .lr = 1, .clip_norm = static_cast<float>(run_config.grad_clip)};
+  const Clock::time_point start = Clock::now();
+  loss = trainer->step(plan, fill)->loss;
+  synchronize(device);
+  return seconds_since(start);
+}
 
 double model_gemm_rate(const TransformerConfig& config, int64_t rows, DType dtype, Device device, int repeats) {
   const TransformerConfig c = config.resolved();
@@ -84,45 +118,22 @@ double model_gemm_rate(const TransformerConfig& config, int64_t rows, DType dtyp
 }
 
 std::string bench_train_step(BenchOptions options) {
-  RunConfig& c = options.config;
-  use_threads(c.threads);
-  const Device device = choose_device(c.device);
-  const DType dtype = compute_dtype(c.precision, device);
-  const TransformerConfig config = model_config(c, c.vocab > 0 ? c.vocab : 0);
   const int64_t idle = process_bytes("VmRSS");
-  Transformer model(config);
-  Arena arena(model, device, dtype);
-  arena.init(static_cast<uint64_t>(c.seed));
-  const AdamWOptions adamw{.lr = static_cast<float>(c.lr), .weight_decay = static_cast<float>(c.weight_decay)};
-  const auto optimizer = c.optimizer == OptimizerChoice::muon ? make_muon(arena, {}, adamw) : make_adamw(arena, adamw);
-  const auto comm = local_communicator();
-  Trainer trainer(model, arena, *optimizer, *comm, {.batch = c.batch, .seq = c.seq, .document_mask = false});
-  const int64_t tokens = c.batch * c.seq;
-  const auto fill = [&](int64_t, const BatchView& into) {
-    for (int64_t i = 0; i < tokens; i += 4) {
-      const Philox::Block block = Philox::draw({.seed = 7, .purpose = RngPurpose::test, .layer = 0, .stream = 0}, static_cast<uint64_t>(i));
-      for (int64_t j = i; j < std::min(i + 4, tokens); ++j) {
-        into.tokens[j] = static_cast<int32_t>(block[static_cast<size_t>(j - i)] % static_cast<uint32_t>(config.vocab));
-        into.targets[j] = static_cast<int32_t>((block[static_cast<size_t>(j - i)] >> 7) % static_cast<uint32_t>(config.vocab));
-        into.document_start[j] = 0;
-      }
-    }
-  };
-  const StepPlan plan{.micro_steps = 1, .valid_targets = tokens, .lr = 1, .clip_norm = static_cast<float>(c.grad_clip)};
+  BenchSession session(options.config);
+  const RunConfig& c = session.run_config;
   std::vector<double> times;
   uint64_t warm_allocations = 0;
-  double loss = 0;
   for (int64_t i = 0; i < options.warmup + options.repeats; ++i) {
-    if (i == options.warmup) warm_allocations = memory_stats(device).device_allocations;
-    const Clock::time_point start = Clock::now();
-    loss = trainer.step(plan, fill)->loss;
-    synchronize(device);
-    if (i >= options.warmup) times.push_back(seconds_since(start));
+    if (i == options.warmup) warm_allocations = memory_stats(session.device).device_allocations;
+    const double seconds = session.step();
+    if (i >= options.warmup) times.push_back(seconds);
   }
-  const MemoryStats memory = memory_stats(device);
+  const MemoryStats memory = memory_stats(session.device);
   const int64_t peak_rss = process_bytes("VmHWM") - idle;
+  const int64_t tokens = session.tokens();
+  const TransformerConfig& config = session.model.config();
   const double step = median(times), flops = config.flops_per_token(c.seq) * static_cast<double>(tokens);
-  const double gemm = model_gemm_rate(config, tokens, dtype, device, 5);
+  const double gemm = model_gemm_rate(config, tokens, session.arena.values().dtype(), session.device, 5);
   const double rate = flops / step / 1e9;
   char line[1024];
   std::snprintf(
@@ -131,10 +142,11 @@ std::string bench_train_step(BenchOptions options) {
       "%.2f, "
       "\"step_ms_min\": %.2f, \"step_ms_max\": %.2f, \"gflops\": %.1f, \"gemm_gflops\": %.1f, \"step_over_gemm\": %.3f, \"peak_bytes\": %zu, "
       "\"peak_rss_above_idle_bytes\": %lld, \"allocations_after_warmup\": %llu, \"loss\": %.4f}",
-      std::string(name_of(dtype)).c_str(), static_cast<long long>(model.parameter_count()), static_cast<long long>(c.batch),
-      static_cast<long long>(c.seq), static_cast<double>(tokens) / step, step * 1e3, *std::min_element(times.begin(), times.end()) * 1e3,
-      *std::max_element(times.begin(), times.end()) * 1e3, rate, gemm, rate / gemm, memory.peak_total, static_cast<long long>(peak_rss),
-      static_cast<unsigned long long>(memory.device_allocations - warm_allocations), loss);
+      std::string(name_of(session.arena.values().dtype())).c_str(), static_cast<long long>(session.model.parameter_count()),
+      static_cast<long long>(c.batch), static_cast<long long>(c.seq), static_cast<double>(tokens) / step, step * 1e3,
+      *std::min_element(times.begin(), times.end()) * 1e3, *std::max_element(times.begin(), times.end()) * 1e3, rate, gemm, rate / gemm,
+      memory.peak_total, static_cast<long long>(peak_rss), static_cast<unsigned long long>(memory.device_allocations - warm_allocations),
+      session.loss);
   return line;
 }
 

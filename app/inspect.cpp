@@ -1,10 +1,17 @@
 #include "train/checkpoint/inspect.h"
 
+#include <filesystem>
+#include <iomanip>
 #include <iostream>
+#include <optional>
 
 #include "app/command.h"
 #include "app/model_commands.h"
+#include "core/io/sha256.h"
+#include "data/dataset.h"
+#include "data/file.h"
 #include "data/shard.h"
+#include "data/tokenizer.h"
 #include "kernels/api/check.h"
 
 namespace heddle::app {
@@ -12,18 +19,132 @@ namespace {
 
 constexpr CommandHelp kHelp = {
     "inspect", "PATH [--verify] [--digest]",
-    "Says what a run directory, a checkpoint directory, a .safetensors file or a token shard holds. Nothing on the disk is\n"
-    "changed, and no lock is taken: a run may be inspected while it trains.",
+    "Says what a run directory, a checkpoint directory, a .safetensors file, a token shard, a data set's folder or a tokenizer holds. Nothing\n"
+    "on the disk is changed, and no lock is taken: a run may be inspected while it trains.",
     "  heddle inspect run\n"
     "  heddle inspect run --digest            # equal digests: equal weights, optimizer state and counters, however sliced\n"
     "  heddle inspect run --verify            # reads every byte of every checkpoint; 65 if one is damaged\n"
-    "  heddle inspect shards/train_000000.bin"};
+    "  heddle inspect data/kjv --verify       # every shard against dataset.json\n"
+    "  heddle inspect data/kjv/tokenizer.json"};
 
-// "tokens 1000000, uint16, largest 50256"; reads the whole shard.
-void inspect_shard(const std::string& path) {
-  const ShardReader shard(path);
-  std::cout << "token shard   " << shard.path() << "\ntokens        " << shard.tokens() << "\ntype          uint" << shard.token_bytes() * 8
-            << "\nlargest       " << shard.largest_token() << "\n";
+void row(std::string_view name, const std::string& value) {
+  std::cout << std::left << std::setw(14) << name << std::right << value << "\n";
+}
+
+// Against its record in dataset.json, if there is one: hash, count, every token below the vocabulary size. Prints one line; false for damage.
+bool verify_shard(const std::string& path, const std::optional<DatasetInfo>& info) {
+  const DatasetInfo::Shard* const record = info ? info->find(base_name(path)) : nullptr;
+  try {
+    const ShardReader shard(path);
+    if (record == nullptr) {
+      std::cout << "  ok       " << path << "  every rule of the format holds; no dataset.json beside it records its hash\n";
+      return true;
+    }
+    const std::string hash = sha256_hex(shard.file_bytes());
+    if (hash != record->sha256) {
+      std::cout << "  DAMAGED  " << path << "  sha256 " << hash << ", dataset.json records " << record->sha256 << "\n";
+      return false;
+    }
+    if (shard.tokens() != record->tokens) {
+      std::cout << "  DAMAGED  " << path << "  " << shard.tokens() << " tokens, dataset.json records " << record->tokens << "\n";
+      return false;
+    }
+    shard.check_tokens(info->vocab);
+    std::cout << "  ok       " << path << "  sha256 " << hash << "\n";
+  } catch (const Error& e) {
+    if (e.code() != ExitCode::bad_data && e.code() != ExitCode::io) throw;
+    std::cout << "  DAMAGED  " << path << "  " << e.what() << "\n";
+    return false;
+  }
+  return true;
+}
+
+bool inspect_shard(const InspectArguments& a) {
+  const std::optional<DatasetInfo> info = DatasetInfo::load(directory_name(a.path));
+  const ShardReader shard(a.path);
+  if (a.digest) {
+    std::cout << sha256_hex(shard.file_bytes()) << "\n";
+    return true;
+  }
+  row("token shard", shard.path());
+  row("tokens", std::to_string(shard.tokens()));
+  row("type", concat("uint", shard.token_bytes() * 8));
+  row("largest", std::to_string(shard.largest_token()));
+  if (const DatasetInfo::Shard* const record = info ? info->find(base_name(a.path)) : nullptr) {
+    row("vocabulary", std::to_string(info->vocab));
+    row("split", record->split);
+    row("documents", std::to_string(record->documents));
+    row("text", concat(record->bytes, " bytes"));
+  }
+  if (!a.verify) return true;
+  std::cout << "verification\n";
+  return verify_shard(a.path, info);
+}
+
+bool inspect_tokenizer(const InspectArguments& a) {
+  const Tokenizer tokenizer = Tokenizer::load(a.path);
+  if (a.digest) {
+    std::cout << tokenizer.fingerprint() << "\n";
+    return true;
+  }
+  row("tokenizer", a.path);
+  row("vocabulary", std::to_string(tokenizer.vocab_size()));
+  row("end of text", std::to_string(tokenizer.eot()));
+  row("fingerprint", tokenizer.fingerprint());
+  if (a.verify) std::cout << "verification\n  ok       every rule of the format holds (the format itself carries no hashes)\n";
+  return true;
+}
+
+// A folder that `heddle tokenize` wrote, or its dataset.json.
+bool inspect_dataset(const InspectArguments& a, const std::string& folder) {
+  const DatasetInfo info = *DatasetInfo::load(folder);
+  if (a.digest) {
+    std::cout << hex(sha256(info.to_json())) << "\n";
+    return true;
+  }
+  row("data set", folder);
+  row("tokenizer", concat(info.tokenizer, ", fingerprint ", info.tokenizer_fingerprint));
+  row("vocabulary", std::to_string(info.vocab));
+  row("end of text", concat(info.eot, " (", name_of(info.eot_position), ")"));
+  for (const std::string_view split : {"train", "val"}) {
+    int64_t shards = 0, tokens = 0, bytes = 0, documents = 0;
+    for (const DatasetInfo::Shard& s : info.shards) {
+      if (s.split != split) continue;
+      ++shards, tokens += s.tokens, bytes += s.bytes, documents += s.documents;
+    }
+    if (shards > 0) row(split, concat(shards, " shards, ", tokens, " tokens, ", documents, " documents, ", bytes, " bytes of text"));
+  }
+  if (!a.verify) return true;
+  std::cout << "verification\n";
+  bool whole = true;
+  for (const DatasetInfo::Shard& s : info.shards) whole = verify_shard(concat(folder, "/", s.file), info) && whole;
+  const std::string tokenizer = concat(folder, "/", info.tokenizer);
+  try {
+    const std::string fingerprint = Tokenizer::load(tokenizer).fingerprint();
+    const bool same = fingerprint == info.tokenizer_fingerprint;
+    std::cout << (same ? "  ok       " : "  DAMAGED  ") << tokenizer << "  fingerprint " << fingerprint
+              << (same ? "" : ", dataset.json records another") << "\n";
+    whole = whole && same;
+  } catch (const Error& e) {
+    std::cout << "  DAMAGED  " << tokenizer << "  " << e.what() << "\n";
+    whole = false;
+  }
+  return whole;
+}
+
+bool inspect_any(const InspectArguments& a) {
+  namespace fs = std::filesystem;
+  if (a.path.ends_with(".bin")) return inspect_shard(a);
+  if (base_name(a.path) == "dataset.json") return inspect_dataset(a, directory_name(a.path));
+  const Inspectable kind = recognize(a.path);
+  if (kind == Inspectable::other) {
+    if (fs::exists(fs::path(a.path) / "dataset.json")) return inspect_dataset(a, a.path);
+    // A tokenizer's file, or a folder of one in either of its forms.
+    if (a.path.ends_with(".json") || fs::exists(fs::path(a.path) / "tokenizer.json") || fs::exists(fs::path(a.path) / "vocab.bpe")) {
+      return inspect_tokenizer(a);
+    }
+  }
+  return inspect(a.path, {.verify = a.verify, .digest = a.digest}, std::cout);
 }
 
 }  // namespace
@@ -32,10 +153,12 @@ bool parse_inspect(Args args, InspectArguments& arguments) {
   using I = InspectArguments;
   static const std::vector<Option<I>> table = [] {
     std::vector<Option<I>> rows;
-    rows.push_back(make_option<I>("PATH", &I::path, "Arguments", "", "run directory, checkpoint directory, .safetensors or token shard").argument());
-    rows.push_back(make_option<I>("verify", &I::verify, "Output", "", "read every byte and compare every hash"));
-    rows.push_back(make_option<I>("digest", &I::digest, "Output", "",
-                                  "print only the step and one SHA-256 over all logical tensors, optimizer state and counters, in name order"));
+    rows.push_back(make_option<I>("PATH", &I::path, "Arguments", "", "run, checkpoint, .safetensors, token shard, data set or tokenizer").argument());
+    rows.push_back(make_option<I>("verify", &I::verify, "Output", "", "read every byte and compare every hash; 65 for damage"));
+    rows.push_back(make_option<I>(
+        "digest", &I::digest, "Output", "",
+        "print only the step and one SHA-256 over all logical tensors, optimizer state and counters, in name order; of other things their "
+        "own hash"));
     return rows;
   }();
   if (!parse_arguments(kHelp, bind_options(std::span<const Option<I>>(table), arguments), args)) return false;
@@ -46,13 +169,7 @@ bool parse_inspect(Args args, InspectArguments& arguments) {
 int inspect_command(Args args) {
   InspectArguments arguments;
   if (!parse_inspect(args, arguments)) return 0;
-  if (arguments.path.ends_with(".bin")) {
-    if (arguments.digest || arguments.verify) fail_usage("inspect", "--digest and --verify are for runs, checkpoints and .safetensors files");
-    inspect_shard(arguments.path);
-    return 0;
-  }
-  const InspectOptions options{.verify = arguments.verify, .digest = arguments.digest};
-  return inspect(arguments.path, options, std::cout) ? 0 : static_cast<int>(ExitCode::bad_data);
+  return inspect_any(arguments) ? 0 : static_cast<int>(ExitCode::bad_data);
 }
 
 }  // namespace heddle::app

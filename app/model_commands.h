@@ -8,7 +8,7 @@
 namespace heddle::app {
 
 struct InspectArguments {
-  std::string path;  // run directory, checkpoint directory, .safetensors file or token shard
+  std::string path;  // run or checkpoint directory, .safetensors file, token shard, data set or tokenizer
   bool verify = false, digest = false;
 };
 
