@@ -10,9 +10,11 @@
 #include <map>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "data/prepare.h"
+#include "kernels/api/embedding.h"
 #include "kernels/api/kernel.h"
 #include "kernels/api/optimizer.h"
 #include "kernels/api/reduce.h"
@@ -191,27 +193,70 @@ class StopAfterStep {
   Intercept<kernels::AdvanceStepArgs> intercept_;
 };
 
-// A NaN stands in the gradient when the norms of these steps, counted from now, are taken.
+// A NaN, or another number, stands in one place of the gradient (a part of its length) when the norms of these steps, counted from now, are taken.
 class BadGradients {
  public:
-  explicit BadGradients(std::vector<int> steps)
+  explicit BadGradients(std::vector<int> steps, float value = std::numeric_limits<float>::quiet_NaN(), double place = 0.5)
       : intercept_(
             kernels::sum,
             [](const kernels::SumArgs& args) {
               if (!args.squares) return;
               ++step_;
+              const auto at = static_cast<int64_t>(place_ * static_cast<double>(args.x.numel() - 1));
               for (int bad : bad_) {
-                if (bad == step_) args.x.as<float>()[args.x.numel() / 2] = std::numeric_limits<float>::quiet_NaN();
+                if (bad == step_) args.x.as<float>()[at] = value_;
               }
             },
             nullptr) {
-    step_ = 0, bad_ = std::move(steps);
+    step_ = 0, bad_ = std::move(steps), value_ = value, place_ = place;
   }
 
  private:
   static inline int step_ = 0;
   static inline std::vector<int> bad_;
+  static inline float value_ = 0;
+  static inline double place_ = 0;
   Intercept<kernels::SumArgs> intercept_;
+};
+
+// Gradients become NaN in every step that sees one of these samples, as they would from a broken document: whenever, and however often, it is seen.
+class BadSamples {
+ public:
+  BadSamples(const std::string& shards, int64_t seq, const std::vector<uint64_t>& positions)
+      : see_(
+            kernels::embedding_forward,
+            [](const kernels::EmbeddingForwardArgs& args) {
+              const int64_t length = args.tokens.shape[1];
+              for (int64_t b = 0; b < args.tokens.shape[0]; ++b) {
+                const int32_t* row = args.tokens.as<const int32_t>() + b * length;
+                for (const std::vector<int32_t>& bad : bad_) seen_ = seen_ || std::equal(bad.begin(), bad.end(), row);
+              }
+            },
+            nullptr),
+        spoil_(
+            kernels::sum,
+            [](const kernels::SumArgs& args) {
+              if (args.squares && std::exchange(seen_, false)) args.x.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+            },
+            nullptr) {
+    LoaderOptions options;
+    options.shards = {shards};
+    options.seq = seq;
+    options.seed = static_cast<uint64_t>(RunConfig{}.seed);
+    Loader loader(options);
+    bad_.clear(), seen_ = false;
+    for (const uint64_t position : positions) {
+      OwnedBatch batch(1, seq);
+      loader.fill(position, batch.view);
+      bad_.push_back(batch.tokens);
+    }
+  }
+
+ private:
+  static inline std::vector<std::vector<int32_t>> bad_;
+  static inline bool seen_ = false;
+  Intercept<kernels::EmbeddingForwardArgs> see_;
+  Intercept<kernels::SumArgs> spoil_;
 };
 
 }  // namespace heddle::test
