@@ -108,4 +108,23 @@ __global__ void two_groups(float* out);
 enum class WgmmaMisuse { no_fence, accumulators_written, different_descriptors, outside, one_warp_missing };
 Misused* misused(WgmmaMisuse kind);
 
+// ---- for the check flavour (ptx_race_kernels.cu) ----
+
+enum class PtxRace {
+  ldmatrix_of_stores,
+  stmatrix_then_load,
+  store_after_ldmatrix,
+  wide_shared,
+  tile_not_waited_for,
+  tile_source_reused,
+  tile_without_proxy_fence,
+  wgmma_without_proxy_fence,
+  wgmma_operand_overwritten,
+  uninitialised_ldmatrix,
+  tiles_of_two_blocks,
+};
+using PtxRaces = void(const CUtensorMap map, bool wrong, uint32_t* out);  // map: 16 rows of 64 bf16, one box, no swizzle
+PtxRaces* ptx_race(PtxRace kind);
+__global__ void column_of_chunks(bool swizzle, uint32_t* out);
+
 }  // namespace heddle::test

@@ -1,0 +1,162 @@
+// Pairs of kernels for the check flavour: right, and with one ordering left out; what an instruction says of its own accesses is what finds it.
+#include "tests/sim/ptx_device.cuh"
+#include "tests/sim/ptx_kernels.h"
+
+namespace heddle::test {
+namespace {
+
+// Each `wrong` is uniform over the block. Shared memory: 4096 bytes of data, an mbarrier behind.
+
+// Another warp's stores, read by ldmatrix.
+__device__ void ldmatrix_of_stores(bool wrong, uint32_t* shared, uint32_t* out) {
+  shared[threadIdx.x] = threadIdx.x;
+  if (!wrong) __syncthreads();
+  uint32_t r[4];
+  ptx::ldmatrix_x4(r, ptx::smem_u32(shared) + (threadIdx.x / 32 == 0 ? 256 : 0) + 16 * (threadIdx.x % 16));
+  out[threadIdx.x] = r[0];
+}
+
+// What stmatrix wrote, read by other lanes of the same warp.
+__device__ void stmatrix_then_load(bool wrong, uint32_t* shared, uint32_t* out) {
+  const uint32_t r[4] = {1, 2, 3, 4};
+  const uint32_t own = threadIdx.x / 32 * 512;
+  ptx::stmatrix_x4(ptx::smem_u32(shared) + own + 16 * (threadIdx.x % 32), r);
+  if (!wrong) ptx::warp_sync();
+  out[threadIdx.x] = shared[own / 4 + threadIdx.x % 32 * 4];
+  out[threadIdx.x] += shared[own / 4 + 124 - threadIdx.x % 32 * 4];
+}
+
+// A whole-warp read through ldmatrix, then a store by one lane over what another lane's address named.
+__device__ void store_after_ldmatrix(bool wrong, uint32_t* shared, uint32_t* out) {
+  shared[threadIdx.x * 4] = shared[threadIdx.x * 4 + 1] = shared[threadIdx.x * 4 + 2] = shared[threadIdx.x * 4 + 3] = 1;
+  __syncthreads();
+  uint32_t r[4];
+  ptx::ldmatrix_x4(r, ptx::smem_u32(shared) + 16 * threadIdx.x);
+  if (!wrong) ptx::warp_sync();
+  shared[(threadIdx.x ^ 1) * 4] = 2;
+  out[threadIdx.x] = r[0];
+}
+
+// 16-byte accesses of different threads.
+__device__ void wide_shared(bool wrong, uint32_t* shared, uint32_t* out) {
+  const uint32_t smem = ptx::smem_u32(shared);
+  ptx::st128_shared(smem + 16 * threadIdx.x, uint4{1, 2, 3, threadIdx.x});
+  if (!wrong) __syncthreads();
+  out[threadIdx.x] = ptx::ld128_shared(smem + 16 * (63 - threadIdx.x)).w;
+}
+
+// A tile that TMA brings, read without waiting for its mbarrier.
+__device__ void tile_not_waited_for(bool wrong, const CUtensorMap& map, uint32_t* shared, uint32_t* out) {
+  const uint32_t smem = ptx::smem_u32(shared), full = smem + 4096;
+  if (threadIdx.x == 0) {
+    ptx::mbarrier_init(full, 1);
+    ptx::fence_mbarrier_init();
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    ptx::mbarrier_arrive_expect_tx(full, 2048);
+    ptx::tma_load(smem, &map, full, {0, 0});
+  }
+  if (!wrong || threadIdx.x >= 32) ptx::mbarrier_wait(full, 0);
+  out[threadIdx.x] = shared[threadIdx.x];
+  ptx::mbarrier_wait(full, 0);
+}
+
+// A tile stored by TMA whose source is written again too early, or was not made visible to it.
+__device__ void tile_source(bool reuse_early, bool no_proxy_fence, const CUtensorMap& map, uint32_t* shared) {
+  for (uint32_t i = threadIdx.x; i < 512; i += blockDim.x) shared[i] = i;
+  if (!no_proxy_fence) ptx::fence_proxy_async_shared();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    ptx::tma_store(&map, ptx::smem_u32(shared), {0, 0});
+    ptx::bulk_commit();
+    if (!reuse_early) ptx::bulk_wait_read<0>();
+    shared[5] = 0;
+    ptx::bulk_wait<0>();
+  }
+}
+
+// Generic stores read by wgmma without a proxy fence, or overwritten while it may still read.
+__device__ void wgmma_operands(bool no_proxy_fence, bool overwrite_early, uint32_t* shared, uint32_t* out) {
+  set_shared(shared, 0x3F803F80u, 1024);
+  if (!no_proxy_fence) ptx::fence_proxy_async_shared();
+  __syncthreads();
+  const uint64_t ones = wgmma_descriptor(ptx::smem_u32(shared), 128, 256, Swizzle::none);
+  float d[4] = {};
+  ptx::keep_in_place(d);
+  ptx::wgmma_fence();
+  ptx::wgmma_ss<8>(d, ones, ones, true);
+  ptx::wgmma_commit();
+  if (overwrite_early) shared[threadIdx.x] = 0;
+  ptx::wgmma_wait<0>();
+  ptx::keep_in_place(d);
+  if (!overwrite_early) {
+    __syncthreads();
+    shared[threadIdx.x] = 0;
+  }
+  out[threadIdx.x] = static_cast<uint32_t>(d[0]);
+}
+
+template <PtxRace Kind>
+__global__ void race(const __grid_constant__ CUtensorMap map, bool wrong, uint32_t* out) {
+  auto* shared = dyn_smem<uint32_t>();
+  if constexpr (Kind == PtxRace::ldmatrix_of_stores) ldmatrix_of_stores(wrong, shared, out);
+  if constexpr (Kind == PtxRace::stmatrix_then_load) stmatrix_then_load(wrong, shared, out);
+  if constexpr (Kind == PtxRace::store_after_ldmatrix) store_after_ldmatrix(wrong, shared, out);
+  if constexpr (Kind == PtxRace::wide_shared) wide_shared(wrong, shared, out);
+  if constexpr (Kind == PtxRace::tile_not_waited_for) tile_not_waited_for(wrong, map, shared, out);
+  if constexpr (Kind == PtxRace::tile_source_reused) tile_source(wrong, false, map, shared);
+  if constexpr (Kind == PtxRace::tile_without_proxy_fence) tile_source(false, wrong, map, shared);
+  if constexpr (Kind == PtxRace::wgmma_without_proxy_fence) wgmma_operands(wrong, false, shared, out);
+  if constexpr (Kind == PtxRace::wgmma_operand_overwritten) wgmma_operands(false, wrong, shared, out);
+  if constexpr (Kind == PtxRace::uninitialised_ldmatrix) {
+    if (!wrong || threadIdx.x != 9) ptx::st128_shared(ptx::smem_u32(shared) + 16 * threadIdx.x, uint4{0, 0, 0, 0});
+    __syncthreads();
+    uint32_t r[4];
+    ptx::ldmatrix_x4(r, ptx::smem_u32(shared) + 16 * (threadIdx.x % 32));
+    out[threadIdx.x] = r[3];
+  }
+  if constexpr (Kind == PtxRace::tiles_of_two_blocks) {  // the same tile from both blocks: sums may meet, stores may not
+    for (uint32_t i = threadIdx.x; i < 512; i += blockDim.x) shared[i] = 0;
+    ptx::fence_proxy_async_shared();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      if (wrong) {
+        ptx::tma_store(&map, ptx::smem_u32(shared), {0, 0});
+      } else {
+        ptx::tma_reduce_add(&map, ptx::smem_u32(shared), {0, 0});
+      }
+      ptx::bulk_commit();
+      ptx::bulk_wait<0>();
+    }
+  }
+}
+
+template <PtxRace... Kinds>
+PtxRaces* pick(PtxRace kind) {
+  PtxRaces* found = nullptr;
+  ((kind == Kinds ? void(found = race<Kinds>) : void()), ...);
+  return found;
+}
+
+}  // namespace
+
+PtxRaces* ptx_race(PtxRace kind) {
+  return pick<PtxRace::ldmatrix_of_stores, PtxRace::stmatrix_then_load, PtxRace::store_after_ldmatrix, PtxRace::wide_shared,
+              PtxRace::tile_not_waited_for, PtxRace::tile_source_reused, PtxRace::tile_without_proxy_fence, PtxRace::wgmma_without_proxy_fence,
+              PtxRace::wgmma_operand_overwritten, PtxRace::uninitialised_ldmatrix, PtxRace::tiles_of_two_blocks>(kind);
+}
+
+// 64 rows of 128 bytes, read by ldmatrix eight rows at a time down one column of chunks: with the swizzle no two rows meet in a bank.
+__global__ void column_of_chunks(bool swizzle, uint32_t* out) {
+  auto* shared = dyn_smem<uint32_t>();
+  set_shared(shared, 0, 2048);
+  __syncthreads();
+  const uint32_t row = threadIdx.x % 32, chunk = threadIdx.x / 32;
+  uint32_t r[4];
+  ptx::ldmatrix_x4(r, ptx::smem_u32(shared) + row * 128 +
+                          (swizzle ? static_cast<uint32_t>(swizzled_chunk_128(static_cast<int>(row), static_cast<int>(chunk))) : chunk) * 16);
+  out[threadIdx.x] = r[0];
+}
+
+}  // namespace heddle::test
