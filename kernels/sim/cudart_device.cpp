@@ -181,8 +181,8 @@ cudaError_t cudaDeviceSynchronize(void) {
 
 cudaError_t cudaDeviceReset(void) {
   Runtime& rt = runtime();
-  const std::lock_guard lock(rt.mutex);
-  rt.reset(heddle::sim::RuntimeOptions(rt.options));
+  std::unique_lock lock(rt.mutex);
+  rt.reset(lock, heddle::sim::RuntimeOptions(rt.options));
   forget_errors();
   return cudaSuccess;
 }
@@ -307,8 +307,8 @@ RuntimeOptions runtime_options() {
 
 void reset_runtime(const RuntimeOptions& options) {
   Runtime& rt = runtime();
-  const std::lock_guard lock(rt.mutex);
-  rt.reset(options);
+  std::unique_lock lock(rt.mutex);
+  rt.reset(lock, options);
   forget_errors();
 }
 

@@ -112,7 +112,7 @@ class Memory {
 Memory& memory();
 
 // Reports an access to device memory that the hardware of this machine refused (host access under HEDDLE_SIM_PROTECT, a kernel past a guard page),
-// then lets the signal take its course. Installed with the first device allocation.
+// then lets the signal take its course. Called by every device allocation.
 void install_fault_handler();
 // A SIGSEGV inside is a kernel's; set by what runs work.
 void set_running(const char* what);

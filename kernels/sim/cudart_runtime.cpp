@@ -92,6 +92,7 @@ void Runtime::reset(const RuntimeOptions& fresh) {
   streams.clear(), events.clear(), graphs.clear(), execs.clear(), legacy.clear();
   options = fresh;
   counters = {};
+  remote_pending = 0;
   sticky = {cudaSuccess, {}};
   ++generation;
   next_stream = next_event = next_item_ = 1;
@@ -103,6 +104,11 @@ void Runtime::reset(const RuntimeOptions& fresh) {
     legacy.back()->device = device;
     legacy.back()->legacy = true;
   }
+}
+
+void Runtime::reset(std::unique_lock<std::mutex>& lock, const RuntimeOptions& fresh) {
+  while (running_) ran_.wait(lock);
+  reset(fresh);
 }
 
 uint64_t Runtime::random() {  // splitmix64
@@ -172,6 +178,7 @@ WorkRef Runtime::make(OperationRef operation, const std::string& stream) {
   item->task = operation->issue ? operation->issue() : Task([] { return true; });
   item->operation = std::move(operation);
   item->stream = stream;
+  remote_pending += item->operation->remote;
   ++counters.enqueued;
   ++counters.pending;
   return item;
@@ -273,6 +280,7 @@ bool Runtime::step(std::unique_lock<std::mutex>& lock) {
     item->task = nullptr;
     ++counters.executed;
     --counters.pending;
+    remote_pending -= item->operation->remote;
     for (const WorkRef& next : std::exchange(item->next, {})) {
       if (--next->waits == 0) waiting_.erase(next), ready_.push_back(next);
     }
@@ -291,6 +299,7 @@ bool Runtime::step(std::unique_lock<std::mutex>& lock) {
 
 void Runtime::run_until(std::unique_lock<std::mutex>& lock, const std::function<bool()>& reached) {
   while (!reached()) {
+    last_call = milliseconds();
     if (sticky.code != cudaSuccess) throw sticky;
     if (running_) {
       ran_.wait(lock);
@@ -328,6 +337,10 @@ void Runtime::progress(std::unique_lock<std::mutex>& lock) {
   if (sticky.code != cudaSuccess) throw sticky;
 }
 
+bool Runtime::advance(std::unique_lock<std::mutex>& lock) {
+  return sticky.code == cudaSuccess && !running_ && step(lock);
+}
+
 void Runtime::keep_moving(std::unique_lock<std::mutex>& lock) {
   const bool at_once = options.order == StreamOrder::immediate;
   while (sticky.code == cudaSuccess && !running_ && (at_once || counters.pending > kQueueLimit)) {
@@ -341,7 +354,7 @@ void Runtime::lose(const Failure& failure) {
   for (const WorkRef& item : ready_) item->next.clear(), item->task = nullptr;
   for (const WorkRef& item : waiting_) item->next.clear(), item->task = nullptr;
   ready_.clear(), waiting_.clear();
-  counters.pending = 0;
+  counters.pending = remote_pending = 0;
 }
 
 // ---- calls ----
@@ -353,8 +366,10 @@ cudaError_t guarded(const char* api, void* address, const std::function<void(Cal
     if (thread_state().in_task) refuse(cudaErrorNotPermitted, api, " inside a host function of a stream: ", call_site(api, address).text());
     Call call{call_site(api, address), std::unique_lock(rt.mutex), rt};
     if (rt.sticky.code != cudaSuccess) throw Failure(rt.sticky);
+    rt.last_call = rt.milliseconds();
     body(call);
     rt.keep_moving(call.lock);
+    rt.last_call = rt.milliseconds();
   } catch (const Failure& f) {
     failure = f;
   } catch (const std::bad_alloc&) {
@@ -370,7 +385,11 @@ namespace {
 
 void launch_into_stream(Launch launch, void* native_stream) {
   const char* const kernel = launch.kernel;
-  const cudaError_t status = guarded(kernel, return_address(), [&](Call& call) {
+  // The first frame is the machine's own submit(), the next ones are the launch.
+  CallSite launch_site = call_site_deep("launch", return_address());
+  std::ranges::rotate(launch_site.frames, launch_site.frames.begin() + 1);
+  launch_site.frames.back() = nullptr;
+  const cudaError_t status = guarded(kernel, launch_site.frames[0], [&](Call& call) {
     CUstream_st& stream = call.rt.stream(static_cast<cudaStream_t>(native_stream), kernel);
     try {
       validate(launch);
@@ -385,7 +404,7 @@ void launch_into_stream(Launch launch, void* native_stream) {
              call.rt.options.multiprocessors, " multiprocessors (HEDDLE_SIM_SMS)");
     Operation operation;
     operation.type = cudaGraphNodeTypeKernel;
-    operation.site = call.site;
+    operation.site = launch_site;
     operation.text = concat("kernel ", kernel);
     operation.issue = [shared = std::make_shared<const Launch>(std::move(launch))] {
       return Task([shared] {

@@ -32,6 +32,7 @@ struct Operation {
   CallSite site;
   std::string text;             // "copy of 64 bytes, host to device": for reports
   std::function<Task()> issue;  // called when the work enters a stream (each launch of a graph again), in program order
+  bool remote = false;          // it needs other processes
   std::string shape;            // what cudaGraphExecUpdate may not change, besides the type
 
   std::string describe() const;  // text and call site
@@ -111,6 +112,7 @@ class Runtime {
  public:
   Runtime();
   void reset(const RuntimeOptions& options);
+  void reset(std::unique_lock<std::mutex>& lock, const RuntimeOptions& options);  // once no other thread runs work
 
   // ---- inside a call: the lock is held ----
   CUstream_st& stream(cudaStream_t handle, const char* api);  // resolves 0, cudaStreamLegacy, cudaStreamPerThread; throws on a dead handle
@@ -129,6 +131,7 @@ class Runtime {
   void wait_stream(std::unique_lock<std::mutex>& lock, CUstream_st& stream);
   void wait_device(std::unique_lock<std::mutex>& lock, int device);
   void progress(std::unique_lock<std::mutex>& lock);     // of a query: runs a little, perhaps nothing
+  bool advance(std::unique_lock<std::mutex>& lock);      // runs one piece of work if there is one and nobody else does
   void keep_moving(std::unique_lock<std::mutex>& lock);  // after each call: StreamOrder::immediate, and full queues
 
   // ---- captures ----
@@ -153,6 +156,8 @@ class Runtime {
   std::vector<std::unique_ptr<Capture>> captures;
   std::set<std::pair<int, int>> peers;           // (device, peer) enabled
   std::vector<std::pair<int, WorkRef>> orphans;  // last work of destroyed streams, by device
+  uint64_t remote_pending = 0;                   // pieces of work that need other processes
+  double last_call = 0;                          // milliseconds(): when a host thread last called or waited
   uint64_t generation = 1;                       // of resets: per-thread streams of before are dead
   uint64_t next_stream = 1, next_event = 1, next_capture = 1;
   double milliseconds() const;  // of a clock that only goes forward

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <string>
+#include <typeinfo>
+#include <vector>
+
+namespace heddle::test {
+
+struct AbiRow {
+  std::string name, what;
+};
+
+namespace own {
+std::vector<AbiRow> cuda_table();
+std::vector<AbiRow> nccl_table();
+}  // namespace own
+namespace toolkit {
+std::vector<AbiRow> cuda_table();
+std::vector<AbiRow> nccl_table();
+}  // namespace toolkit
+
+}  // namespace heddle::test
