@@ -36,12 +36,14 @@ std::vector<Clock::Entry> merged(const std::vector<Clock::Entry>& a, const std::
   result.reserve(a.size() + b.size());
   auto i = a.begin(), j = b.begin();
   while (i != a.end() || j != b.end()) {
-    if (j == b.end() || (i != a.end() && i->first < j->first))
+    if (j == b.end() || (i != a.end() && i->first < j->first)) {
       result.push_back(*i++);
-    else if (i == a.end() || j->first < i->first)
+    } else if (i == a.end() || j->first < i->first) {
       result.push_back(*j++);
-    else
-      result.emplace_back(i->first, std::max((i++)->second, (j++)->second));
+    } else {
+      result.emplace_back(i->first, std::max(i->second, j->second));
+      ++i, ++j;
+    }
   }
   return result;
 }
