@@ -9,15 +9,19 @@ namespace {
 
 // Another warp's stores, read by ldmatrix.
 __device__ void ldmatrix_of_stores(bool wrong, uint32_t* shared, uint32_t* out) {
-  shared[threadIdx.x] = threadIdx.x;
+  set_shared(shared, 0, 256);  // initialised, so that what is left to find is the race
+  __syncthreads();
+  for (uint32_t i = 0; i < 4; ++i) shared[threadIdx.x * 4 + i] = i;
   if (!wrong) __syncthreads();
   uint32_t r[4];
-  ptx::ldmatrix_x4(r, ptx::smem_u32(shared) + (threadIdx.x / 32 == 0 ? 256 : 0) + 16 * (threadIdx.x % 16));
+  ptx::ldmatrix_x4(r, ptx::smem_u32(shared) + 16 * (63 - threadIdx.x));
   out[threadIdx.x] = r[0];
 }
 
 // What stmatrix wrote, read by other lanes of the same warp.
 __device__ void stmatrix_then_load(bool wrong, uint32_t* shared, uint32_t* out) {
+  set_shared(shared, 0, 256);
+  __syncthreads();
   const uint32_t r[4] = {1, 2, 3, 4};
   const uint32_t own = threadIdx.x / 32 * 512;
   ptx::stmatrix_x4(ptx::smem_u32(shared) + own + 16 * (threadIdx.x % 32), r);
@@ -40,6 +44,8 @@ __device__ void store_after_ldmatrix(bool wrong, uint32_t* shared, uint32_t* out
 // 16-byte accesses of different threads.
 __device__ void wide_shared(bool wrong, uint32_t* shared, uint32_t* out) {
   const uint32_t smem = ptx::smem_u32(shared);
+  set_shared(shared, 0, 256);
+  __syncthreads();
   ptx::st128_shared(smem + 16 * threadIdx.x, uint4{1, 2, 3, threadIdx.x});
   if (!wrong) __syncthreads();
   out[threadIdx.x] = ptx::ld128_shared(smem + 16 * (63 - threadIdx.x)).w;

@@ -120,6 +120,7 @@ void check_wgmma(const Case& c, unsigned seed) {
     for (uint32_t n = 0; n < n_size; ++n) {
       double want = c.accumulate ? d0[m * n_size + n] : 0;
       for (uint32_t k = c.k0; k < c.k0 + kK; ++k) want += static_cast<double>(a[m * c.a.depth + k]) * b[n * c.b.depth + k];
+      if (d[d_index(m, n)] == want) continue;
       INFO("N " << n_size << " majors " << int(c.a.major) << int(c.b.major) << " swizzles " << int(c.a.swizzle) << int(c.b.swizzle) << " k0 " << c.k0
                 << " (" << m << ", " << n << ")");
       REQUIRE(d[d_index(m, n)] == want);
