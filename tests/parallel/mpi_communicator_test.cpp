@@ -98,6 +98,31 @@ TEST_CASE("all_reduce: every rank gets the same bits") {
   for (const std::string& one : all) CHECK((one == all[0]));
 }
 
+TEST_CASE("gather_text_within gives what gather_text gives, short and long, again and again") {
+  const std::unique_ptr<Communicator> comm = world().split(0, world().rank());
+  for (const size_t size : {size_t{0}, size_t{1}, size_t{300000}}) {
+    for (int round = 0; round < 20; ++round) {
+      const std::string mine(size + static_cast<size_t>(comm->rank()), static_cast<char>('a' + round));
+      CHECK((comm->gather_text_within(mine, 30) == comm->gather_text(mine)));
+    }
+  }
+}
+
+TEST_CASE("gather_text_within gives up on a rank that does not answer, in time and by name") {
+  const std::unique_ptr<Communicator> comm = world().split(0, world().rank());
+  const int silent = comm->size() - 1;
+  if (comm->rank() != silent) {
+    const auto start = std::chrono::steady_clock::now();
+    const std::string text = message([&] { comm->gather_text_within("here", 0.3); });
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    CHECK(has(text, "no answer within 0.3 s from"));
+    if (comm->rank() == 0) CHECK(has(text, concat("rank ", silent, ":")));
+    CHECK(seconds >= 0.3);
+    CHECK(seconds < 2);
+  }
+  world().barrier();
+}
+
 TEST_CASE("reduce_scatter gives each rank its part of the sum, all_gather joins them again") {
   const int64_t n = 6, all = n * world().size();
   Buffer data = mine(DType::f32, all), part(DType::f32, {n}), joined(DType::f32, {all});

@@ -1,4 +1,7 @@
 // What a checkpoint promises when nothing goes wrong: layout, round trip, branches, retention, any slicing to any other.
+#include <atomic>
+#include <chrono>
+
 #include "tests/support/catch.h"
 #include "tests/train/checkpoint/tiny_state.h"
 #include "train/checkpoint/run_directory.h"
@@ -213,6 +216,32 @@ TEST_CASE("loading is strict and lists everything at once") {
   part.scramble();
   CHECK(read_checkpoint(run.path().string(), part.dict, "model.").step == 5);
   CHECK(part.is_at_step(5));
+}
+
+TEST_CASE("a rank that never joins a save ends the job with 86 instead of holding it for ever") {
+  const ScratchDirectory run;
+  std::atomic<int> told{0};
+  run_ranks(2, [&](Communicator& comm) {
+    CheckpointOptions options = quiet_options();
+    options.exchange_limit = 0.2;
+    options.on_hung = [&](const Error& e) { told += e.code() == ExitCode::hung; };
+    Checkpoints checkpoints(run.path(), comm, options);
+    checkpoints.find_newest();
+    TinyState state;
+    state.set_to_step(5);
+    checkpoints.prepare(state.dict);
+    checkpoints.save(5, state.dict, "");
+    checkpoints.wait();
+    if (comm.rank() == 1) return;  // it hangs in the next step
+    const auto start = std::chrono::steady_clock::now();
+    checkpoints.save(10, state.dict, "");
+    CHECK(code_of([&] { checkpoints.wait(); }) == ExitCode::hung);
+    CHECK(code_of([&] { checkpoints.save(15, state.dict, ""); }) == ExitCode::hung);
+    CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(3));
+  });
+  CHECK(told == 1);
+  CHECK(std::filesystem::exists(run / "ckpt/s5-i1/MANIFEST"));
+  CHECK(!std::filesystem::exists(run / "ckpt/s10-i1/MANIFEST"));
 }
 
 TEST_CASE("text that JSON cannot hold is refused before anything is written") {

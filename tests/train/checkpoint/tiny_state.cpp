@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
@@ -138,7 +139,8 @@ class ThreadCommunicator final : public Communicator {
   int size() const override { return meeting_->size; }
   std::string_view name() const override { return "threads"; }
 
-  std::vector<std::string> gather_text(const std::string& mine) override {
+  std::vector<std::string> gather_text(const std::string& mine) override { return gather_text_within(mine, 1e9); }
+  std::vector<std::string> gather_text_within(const std::string& mine, double seconds) override {
     Meeting& m = *meeting_;
     std::unique_lock lock(m.mutex);
     m.texts[static_cast<size_t>(rank_)] = mine;
@@ -149,7 +151,9 @@ class ThreadCommunicator final : public Communicator {
       ++m.round;
       m.changed.notify_all();
     } else {
-      m.changed.wait(lock, [&] { return m.round != round; });
+      if (!m.changed.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return m.round != round; })) {
+        fail("gather", "some rank has not answered", ExitCode::hung);
+      }
     }
     return m.result;
   }
