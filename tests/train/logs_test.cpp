@@ -285,8 +285,19 @@ TEST_CASE("the ledger of bad batches survives restarts and torn writes") {
     put(file, whole + "{\"step\":12,\"fir");
     BadBatchLedger ledger(file);
     CHECK(ledger.entries().size() == 2);
+    BadBatch later = withheld;
+    later.step = 12;
+    ledger.add(later);
+    CHECK(BadBatchLedger(file).entries() == std::vector<BadBatch>{withheld, skipped, later});
+  }
+  SECTION("what a killed job finds bad again is listed once; the roll-backs it made are counted, not what people listed") {
+    BadBatchLedger ledger(file);
     ledger.add(withheld);
-    CHECK(BadBatchLedger(file).entries() == std::vector<BadBatch>{withheld, skipped, withheld});
+    ledger.add(skipped);
+    CHECK(content(file) == whole);
+    CHECK(ledger.rollbacks() == 1);
+    ledger.add({.step = 0, .first_sample = 900, .count = 5, .reason = "by hand", .skip = true});
+    CHECK(BadBatchLedger(file).rollbacks() == 1);
   }
   SECTION("damage inside is refused by file and line") {
     for (const char* bad :
