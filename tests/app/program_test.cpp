@@ -1,52 +1,12 @@
 // The program from outside: exit codes, what goes to which stream, what messages say.
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
-#include <string>
-
-#include "tests/support/catch.h"
+#include "tests/app/workplace.h"
 
 namespace {
 
 namespace fs = std::filesystem;
-
-struct Result {
-  int code;
-  std::string out, err;
-};
-
-struct Workplace {
-  fs::path path;
-  Workplace() {
-    std::string name = (fs::temp_directory_path() / "heddle-app-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  ~Workplace() {
-    std::error_code ignored;
-    fs::remove_all(path, ignored);
-  }
-  std::string read(const char* name) const {
-    std::ifstream in(path / name, std::ios::binary);
-    std::stringstream text;
-    text << in.rdbuf();
-    return text.str();
-  }
-  // `arguments` as a shell reads them; `before`: variables.
-  Result heddle(const std::string& arguments, const std::string& before = "") const {
-    const std::string command = "cd '" + path.string() + "' && " + before + " '" HEDDLE_PROGRAM "' " + arguments + " >out.txt 2>err.txt </dev/null";
-    const int status = std::system(command.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read("out.txt"), read("err.txt")};
-  }
-};
-
-bool has(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
+using heddle::test::has;
+using heddle::test::Result;
+using heddle::test::Workplace;
 
 TEST_CASE("help and version go to standard output with code 0") {
   const Workplace w;

@@ -1,0 +1,152 @@
+// heddle inspect and heddle eval on everything they take.
+#include <cmath>
+
+#include "tests/app/workplace.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+using heddle::test::has;
+using heddle::test::Result;
+using heddle::test::Workplace;
+
+struct Trained : Workplace {
+  Trained() {
+    std::string text;
+    for (int i = 0; i < 400; ++i) {
+      const std::string word(1 + i % 7, static_cast<char>('a' + i % 26));
+      text += word + (i % 9 == 8 ? "\n\n" : i % 4 == 3 ? "  \t" : " ");
+    }
+    write("words.txt", text);
+    REQUIRE(heddle("tokenize --input words.txt --tokenizer bytes --document-separator blank-line --val-fraction 0.2 --out data").code == 0);
+    const Result r = heddle(
+        "pretrain --data 'data/*_train_*.bin' --out run --device cpu --precision fp32 --layers 1 --heads 2 --dim 16 --seq 16 --batch 2 --steps 4"
+        " --save-every 2 --eval-every 0 --threads 1 --no-tensorboard --no-progress");
+    INFO(r.err);
+    REQUIRE(r.code == 0);
+  }
+  std::string changed(const std::string& name, size_t at) const {
+    std::string content = read(name);
+    content[at] = static_cast<char>(content[at] ^ 1);
+    return content;
+  }
+};
+
+bool is_hash_line(const std::string& text) {
+  return text.size() == 65 && text.find_first_not_of("0123456789abcdef") == 64 && text[64] == '\n';
+}
+
+TEST_CASE("inspect tells what each kind of file holds, gives its digest, and finds damage with --verify") {
+  const Trained w;
+  const std::string checkpoint = "run/ckpt/s4-i1", shard_file = checkpoint + "/shard-0-of-1.safetensors", tokens = "data/words_train_000000.bin";
+  struct Case {
+    std::string path;
+    std::vector<std::string> parts;
+  };
+  for (const Case& c : {Case{"run",
+                             {"s2-i1", "s4-i1", "newest", "model.blocks.0.attn.qkv.weight", "optim.m.", "environment", "program: heddle",
+                              "processor: ", "libraries: ", "layout: dp 1, batch 2"}},
+                        Case{checkpoint, {"step          4", "tensors", "config"}}, Case{checkpoint + "/MANIFEST", {"step          4"}},
+                        Case{shard_file, {"safetensors", "model.", "F32"}},
+                        Case{tokens, {"token shard", "uint16", "vocabulary    257", "split         train", "bytes"}},
+                        Case{"data", {"data set", "train", "val", "documents"}}, Case{"data/dataset.json", {"data set", "fingerprint"}},
+                        Case{"data/tokenizer.json", {"tokenizer", "257", "256", "fingerprint"}}, Case{"run/tokenizer.json", {"fingerprint"}}}) {
+    INFO(c.path);
+    const Result plain = w.heddle("inspect " + c.path);
+    CHECK(plain.code == 0);
+    CHECK(plain.err.empty());
+    for (const std::string& part : c.parts) {
+      INFO(part << " in\n" << plain.out);
+      CHECK(has(plain.out, part));
+    }
+    const Result verified = w.heddle("inspect " + c.path + " --verify");
+    INFO(verified.out);
+    CHECK(verified.code == 0);
+    CHECK(has(verified.out, "ok"));
+    CHECK(!has(verified.out, "DAMAGED"));
+    const Result digest = w.heddle("inspect " + c.path + " --digest"), again = w.heddle("inspect " + c.path + " --digest");
+    INFO(digest.out);
+    CHECK(digest.code == 0);
+    CHECK(digest.out == again.out);
+    if (c.path.rfind("run", 0) == 0 && c.path != shard_file && c.path != "run/tokenizer.json") {
+      CHECK(digest.out.rfind("step 4 digest ", 0) == 0);
+      CHECK(is_hash_line(digest.out.substr(14)));
+    } else {
+      CHECK(is_hash_line(digest.out));
+    }
+  }
+  CHECK(w.heddle("inspect run --digest").out == w.heddle("inspect " + checkpoint + " --digest").out);
+  CHECK(w.heddle("inspect data/tokenizer.json --digest").out == w.heddle("inspect run/tokenizer.json --digest").out);
+
+  const auto damaged = [&](const std::string& file, size_t at, const std::string& inspected, const std::string& part) {
+    const std::string good = w.read(file);
+    w.write(file, w.changed(file, at));
+    const Result r = w.heddle("inspect " + inspected + " --verify");
+    INFO(file << " through " << inspected << "\n" << r.out << r.err);
+    CHECK(r.code == 65);
+    CHECK(has(r.out + r.err, part));
+    w.write(file, good);
+    CHECK(w.heddle("inspect " + inspected + " --verify").code == 0);
+  };
+  const size_t middle = fs::file_size(w.path / shard_file) / 2;
+  damaged(shard_file, middle, "run", "DAMAGED");
+  damaged(shard_file, middle, checkpoint, "shard-0-of-1.safetensors");
+  damaged(checkpoint + "/MANIFEST", 40, checkpoint, "MANIFEST");
+  damaged(shard_file, 20, shard_file, "shard-0-of-1.safetensors");  // inside its header
+  damaged(tokens, 1500, tokens, "sha256");
+  damaged(tokens, 1500, "data", "DAMAGED");
+  damaged(tokens, 2, "data", "magic");
+  damaged("data/tokenizer.json", w.read("data/tokenizer.json").find("endoftext"), "data", "DAMAGED");
+  w.write("half.json", w.read("data/tokenizer.json").substr(0, 500));
+  CHECK(w.heddle("inspect half.json").code == 65);
+}
+
+double field(const std::string& json, const std::string& name) {
+  const size_t at = json.find("\"" + name + "\": ");
+  REQUIRE(at != std::string::npos);
+  return std::stod(json.substr(at + name.size() + 4));
+}
+
+TEST_CASE("eval gives bits per byte and per word of the text behind the tokens") {
+  const Trained w;
+  const Result json = w.heddle("eval run --data 'data/*_val_*.bin' --device cpu --json"),
+               line = w.heddle("eval run --data 'data/*_val_*.bin' --device cpu");
+  INFO(json.out << json.err << line.out);
+  REQUIRE(json.code == 0);
+  REQUIRE(line.code == 0);
+  // The held-out text itself: every fifth document.
+  std::istringstream all(w.read("words.txt"));
+  std::vector<std::string> documents(1);
+  for (std::string text; std::getline(all, text);) {
+    if (text.empty()) {
+      documents.emplace_back();
+    } else {
+      documents.back() += (documents.back().empty() ? "" : "\n") + text;
+    }
+  }
+  if (documents.back().empty()) documents.pop_back();
+  uint64_t words = 0;
+  for (size_t i = 0; i < documents.size(); ++i) {
+    if (std::floor(static_cast<double>(i + 1) * 0.2) <= std::floor(static_cast<double>(i) * 0.2)) continue;
+    std::istringstream in(documents[i]);
+    for (std::string word; in >> word;) ++words;
+  }
+  CHECK(field(json.out, "words") == static_cast<double>(words));
+  const double bits = field(json.out, "bits_per_byte") * field(json.out, "bytes");
+  CHECK(std::abs(field(json.out, "bits_per_word") * static_cast<double>(words) - bits) < 1e-3 * bits);
+  CHECK(std::abs(field(json.out, "loss") * field(json.out, "tokens") / std::log(2.0) - bits) < 1e-3 * bits);
+  CHECK(has(line.out, "bits per byte"));
+  CHECK(has(line.out, "bits per word"));
+  // Whatever the windows, each word counts once.
+  for (const char* stride : {"1", "5", "16"}) {
+    const Result r = w.heddle(std::string("eval run --data 'data/*_val_*.bin' --device cpu --json --stride ") + stride);
+    CHECK(field(r.out, "words") == static_cast<double>(words));
+  }
+  // Without a tokenizer there is no text to count.
+  fs::remove(w.path / "run/tokenizer.json");
+  const Result bare = w.heddle("eval run --data 'data/*_val_*.bin' --device cpu --json");
+  CHECK(bare.code == 0);
+  CHECK(has(bare.out, "\"bits_per_byte\": null, \"bits_per_word\": null"));
+}
+
+}  // namespace

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# The long forms of the tests: what a night can afford and a commit cannot. About five hours on two cores, three and a half of them fuzzing.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+  cat <<'TEXT'
+usage: tests/nightly.sh [--kills N] [--power-loss-states N] [--fuzz-seconds N] [PART...]
+  --kills N              SIGKILLs of one run (466: the interruptions of a 54-day run of 405B parameters)
+  --power-loss-states N  states of the disk after a power loss (20000)
+  --fuzz-seconds N       for each fuzz target (1800)
+  PART                   tests kills power-loss fuzz stall; default: all, in this order
+Every part runs whatever the ones before it gave; the last lines are their verdicts. Logs lie in build/nightly.
+TEXT
+}
+
+kills=466 states=20000 fuzz_seconds=1800 chosen=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --kills) kills=${2:?}; shift ;;
+    --power-loss-states) states=${2:?}; shift ;;
+    --fuzz-seconds) fuzz_seconds=${2:?}; shift ;;
+    -h | --help) usage; exit 0 ;;
+    tests | kills | power-loss | fuzz | stall) chosen+=("$1") ;;
+    *) echo "nightly.sh: unknown argument $1" >&2; usage >&2; exit 2 ;;
+  esac
+  shift
+done
+[ ${#chosen[@]} != 0 ] || chosen=(tests kills power-loss fuzz stall)
+
+logs=build/nightly
+mkdir -p "$logs"
+rows=() failed=0
+# part NAME COMMAND...: runs it if it was chosen.
+part() {
+  local name=$1 begin=$SECONDS verdict=ok
+  shift
+  [[ " ${chosen[*]} " == *" $name "* ]] || return 0
+  printf '\n== %s ==\n' "$name"
+  if ! "$@" 2>&1 | tee "$logs/$name.log" | tail -n 12; then
+    verdict=FAILED failed=1
+  fi
+  rows+=("$(printf '%-12s %7d min  %s' "$name" $(((SECONDS - begin + 30) / 60)) "$verdict")")
+}
+
+build() {
+  cmake --preset cpu >"$logs/configure.log" 2>&1 && cmake --build --preset cpu --parallel "$(nproc)" >"$logs/build.log" 2>&1
+}
+# One stall in 200 s of training may cost 1 %.
+stall() {
+  local line
+  line=$(build/cpu/bin/heddle bench save-stall --model gpt-10m --seq 256 --batch 8 --repeats 5 --save-dir build) || return 1
+  echo "$line"
+  awk -v stall="$(sed -n 's/.*"stall_of_200_s": \([0-9.e-]*\).*/\1/p' <<<"$line")" 'BEGIN { exit !(stall != "" && stall <= 0.01) }'
+}
+
+build || { tail -n 40 "$logs/build.log" "$logs/configure.log"; exit 1; }
+part tests ./test.sh --keep-going
+part kills env HEDDLE_KILLS="$kills" build/cpu/bin/kills_test
+part power-loss env HEDDLE_POWER_LOSS_STATES="$states" build/cpu/bin/test_checkpoint_power_loss
+part fuzz tests/fuzz/run.sh "$fuzz_seconds"
+part stall stall
+
+printf '\n'
+printf '%s\n' "${rows[@]}"
+exit $failed
