@@ -54,6 +54,8 @@ __device__ void wide_shared(bool wrong, uint32_t* shared, uint32_t* out) {
 // A tile that TMA brings, read without waiting for its mbarrier.
 __device__ void tile_not_waited_for(bool wrong, const CUtensorMap& map, uint32_t* shared, uint32_t* out) {
   const uint32_t smem = ptx::smem_u32(shared), full = smem + 4096;
+  set_shared(shared, 0, 512);
+  ptx::fence_proxy_async_shared();
   if (threadIdx.x == 0) {
     ptx::mbarrier_init(full, 1);
     ptx::fence_mbarrier_init();
