@@ -141,7 +141,6 @@ CUstream_st& Runtime::stream(cudaStream_t handle, const char* api) {
   if (handle == nullptr || handle == cudaStreamLegacy) return legacy_stream();
   if (handle == cudaStreamPerThread) {
     ThreadState& thread = thread_state();
-    if (thread.generation != generation) thread.own_streams.assign(legacy.size(), nullptr), thread.generation = generation;
     CUstream_st*& own = thread.own_streams.at(static_cast<size_t>(thread.device));
     if (!own) {
       own = new CUstream_st;
@@ -271,6 +270,7 @@ bool Runtime::step(std::unique_lock<std::mutex>& lock) {
   lock.lock();
   running_ = false;
   if (failure.code != cudaSuccess) {
+    item->done = true;
     lose(failure);
   } else if (sticky.code != cudaSuccess) {
     item->done = true;  // a reset or a fault took the rest away meanwhile
@@ -351,8 +351,13 @@ void Runtime::keep_moving(std::unique_lock<std::mutex>& lock) {
 
 void Runtime::lose(const Failure& failure) {
   if (sticky.code == cudaSuccess) sticky = failure;
-  for (const WorkRef& item : ready_) item->next.clear(), item->task = nullptr;
-  for (const WorkRef& item : waiting_) item->next.clear(), item->task = nullptr;
+  const auto drop = [](const WorkRef& item) {
+    item->next.clear();
+    item->task = nullptr;
+    item->done = true;  // nobody waits for it any more, should the device come back
+  };
+  for (const WorkRef& item : ready_) drop(item);
+  for (const WorkRef& item : waiting_) drop(item);
   ready_.clear(), waiting_.clear();
   counters.pending = remote_pending = 0;
 }
@@ -366,6 +371,12 @@ cudaError_t guarded(const char* api, void* address, const std::function<void(Cal
     if (thread_state().in_task) refuse(cudaErrorNotPermitted, api, " inside a host function of a stream: ", call_site(api, address).text());
     Call call{call_site(api, address), std::unique_lock(rt.mutex), rt};
     if (rt.sticky.code != cudaSuccess) throw Failure(rt.sticky);
+    if (ThreadState& thread = thread_state(); thread.generation != rt.generation) {  // the first call of this thread since a reset
+      thread.generation = rt.generation;
+      thread.device = 0;
+      thread.capture_mode = cudaStreamCaptureModeGlobal;
+      thread.own_streams.assign(rt.legacy.size(), nullptr);
+    }
     rt.last_call = rt.milliseconds();
     body(call);
     rt.keep_moving(call.lock);

@@ -9,12 +9,12 @@
 
 namespace heddle::test::HEDDLE_ABI {
 
-#define F(name) \
-  { #name, typeid(&name).name() }
-#define V(name) \
-  { #name, std::to_string(static_cast <long long>(name)) }
-#define M(type, name) \
-  { #type "." #name, typeid(decltype(type::name)).name() }
+#define F(x) \
+  { #x, typeid(&x).name() }
+#define V(x) \
+  { #x, std::to_string(static_cast <long long>(x)) }
+#define M(type, field) \
+  { #type "." #field, typeid(decltype(type::field)).name() }
 #define S(type) \
   { #type, std::to_string(sizeof(type)) + " " + std::to_string(alignof(type)) }
 

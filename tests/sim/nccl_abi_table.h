@@ -9,10 +9,10 @@
 
 namespace heddle::test::HEDDLE_ABI {
 
-#define F(name) \
-  { #name, typeid(&name).name() }
-#define V(name) \
-  { #name, std::to_string(static_cast <long long>(name)) }
+#define F(x) \
+  { #x, typeid(&x).name() }
+#define V(x) \
+  { #x, std::to_string(static_cast <long long>(x)) }
 #define S(type) \
   { #type, std::to_string(sizeof(type)) + " " + std::to_string(alignof(type)) }
 
@@ -88,9 +88,7 @@ inline std::vector<AbiRow> nccl_rows() {
           F(__float22bfloat162_rn),
           F(__bfloat1622float2),
           F(__low2bfloat16),
-          F(__high2bfloat16),
-          F(__low2float),
-          F(__high2float)};
+          F(__high2bfloat16)};
 }
 #undef F
 #undef V

@@ -142,9 +142,11 @@ void every_collective() {
     run([&] { return ncclAllGather(x, y, n, type, world.comm, world.stream); });
     check_values(y, n * ranks, [&](size_t i) { return at(static_cast<int>(i / n), i % n); });
     ok(cudaMemset(y, 0, n * sizeof(T)));
+    ok(cudaDeviceSynchronize());  // the stream does not wait for the default stream
     run([&] { return ncclBroadcast(x, y, n, type, size - 1, world.comm, world.stream); });
     check_values(y, n, [&](size_t i) { return at(size - 1, i); });
     ok(cudaMemset(y, 0, n * sizeof(T)));
+    ok(cudaDeviceSynchronize());  // the stream does not wait for the default stream
     run([&] { return ncclReduce(x, y, n, type, ncclSum, size - 1, world.comm, world.stream); });
     check_values(y, n, [&](size_t i) { return rank == size - 1 ? sum(i) : 0.0; });
     run([&] { return ncclAllReduce(x, x, n, type, ncclSum, world.comm, world.stream); });  // in place
