@@ -15,9 +15,12 @@ const std::string& all_bytes() {
   static const std::string text = [] {
     std::string out;
     for (int b = 0; b < 256; ++b) {
-      std::string spelled = byte_alphabet().spell(std::string(1, static_cast<char>(b)));
-      if (spelled == "\"" || spelled == "\\") spelled.insert(0, "\\");
-      out += concat(b > 0 ? "," : "", "\"", spelled, "\":", b);
+      const std::string spelled = byte_alphabet().spell(std::string(1, static_cast<char>(b)));
+      if (b > 0) out += ',';
+      out += '"';
+      if (spelled == "\"" || spelled == "\\") out += '\\';
+      out += spelled;
+      out += concat("\":", b);
     }
     return out;
   }();
