@@ -291,4 +291,8 @@ TEST_CASE("the fingerprint follows content and names, not the folder", "[loader]
   CHECK(before != print(two / "*.bin"));
   std::filesystem::rename(one / "a.bin", one / "b.bin");
   CHECK(before != print(one / "*.bin"));
+  const std::string content = shard_bytes({1, 2, 3, 4});
+  const Loader renamed(options_for(one / "*.bin", 2));
+  CHECK(renamed.shard_list() == concat("b.bin ", content.size(), " ", sha256_hex(content), "\n"));
+  CHECK(Loader::fingerprint_of(renamed.shard_list()) == renamed.fingerprint());
 }

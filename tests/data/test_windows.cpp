@@ -117,6 +117,27 @@ TEST_CASE("scored bytes are the bytes of the targets", "[windows]") {
   CHECK(windows.scored_bytes(0, 100, Tokenizer::bytes()) == 3);
 }
 
+TEST_CASE("scored words are those of the documents, wherever windows cut them", "[windows]") {
+  const Scratch scratch;
+  std::vector<int32_t> tokens;
+  for (const std::string text : {"Hi, you\n two", "three", "", "\ta b "}) {  // 3 + 1 + 0 + 2; "two" and "three" do not join
+    tokens.push_back(256);
+    tokens.insert(tokens.end(), text.begin(), text.end());
+  }
+  scratch.write("a.bin", shard_bytes(tokens));
+  for (const int64_t seq : {1, 2, 5, 64}) {
+    for (const bool pack : {false, true}) {
+      WindowOptions options = options_for(scratch / "a.bin", seq, (seq + 1) / 2, pack);
+      options.vocab = 257;
+      options.eot = 256;
+      const Windows windows(options);
+      CHECK(windows.scored_words(0, windows.rows(), Tokenizer::bytes()) == 6);
+      CHECK(windows.scored_words(0, windows.rows() + 5, Tokenizer::bytes()) == 6);
+      CHECK(windows.scored_words(windows.rows(), 1, Tokenizer::bytes()) == 0);
+    }
+  }
+}
+
 TEST_CASE("windows refuse what cannot be", "[windows]") {
   const Scratch scratch;
   scratch.write("a.bin", shard_bytes({kEot, 1, 2}));
