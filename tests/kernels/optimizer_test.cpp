@@ -170,14 +170,18 @@ TEST_CASE("finish_norm: clip, skip and non-finite decisions", "[optimizer]") {
     int finite, apply;
   };
   const Row rows[] = {
-      {16, 0, 0, 4, 1, 1, 1},                                                                // no limits
-      {16, 1, 0, 4, 0.25f, 1, 1},                                                            // clipped
-      {16, 8, 0, 4, 1, 1, 1},                                                                // below the limit
-      {16, 4, 4, 4, 1, 1, 1},                                                                // at both limits: not above
-      {16, 1, 3.5f, 4, 0.25f, 1, 0},                                                         // spike: the update is withheld
-      {16, -1, -1, 4, 1, 1, 1},                                                              // negative limits are none
-      {0, 1, 1, 0, 1, 1, 1},                                                                 // no gradient at all
-      {inf, 1, 0, inf, 1, 0, 0},     {nan, 1, 0, nan, 1, 0, 0}, {1e80, 1, 0, inf, 1, 0, 0},  // overflows the f32 norm
+      {16, 0, 0, 4, 1, 1, 1},         // no limits
+      {16, 1, 0, 4, 0.25f, 1, 1},     // clipped
+      {16, 8, 0, 4, 1, 1, 1},         // below the limit
+      {16, 4, 4, 4, 1, 1, 1},         // at both limits: not above
+      {16, 1, 3.5f, 4, 0.25f, 1, 0},  // spike: the update is withheld
+      {16, -1, -1, 4, 1, 1, 1},       // negative limits are none
+      {0, 1, 1, 0, 1, 1, 1},          // no gradient at all
+      {inf, 1, 0, inf, 1, 0, 0},
+      {nan, 1, 0, nan, 1, 0, 0},
+      {1e80, 1, 0, inf, 1, 0, 0},                  // overflows the f32 norm
+      {0x1p126, 0, 0, 0x1p63f, 1, 1, 1},           // a large norm whose square is finite
+      {0x1p126, 0x1p62f, 0, 0x1p63f, 0.5f, 1, 1},  // clipped
   };
   for (const Row& row : rows) {
     for (DType type : {DType::f64, DType::f32}) {
@@ -196,6 +200,31 @@ TEST_CASE("finish_norm: clip, skip and non-finite decisions", "[optimizer]") {
       CHECK(step.apply == row.apply);
     }
   }
+}
+
+TEST_CASE("finish_norm: a norm whose square overflows is withheld unless clipping brings it down", "[optimizer]") {
+  const auto decide = [](double norm, float clip_norm) {
+    Buffer squared(DType::f64, {1});
+    squared.put(0, norm * norm);
+    StepState step;
+    step.clip_norm = clip_norm;
+    run(finish_norm, FinishNormArgs{squared.view(), &step});
+    CHECK(step.finite == step.apply);
+    CHECK(step.grad_norm == static_cast<float>(norm));
+    return step;
+  };
+  CHECK(decide(kMostGradNorm, 0).apply == 1);
+  CHECK(decide(0x1p64, 0).apply == 0);
+  CHECK(decide(1e30, 0).apply == 0);
+  CHECK(decide(1e30, 1).apply == 1);
+  CHECK(decide(1e30, 1).clip_scale == 1 / 1e30f);
+  // What the rule is for: one AdamW step with the largest gradient that passes leaves finite moments, also on an element that holds all of it.
+  Adam a(DType::f32, kArenaBlock);
+  a.grad.put(0, kMostGradNorm);
+  a.step.clip_scale = 1;
+  run(adamw, a.bind(false));
+  CHECK(std::isfinite(test::element(a.v.view(), 0)));
+  CHECK(std::isfinite(test::element(a.master.view(), 0)));
 }
 
 TEST_CASE("advance_step: a skipped step does not advance bias correction", "[optimizer]") {
