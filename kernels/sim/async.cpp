@@ -286,6 +286,12 @@ void async_on_exit(ThreadState& thread) {
 
 namespace {
 
+bool all_done(const AsyncGroups& ops) {
+  const auto done = [](const AsyncOpRef& op) { return op->stage == AsyncOp::Stage::done; };
+  return std::all_of(ops.open.begin(), ops.open.end(), done) &&
+         std::all_of(ops.groups.begin(), ops.groups.end(), [&](const auto& group) { return std::all_of(group.begin(), group.end(), done); });
+}
+
 Warpgroup& warpgroup_of(Warp& first) {
   return static_cast<BlockState*>(first.block)->warpgroups[first.id / 4];
 }
@@ -302,11 +308,9 @@ void issue_wgmma(Warp& first, AsyncTask task, const Site& site) {
     op->writer.async_proxy = true;
     checker->issue_warpgroup(op->writer, static_cast<WarpState&>(first));
   }
-  const bool nothing_older = warpgroup.wgmma.open.empty() || warpgroup.wgmma.open.back()->stage == AsyncOp::Stage::done;
-  const bool groups_done =
-      warpgroup.wgmma.groups.empty() || warpgroup.wgmma.groups.back().empty() || warpgroup.wgmma.groups.back().back()->stage == AsyncOp::Stage::done;
+  const bool in_turn = all_done(warpgroup.wgmma);  // accumulators chain: an op never overtakes an older one
   warpgroup.wgmma.open.push_back(op);
-  if (done_at_once() && nothing_older && groups_done)
+  if (done_at_once() && in_turn)
     finish(*op);
   else if (current_worker->shuffle_order)
     op->home->group->async.push_back(std::move(op));

@@ -8,7 +8,7 @@
 //   race                        two threads, or a thread and an async op, touch the same bytes, one writes, nothing orders them; shared and global
 //   memory missing proxy fence         generic writes, then TMA or wgmma on the same bytes without fence.proxy.async between uninitialised read
 //   shared memory, or registered global memory out of bounds               exact for shared memory, __shared__ variables and registered global memory
-//   misaligned access           vectors not on their natural boundary
+//   misaligned access           of types the compiler takes for aligned; g++ splits vectors, whose alignment the asan flavour checks
 //
 // What orders two threads: __syncthreads and named barriers, cluster and grid barriers, mbarrier arrive -> wait, __syncwarp between lanes, atomics
 // with release and acquire (or fences around relaxed ones) of wide enough scope, and the end of a launch. Shuffles, votes and lockstep do not: CUDA

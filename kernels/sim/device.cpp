@@ -177,9 +177,11 @@ uint64_t atomic_update(void* pointer, size_t bytes, AtomicFunction f, uint64_t o
   note_atomic(pointer, bytes, AtomicKind::update, weakened(site, order), scope, site);
   return by_size(bytes, pointer, site, [&]<class T>(T* p) -> uint64_t {
     std::atomic_ref<T> value(*p);
-    T old = value.load();
-    while (!value.compare_exchange_weak(old, static_cast<T>(f(old, operand)))) {
-    }
+    T old = value.load(), next;
+    do {
+      next = static_cast<T>(f(old, operand));
+    } while (!value.compare_exchange_weak(old, next));
+    if (next != old) progress_made();  // others may have waited for it; adding 0 to look at a flag is no progress
     return old;
   });
 }
@@ -188,7 +190,7 @@ uint64_t atomic_compare_exchange(void* pointer, size_t bytes, uint64_t expected,
   note_atomic(pointer, bytes, AtomicKind::update, weakened(site, order), scope, site);
   return by_size(bytes, pointer, site, [&]<class T>(T* p) -> uint64_t {
     T old = static_cast<T>(expected);
-    std::atomic_ref<T>(*p).compare_exchange_strong(old, static_cast<T>(desired));
+    if (std::atomic_ref<T>(*p).compare_exchange_strong(old, static_cast<T>(desired)) && expected != desired) progress_made();
     return old;
   });
 }
@@ -201,7 +203,7 @@ uint64_t atomic_load(const void* pointer, size_t bytes, Order order, Scope scope
 void atomic_store(void* pointer, size_t bytes, uint64_t value, Order order, Scope scope, const Site& site) {
   note_atomic(pointer, bytes, AtomicKind::store, weakened(site, order), scope, site);
   by_size(bytes, pointer, site, [&]<class T>(T* p) -> uint64_t {
-    std::atomic_ref<T>(*p).store(static_cast<T>(value));
+    if (std::atomic_ref<T>(*p).exchange(static_cast<T>(value)) != static_cast<T>(value)) progress_made();
     return 0;
   });
 }
@@ -209,7 +211,6 @@ void atomic_store(void* pointer, size_t bytes, uint64_t value, Order order, Scop
 void note_atomic(const void* pointer, size_t bytes, AtomicKind kind, Order order, Scope scope, const Site& site) {
   ThreadState& me = self();
   me.site = site;
-  if (kind != AtomicKind::load) progress_made();
   if (checker != nullptr) checker->atomic(me, pointer, bytes, kind, order, scope, site);
 }
 
@@ -255,3 +256,9 @@ void note_host_write(const void* pointer, size_t bytes) {
 }
 
 }  // namespace heddle::sim
+
+// For breakpoint conditions: is this thread of this block running? Linear indices, x fastest.
+extern "C" bool heddle_at(uint64_t block, uint32_t thread) {
+  const heddle::sim::Thread* now = heddle::sim::current_thread;
+  return now != nullptr && now->linear == thread && now->block->linear == block;
+}

@@ -19,7 +19,7 @@ std::vector<float> ramp(size_t n) {
   return x;
 }
 
-TEST_CASE("a block sums through shuffles and shared memory", "[sim]") {
+TEST_CASE("a block sums through shuffles and shared memory", "[sim][mutate]") {
   constexpr size_t kBlocks = 5;
   const std::vector<float> x = ramp(kBlocks * 256);
   in_every_mode([&] {
@@ -70,31 +70,31 @@ TEST_CASE("barriers that vote count the threads that said yes", "[sim]") {
     }
 }
 
-TEST_CASE("named barriers hand a value from warp to warp", "[sim]") {
+TEST_CASE("named barriers hand a value from warp to warp", "[sim][mutate]") {
   in_every_mode([] {
-    std::vector<int> out(9, -1);
+    Watched<int> out(9);
     named_barriers(out.data(), 9);
     for (int r = 0; r < 9; ++r) CHECK(out[static_cast<size_t>(r)] == r * r);
   });
 }
 
-TEST_CASE("a ring of buffers guarded by mbarriers loses and repeats nothing", "[sim]") {
+TEST_CASE("a ring of buffers guarded by mbarriers loses and repeats nothing", "[sim][mutate]") {
   std::vector<int> in(64 * 11);
   std::iota(in.begin(), in.end(), 3);
   for (const bool bulk : {false, true})
     in_every_mode([&] {
       CAPTURE(bulk);
-      std::vector<int> out(in.size());
+      Watched<int> out(in.size());
       mbarrier_ring(in.data(), out.data(), static_cast<int>(in.size()), bulk);
       for (size_t i = 0; i < in.size(); ++i) REQUIRE(out[i] == 2 * in[i]);
     });
 }
 
-TEST_CASE("cp.async lands by its wait; without one, lazy copies have not", "[sim]") {
+TEST_CASE("cp.async lands by its wait; without one, lazy copies have not", "[sim][mutate]") {
   constexpr int kTiles = 10;
   const std::vector<float> in = ramp(kTiles * 128);
   in_every_mode([&] {
-    std::vector<float> out(in.size());
+    Watched<float> out(in.size());
     copy_pipeline(in.data(), out.data(), kTiles, true);
     for (size_t i = 0; i < in.size(); ++i) REQUIRE(out[i] == in[i] + 1);
   });
@@ -105,18 +105,18 @@ TEST_CASE("cp.async lands by its wait; without one, lazy copies have not", "[sim
   CHECK(!(out[0] == in[0] + 1));  // NaN: nothing has been written there
 }
 
-TEST_CASE("blocks of a cluster read each other's shared memory", "[sim]") {
+TEST_CASE("blocks of a cluster read each other's shared memory", "[sim][mutate]") {
   in_every_mode([] {
-    std::vector<int> out(12, -1);
+    Watched<int> out(12);
     cluster_exchange(out.data(), 12);
     for (int b = 0; b < 12; ++b) CHECK(out[static_cast<size_t>(b)] == b * 100 + b / 4 * 4 + (b + 1) % 4);
   });
 }
 
-TEST_CASE("a cooperative grid meets", "[sim]") {
+TEST_CASE("a cooperative grid meets", "[sim][mutate]") {
   constexpr int kBlocks = 70;
   in_every_mode([] {
-    std::vector<int> out(kBlocks, -1);
+    Watched<int> out(kBlocks);
     grid_exchange(out.data(), kBlocks, true);
     for (int b = 0; b < kBlocks; ++b) CHECK(out[static_cast<size_t>(b)] == ((b + 1) % kBlocks) * ((b + 1) % kBlocks));
   });
@@ -124,15 +124,14 @@ TEST_CASE("a cooperative grid meets", "[sim]") {
   CHECK(error_of([&] { grid_exchange(out.data(), 4, false); }).find("not cooperative") != std::string::npos);
 }
 
-TEST_CASE("the last block to finish sees what the others wrote", "[sim]") {
+TEST_CASE("the last block to finish sees what the others wrote", "[sim][mutate]") {
   constexpr size_t kBlocks = 9;
   const std::vector<float> x = ramp(kBlocks * 128);
   in_every_mode([&] {
-    std::vector<float> partial(kBlocks);
-    unsigned finished = 0;
-    float total = -1;
-    last_block_sum(x.data(), partial.data(), &finished, &total, kBlocks);
-    CHECK(total == std::accumulate(x.begin(), x.end(), 0.0f));
+    Watched<float> partial(kBlocks), total(1);
+    Watched<unsigned> finished(1);
+    last_block_sum(x.data(), partial.data(), finished.data(), total.data(), kBlocks);
+    CHECK(total[0] == std::accumulate(x.begin(), x.end(), 0.0f));
   });
 }
 
@@ -185,7 +184,7 @@ TEST_CASE("every misuse is named, with kernel, thread and line", "[sim]") {
       {Fault::divergent_barrier, "divergent barrier"},
       {Fault::divergent_shuffle, "divergent warp"},
       {Fault::other_collective, "divergent warp"},
-      {Fault::lane_not_in_mask, "lane 0 is not in its own mask"},
+      {Fault::lane_not_in_mask, "is not in its own mask"},
       {Fault::returned_lane, "divergent warp"},
       {Fault::shuffle_from_outside, "reads from lane 20, which takes no part"},
       {Fault::barrier_count, "barrier 1 expects"},

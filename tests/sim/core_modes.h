@@ -3,6 +3,7 @@
 
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kernels/api/check.h"
 #include "kernels/sim/machine.h"
@@ -38,6 +39,28 @@ class ScopedThreads : ScopedOptions {
     options.threads = threads;
     sim::set_options(options);
   }
+};
+
+// Device memory that the check flavour watches: n elements with unused guards around, the first `written` of them set to zero.
+template <class T>
+class Watched {
+ public:
+  explicit Watched(size_t n, size_t written) : n_(n), memory_(n + 2 * kGuard) {
+    sim::register_global(data(), n * sizeof(T));
+    sim::note_host_write(data(), written * sizeof(T));
+  }
+  explicit Watched(size_t n) : Watched(n, n) {}
+  ~Watched() { sim::unregister_global(data()); }
+  Watched(const Watched&) = delete;
+  Watched& operator=(const Watched&) = delete;
+  T* data() { return memory_.data() + kGuard; }
+  T& operator[](size_t i) { return data()[i]; }
+  size_t size() const { return n_; }
+
+ private:
+  static constexpr size_t kGuard = sim::kGuardBytes / sizeof(T);
+  size_t n_;
+  std::vector<T> memory_;
 };
 
 // Fixed thread order with early and with late async ops, and random orders.
