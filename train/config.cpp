@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/io/json_reader.h"
 #include "kernels/api/check.h"
 
 namespace heddle {
@@ -85,6 +86,12 @@ void RunConfig::mark_derived(std::string_view name, std::string why) {
 
 void RunConfig::set(std::string_view name, std::string_view text, Source from, const std::string& place) {
   const Option<RunConfig>& o = option(name);
+  // The saved configuration is TOML, which is UTF-8: a run must be able to read back what it was given.
+  for (size_t i = 0; i < text.size();) {
+    const size_t n = utf8_length(text, i);
+    if (n == 0) fail_usage("config", concat(place, ": byte ", i, " of the value is not valid UTF-8"));
+    i += n;
+  }
   if (o.is_list() && source(name) != from) o.clear_list(*this);
   const bool in_file = from == Source::file || from == Source::saved;
   o.set(*this, text, in_file ? concat(place, ": ", name) : place);
@@ -188,8 +195,7 @@ ResumedConfig resume_config(std::string_view saved_toml, const RunConfig& given,
                       d.resume == ResumeClass::must_match ? "must stay" : concat("pass --", d.field, " on the command line to change it"));
   }
   if (!refused.empty()) {
-    fail("resume", concat("the configuration differs from the run's ", place, ":", refused, "\n  or choose another --out for a new run"),
-         ExitCode::mismatch);
+    fail("resume", concat("the configuration differs from ", place, ":", refused, "\n  or choose another --out for a new run"), ExitCode::mismatch);
   }
 
   apply_toml(out.config, saved_toml, place, Source::saved);

@@ -127,7 +127,7 @@ void checkpoint(Bytes& in) {
   }
   saved.scalars = draw_text(in, 60);
   const std::string config = draw_text(in, 60), run = scratch_folder() + "/run";
-  const uint64_t step = in.number(1 + static_cast<int>(in.below(8)));
+  const uint64_t step = in.number(1 + static_cast<int>(in.below(8))) >> 2;  // names of checkpoints hold numbers up to 2^62
   std::filesystem::remove_all(run);
   const auto comm = local_communicator();
   {
