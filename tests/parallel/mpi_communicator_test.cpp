@@ -118,7 +118,7 @@ TEST_CASE("gather_text_within gives up on a rank that does not answer, in time a
     CHECK(has(text, "no answer within 0.3 s from"));
     if (comm->rank() == 0) CHECK(has(text, concat("rank ", silent, ":")));
     CHECK(seconds >= 0.3);
-    CHECK(seconds < 2);
+    CHECK(seconds < 20);  // on a busy machine too; without the limit it would be for ever
   }
   world().barrier();
 }
