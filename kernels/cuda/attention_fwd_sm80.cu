@@ -1,0 +1,32 @@
+// The Ampere candidate of attention_forward: bf16, head dimensions 64 and 128.
+#include "kernels/api/attention.h"
+#include "kernels/cuda/attention_fwd_sm80.cuh"
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/register.h"
+
+namespace heddle::kernels::cuda {
+namespace {
+
+Refusal refuses(const AttentionForwardArgs& args) {
+  if (args.q.dtype != DType::bf16) return concat("bf16 only, not ", shape_text(args.q));
+  if (args.q.size(3) != 64 && args.q.size(3) != 128) return concat("head dimensions 64 and 128 only, not ", args.q.size(3));
+  if (args.scale <= 0) return concat("scale must be positive, not ", args.scale);
+  for (const View* view : {&args.q, &args.k, &args.v, &args.out}) {
+    if (!rows_aligned_16(*view)) return "rows must start at multiples of 16 bytes";
+  }
+  if (args.lse && !args.lse.contiguous()) return "lse must be dense";
+  if (args.document_start && !args.document_start.contiguous()) return "document_start must be dense";
+  return {};
+}
+
+void run(const AttentionForwardArgs& args, Stream stream) {
+  if (args.q.numel() > 0) launch_attention_fwd_sm80_for(args, stream);
+}
+
+}  // namespace
+
+void register_attention() {
+  attention_forward.add(DeviceType::cuda, {"flash2_sm80", refuses, nullptr, run});
+}
+
+}  // namespace heddle::kernels::cuda

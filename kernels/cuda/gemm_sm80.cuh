@@ -1,0 +1,184 @@
+// C (M, N) = A B, or C += A B, for Ampere: bf16 operands, fp32 accumulation on mma.sync, tiles streamed through a ring of shared-memory stages by
+// cp.async.
+//
+//   Y = X W^T      A = X  (M, K)  k-major    B = W  (N, K)  k-major       forward
+//   dX = dY W      A = dY (M, K)  k-major    B = W  (K, N)  mn-major      ldmatrix.trans turns B
+//   dW = dY^T X    A = dY (K, M)  mn-major   B = X  (K, N)  mn-major      ldmatrix.trans turns both
+//
+// The pipeline, in steps of one tile along K:
+//   stages - 1 tiles are on their way before the loop. In tile kt, at its first 16 columns, the copy of tile kt + stages - 1 starts, into the stage
+//   that tile kt - 1 has left; at its last 16 columns the block waits for tile kt + 1. Fragments of the next 16 columns are loaded before the mma of
+//   these.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/cuda/configured.h"
+#include "kernels/cuda/gemm_sm80_config.h"
+#include "kernels/cuda/tile.cuh"
+#include "kernels/cuda/tile_raster.h"
+#include "kernels/cuda/vec.cuh"
+
+namespace heddle::kernels::cuda {
+
+struct GemmSm80Params {
+  const bf16* a;  // (M, K) or (K, M)
+  const bf16* b;  // (N, K) or (K, N)
+  void* c;        // (M, N) f32 or bf16
+  int m, n, k;
+  int64_t lda, ldb, ldc;  // elements between rows, multiples of 8
+  bool accumulate;
+};
+
+inline constexpr int kRasterRows = 8;  // rows of tiles that run side by side
+
+// The fragments of one k16 step of a warp's tile.
+template <GemmSm80Config kConfig>
+struct GemmFragments {
+  static constexpr int kM = kConfig.warp_m / 16, kN = kConfig.warp_n / 16;
+  uint32_t a[kM][4];  // (m16, k16)
+  uint32_t b[kN][4];  // (k16, n8) twice
+};
+
+// warp. Loads k16 step `step` of the warp's rows of A and B from a stage.
+template <GemmSm80Config kConfig>
+__device__ __forceinline__ void load_fragments(GemmFragments<kConfig>& out, uint32_t stage, int warp_row, int warp_column, int step) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const uint32_t tile_a = stage, tile_b = stage + kConfig.a_elements() * 2;
+#pragma unroll
+  for (int i = 0; i < kConfig.warp_m / 16; ++i) {
+    if constexpr (kConfig.a == Major::k) {
+      const Element at = matrix_8x8::address_a(lane);
+      ptx::ldmatrix_x4(out.a[i], tile_a + SwizzledTile<kConfig.block_k>::at(warp_row + i * 16 + at.row, step * 2 + at.column / 8));
+    } else {
+      const Element at = matrix_8x8::address_a_transposed(lane);
+      ptx::ldmatrix_x4_trans(out.a[i], tile_a + SwizzledTile<kConfig.block_m>::at(step * 16 + at.row, (warp_row + i * 16 + at.column) / 8));
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kConfig.warp_n / 16; ++j) {
+    if constexpr (kConfig.b == Major::k) {
+      const Element at = matrix_8x8::address_b_pair(lane);
+      ptx::ldmatrix_x4(out.b[j], tile_b + SwizzledTile<kConfig.block_k>::at(warp_column + j * 16 + at.row, step * 2 + at.column / 8));
+    } else {
+      const Element at = matrix_8x8::address_b_pair_transposed(lane);
+      ptx::ldmatrix_x4_trans(out.b[j], tile_b + SwizzledTile<kConfig.block_n>::at(step * 16 + at.row, (warp_column + j * 16 + at.column) / 8));
+    }
+  }
+}
+
+// warp. Adds one k16 step. Columns run in serpentine order, so that neighbouring mma share an operand.
+template <GemmSm80Config kConfig>
+__device__ __forceinline__ void multiply(float (&acc)[kConfig.warp_m / 16][kConfig.warp_n / 8][4], const GemmFragments<kConfig>& in) {
+  constexpr int kColumns = kConfig.warp_n / 8;
+#pragma unroll
+  for (int i = 0; i < kConfig.warp_m / 16; ++i) {
+#pragma unroll
+    for (int jj = 0; jj < kColumns; ++jj) {
+      const int j = i % 2 == 0 ? jj : kColumns - 1 - jj;
+      ptx::mma_m16n8k16_bf16(acc[i][j], in.a[i], in.b[j / 2][j % 2 * 2], in.b[j / 2][j % 2 * 2 + 1]);
+    }
+  }
+}
+
+// warp. Writes its tile of C, 16 rows at a time: accumulators to the warp's own staging rows, from there whole 16-byte pieces to memory.
+template <GemmSm80Config kConfig>
+__device__ __forceinline__ void store_tile(const float (&acc)[kConfig.warp_m / 16][kConfig.warp_n / 8][4], std::byte* staging,
+                                           const GemmSm80Params& p, int first_row, int first_column) {
+  constexpr int kRowBytes = kConfig.epilogue_row_bytes(), kLanesPerRow = kConfig.warp_n / 8, kRowsPerPass = 32 / kLanesPerRow;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int own_row = lane / kLanesPerRow, own_column = lane % kLanesPerRow * 8;
+#pragma unroll
+  for (int i = 0; i < kConfig.warp_m / 16; ++i) {
+    ptx::warp_sync();  // the rows before have been read
+#pragma unroll
+    for (int j = 0; j < kConfig.warp_n / 8; ++j) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const Element at = mma_m16n8k16::d(lane, 2 * half);
+        std::byte* to = staging + at.row * kRowBytes + (j * 8 + at.column) * 4;
+        *reinterpret_cast<float2*>(to) = make_float2(acc[i][j][2 * half], acc[i][j][2 * half + 1]);
+      }
+    }
+    ptx::warp_sync();
+#pragma unroll
+    for (int pass = 0; pass < 16 / kRowsPerPass; ++pass) {
+      const int tile_row = pass * kRowsPerPass + own_row, row = first_row + i * 16 + tile_row, column = first_column + own_column;
+      if (row >= p.m || column >= p.n) continue;
+      const uint32_t from = ptx::smem_u32(staging + tile_row * kRowBytes + own_column * 4);
+      float values[8];
+      thread::unpack_f32(ptx::ld128_shared(from), ptx::ld128_shared(from + 16), values);
+      using Out = std::conditional_t<kConfig.f32_out, float, bf16>;
+      thread::store8(static_cast<Out*>(p.c) + row * p.ldc, values, column, p.n, p.accumulate);
+    }
+  }
+}
+
+template <class Config>
+__global__ void __launch_bounds__(Config::value.threads()) gemm_sm80_kernel(const GemmSm80Params p) {
+  constexpr GemmSm80Config kConfig = Config::value;
+  constexpr int kStages = kConfig.stages, kSteps = kConfig.block_k / 16, kStageBytes = kConfig.stage_elements() * 2;
+  constexpr bool kAk = kConfig.a == Major::k, kBk = kConfig.b == Major::k;
+  static_assert(kStages >= 2 && kSteps >= 2);
+  std::byte* shared_bytes = dyn_smem<std::byte>();
+  const uint32_t shared = ptx::smem_u32(shared_bytes);  // (STAGE, A then B)
+
+  const TileAt tile = tile_at(static_cast<int>(blockIdx.x), ceil_div(p.m, kConfig.block_m), ceil_div(p.n, kConfig.block_n), kRasterRows);
+  const int m0 = tile.m * kConfig.block_m, n0 = tile.n * kConfig.block_n, k_tiles = ceil_div(p.k, kConfig.block_k);
+  AsyncTileLoader<kAk ? kConfig.block_m : kConfig.block_k, kAk ? kConfig.block_k : kConfig.block_m, kConfig.threads()> load_a(
+      p.a, p.lda, kAk ? p.m : p.k, kAk ? p.k : p.m, kAk ? m0 : 0, kAk ? 0 : m0);
+  AsyncTileLoader<kBk ? kConfig.block_n : kConfig.block_k, kBk ? kConfig.block_k : kConfig.block_n, kConfig.threads()> load_b(
+      p.b, p.ldb, kBk ? p.n : p.k, kBk ? p.k : p.n, kBk ? n0 : 0, kBk ? 0 : n0);
+  const auto start_copy = [&](int k_tile, int stage) {
+    if (k_tile < k_tiles) {
+      load_a.load(shared + stage * kStageBytes);
+      load_a.advance(kAk ? 0 : kConfig.block_k, kAk ? kConfig.block_k : 0);
+      load_b.load(shared + stage * kStageBytes + kConfig.a_elements() * 2);
+      load_b.advance(kBk ? 0 : kConfig.block_k, kBk ? kConfig.block_k : 0);
+    }
+    ptx::cp_async_commit();  // one group per tile, empty or not: the waits count groups
+  };
+
+  const int warp = static_cast<int>(threadIdx.x) / 32, warps_n = kConfig.block_n / kConfig.warp_n;
+  const int warp_row = warp / warps_n * kConfig.warp_m, warp_column = warp % warps_n * kConfig.warp_n;
+  float acc[kConfig.warp_m / 16][kConfig.warp_n / 8][4] = {};
+  GemmFragments<kConfig> fragments[2];
+
+#pragma unroll
+  for (int stage = 0; stage < kStages - 1; ++stage) start_copy(stage, stage);
+  ptx::cp_async_wait<kStages - 2>();
+  __syncthreads();
+  if (k_tiles > 0) load_fragments<kConfig>(fragments[0], shared, warp_row, warp_column, 0);
+
+  int read_stage = 0, write_stage = kStages - 1;
+  for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
+    const int next_stage = read_stage + 1 == kStages ? 0 : read_stage + 1;
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      if (step + 1 < kSteps) {
+        load_fragments<kConfig>(fragments[(step + 1) % 2], shared + read_stage * kStageBytes, warp_row, warp_column, step + 1);
+      } else {
+        ptx::cp_async_wait<kStages - 2>();
+        __syncthreads();  // tile k_tile + 1 is here for all; tile k_tile has been read by all
+        if (k_tile + 1 < k_tiles) load_fragments<kConfig>(fragments[0], shared + next_stage * kStageBytes, warp_row, warp_column, 0);
+      }
+      if (step == 0) start_copy(k_tile + kStages - 1, write_stage);
+      multiply<kConfig>(acc, fragments[step % 2]);
+    }
+    write_stage = read_stage;
+    read_stage = next_stage;
+  }
+
+  ptx::cp_async_wait<0>();
+  __syncthreads();  // the stages are free for the epilogue
+  store_tile<kConfig>(acc, shared_bytes + warp * 16 * kConfig.epilogue_row_bytes(), p, m0 + warp_row, n0 + warp_column);
+}
+
+template <GemmSm80Config kConfig>
+void launch_gemm_sm80(const GemmSm80Params& p, Stream stream) {
+  static_assert(kConfig.shared_bytes() <= kMaxSharedSm80);
+  const int tiles = ceil_div(p.m, kConfig.block_m) * ceil_div(p.n, kConfig.block_n);
+  HEDDLE_LAUNCH((gemm_sm80_kernel<Configured<kConfig>>), static_cast<unsigned>(tiles), kConfig.threads(), kConfig.shared_bytes(), stream, p);
+}
+
+}  // namespace heddle::kernels::cuda

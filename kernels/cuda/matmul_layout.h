@@ -1,0 +1,38 @@
+// What a matmul call asks of the tensor-core kernels, as one value; and why they may refuse it.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/api/matmul.h"
+
+namespace heddle::kernels::cuda {
+
+// The three products of a linear layer.
+enum class MatmulLayout : uint8_t {
+  forward,          // a (M, K), b stored (N, K)
+  input_gradient,   // a (M, K), b stored (K, N)
+  weight_gradient,  // a stored (K, M), b stored (K, N)
+};
+
+constexpr MatmulLayout layout_of(bool trans_a, bool trans_b) {
+  return trans_a ? MatmulLayout::weight_gradient : trans_b ? MatmulLayout::forward : MatmulLayout::input_gradient;
+}
+
+// Common to the Ampere and Hopper kernels: bf16 operands whose rows start at multiples of 16 bytes, no fused epilogue.
+inline Refusal refuses_tensor_core_matmul(const MatmulArgs& args) {
+  if (args.a.dtype != DType::bf16) return concat("bf16 operands only, not ", shape_text(args.a));
+  if (args.c.to.dtype != DType::bf16 && args.c.to.dtype != DType::f32) return concat("bf16 or f32 results only, not ", shape_text(args.c.to));
+  if (args.bias || args.residual || args.preact || args.epilogue != Epilogue::none || args.column_sum) return "no fused epilogue";
+  if (args.trans_a && args.trans_b) return "not both operands transposed";
+  for (const View* view : {&args.a, &args.b, &args.c.to}) {
+    if (reinterpret_cast<uintptr_t>(view->data) % 16 != 0 || view->step(0) * size_of(view->dtype) % 16 != 0)
+      return concat("rows must start at multiples of 16 bytes: ", shape_text(*view), ", row stride ", view->step(0));
+  }
+  const MatmulShape shape = shape_of(args);
+  constexpr int64_t kLongest = INT32_MAX / 2;
+  if (shape.k == 0) return "K is 0";
+  if (shape.m > kLongest || shape.n > kLongest || shape.k > kLongest) return "a side longer than 2^30";
+  return {};
+}
+
+}  // namespace heddle::kernels::cuda

@@ -1,0 +1,17 @@
+#include "kernels/cuda/register.h"
+
+namespace heddle::kernels {
+
+void register_cuda_kernels() {
+  static const bool done = [] {
+    cuda::register_attention();
+    cuda::register_dropout();
+    cuda::register_matmul_sm90();
+    cuda::register_matmul_sm80();
+    cuda::register_norm();
+    return true;
+  }();
+  static_cast<void>(done);
+}
+
+}  // namespace heddle::kernels

@@ -1,0 +1,49 @@
+// Host code: the driver's encoder is looked up through the runtime, so heddle links no driver library.
+#include "kernels/cuda/tensor_map.cuh"
+
+#include <cudaTypedefs.h>
+#include <cuda_runtime_api.h>
+
+#include "kernels/api/check.h"
+
+namespace heddle::kernels::cuda {
+namespace {
+
+PFN_cuTensorMapEncodeTiled_v12000 encoder() {
+  static const auto found = [] {
+    void* entry = nullptr;
+    cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
+#if CUDART_VERSION >= 12050
+    const cudaError_t status = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000, cudaEnableDefault, &result);
+#else
+    const cudaError_t status = cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &entry, cudaEnableDefault, &result);
+#endif
+    HEDDLE_CHECK(status == cudaSuccess && result == cudaDriverEntryPointSuccess, "cuda",
+                 "the driver has no cuTensorMapEncodeTiled (Hopper kernels need a driver of CUDA 12 or newer): ", cudaGetErrorString(status));
+    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(entry);
+  }();
+  return found;
+}
+
+}  // namespace
+
+CUtensorMap tensor_map(const void* data, DType dtype, int64_t rows, int64_t columns, int64_t ld, int box_rows, int box_columns) {
+  const int64_t element = size_of(dtype);
+  HEDDLE_CHECK(dtype == DType::bf16 || dtype == DType::f32, "tensor_map", "bf16 or f32, not ", name_of(dtype));
+  HEDDLE_CHECK(reinterpret_cast<uintptr_t>(data) % 16 == 0 && ld * element % 16 == 0, "tensor_map",
+               "rows must start at multiples of 16 bytes: address ", data, ", ", ld * element, " bytes between rows");
+  HEDDLE_CHECK(rows > 0 && columns > 0 && box_rows > 0 && box_rows <= 256 && box_columns * element == 128, "tensor_map", "no box of (", box_rows,
+               ", ", box_columns, ") in a matrix of (", rows, ", ", columns, ")");
+  const cuuint64_t size[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t stride[1] = {static_cast<cuuint64_t>(ld * element)};
+  const cuuint32_t box[2] = {static_cast<cuuint32_t>(box_columns), static_cast<cuuint32_t>(box_rows)}, step[2] = {1, 1};
+  CUtensorMap map;
+  const CUresult status = encoder()(&map, dtype == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2,
+                                    const_cast<void*>(data), size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  HEDDLE_CHECK(status == CUDA_SUCCESS, "tensor_map", "cuTensorMapEncodeTiled refused a (", rows, ", ", columns, ") matrix, ld ", ld, ": error ",
+               static_cast<int>(status));
+  return map;
+}
+
+}  // namespace heddle::kernels::cuda

@@ -1,0 +1,123 @@
+#include "tests/sim/proving_kernels.h"
+
+#include "kernels/cuda/attention_fwd_sm80.cuh"
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/gemm_sm80.cuh"
+#include "kernels/cuda/gemm_sm90.cuh"
+#include "kernels/cuda/matmul_layout.h"
+#include "kernels/cuda/norm_forward.cuh"
+
+namespace heddle::test {
+
+using namespace kernels;        // NOLINT: a test's own source
+using namespace kernels::cuda;  // NOLINT
+
+std::byte* device_allocate(size_t bytes) {
+  void* data = nullptr;
+  check_cuda(cudaMalloc(&data, bytes), "cudaMalloc");
+  return static_cast<std::byte*>(data);
+}
+void device_free(std::byte* data) {
+  check_cuda(cudaFree(data), "cudaFree");
+}
+void copy_to_device(std::byte* to, const std::byte* from, size_t bytes) {
+  check_cuda(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
+}
+void copy_to_host(std::byte* to, const std::byte* from, size_t bytes) {
+  check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  check_cuda(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost), "cudaMemcpy");
+}
+int device_capability() {
+  return compute_capability();
+}
+
+namespace {
+
+constexpr MatmulLayout kForward = MatmulLayout::forward, kInput = MatmulLayout::input_gradient, kWeight = MatmulLayout::weight_gradient;
+
+template <class Config>
+constexpr Config with_layout(Config config, MatmulLayout layout) {
+  config.a = layout == kWeight ? Major::mn : Major::k;
+  config.b = layout == kForward ? Major::k : Major::mn;
+  return config;
+}
+constexpr GemmSm80Config sm80(GemmSm80Config config, MatmulLayout layout) {
+  config.f32_out = layout == kWeight;
+  return with_layout(config, layout);
+}
+constexpr GemmSm90Config sm90(GemmSm90Config config, MatmulLayout layout) {
+  config.out = layout == kWeight ? GemmOut::f32_add : GemmOut::bf16;
+  return with_layout(config, layout);
+}
+
+constexpr GemmSm80Config kSmall80{64, 64, 32, 32, 32, 3}, kDeep80{64, 64, 64, 32, 32, 2}, kLarge80 = kGemmSm80Tiles[0];
+constexpr GemmSm90Config kSmall90{64, 64, 3, 1, 1}, kCluster90{128, 128, 3, 2, 2}, kTall90{128, 64, 2, 1, 1}, kLarge90 = kGemmSm90Tiles[0];
+
+[[noreturn]] void not_built() {
+  fail("test", "this tile is not built for this layout");
+}
+
+}  // namespace
+
+void gemm_sm80(Sm80Tile tile, const MatmulArgs& args) {
+  const MatmulShape shape = shape_of(args);
+  GemmSm80Params p{};
+  p.a = args.a.as<const bf16>();
+  p.b = args.b.as<const bf16>();
+  p.c = args.c.to.data;
+  p.m = static_cast<int>(shape.m);
+  p.n = static_cast<int>(shape.n);
+  p.k = static_cast<int>(shape.k);
+  p.lda = args.a.step(0);
+  p.ldb = args.b.step(0);
+  p.ldc = args.c.to.step(0);
+  p.accumulate = args.c.accumulate;
+  const MatmulLayout layout = layout_of(args.trans_a, args.trans_b);
+  const Stream stream{};
+  if (tile == Sm80Tile::small && layout == kForward) return launch_gemm_sm80<sm80(kSmall80, kForward)>(p, stream);
+  if (tile == Sm80Tile::small && layout == kInput) return launch_gemm_sm80<sm80(kSmall80, kInput)>(p, stream);
+  if (tile == Sm80Tile::small && layout == kWeight) return launch_gemm_sm80<sm80(kSmall80, kWeight)>(p, stream);
+  if (tile == Sm80Tile::deep_k && layout == kForward) return launch_gemm_sm80<sm80(kDeep80, kForward)>(p, stream);
+  if (tile == Sm80Tile::large && layout == kForward) return launch_gemm_sm80<sm80(kLarge80, kForward)>(p, stream);
+  if (tile == Sm80Tile::large && layout == kWeight) return launch_gemm_sm80<sm80(kLarge80, kWeight)>(p, stream);
+  not_built();
+}
+
+void gemm_sm90(Sm90Tile tile, const MatmulArgs& args, int blocks, int splits) {
+  const MatmulShape shape = shape_of(args);
+  GemmSm90Args call{};
+  call.a = args.a.data;
+  call.b = args.b.data;
+  call.c = args.c.to.data;
+  call.m = static_cast<int>(shape.m);
+  call.n = static_cast<int>(shape.n);
+  call.k = static_cast<int>(shape.k);
+  call.lda = args.a.step(0);
+  call.ldb = args.b.step(0);
+  call.ldc = args.c.to.step(0);
+  call.blocks = blocks;
+  call.splits = splits;
+  const MatmulLayout layout = layout_of(args.trans_a, args.trans_b);
+  const Stream stream{};
+  if (tile == Sm90Tile::small && layout == kForward) return launch_gemm_sm90<sm90(kSmall90, kForward)>(call, stream);
+  if (tile == Sm90Tile::small && layout == kInput) return launch_gemm_sm90<sm90(kSmall90, kInput)>(call, stream);
+  if (tile == Sm90Tile::small && layout == kWeight) return launch_gemm_sm90<sm90(kSmall90, kWeight)>(call, stream);
+  if (tile == Sm90Tile::cluster && layout == kForward) return launch_gemm_sm90<sm90(kCluster90, kForward)>(call, stream);
+  if (tile == Sm90Tile::cluster && layout == kInput) return launch_gemm_sm90<sm90(kCluster90, kInput)>(call, stream);
+  if (tile == Sm90Tile::cluster && layout == kWeight) return launch_gemm_sm90<sm90(kCluster90, kWeight)>(call, stream);
+  if (tile == Sm90Tile::tall && layout == kForward) return launch_gemm_sm90<sm90(kTall90, kForward)>(call, stream);
+  if (tile == Sm90Tile::large && layout == kForward) return launch_gemm_sm90<sm90(kLarge90, kForward)>(call, stream);
+  not_built();
+}
+
+void norm_rows(const NormForwardArgs& args, int blocks) {
+  const NormForwardParams p = norm_forward_params(args);
+  const NormConfig config = norm_config(args.kind, p.columns);
+  launch_norm_forward_for(config, p, blocks, Stream{});
+}
+
+void attention(const AttentionForwardArgs& args) {
+  launch_attention_fwd_sm80_for(args, Stream{});
+}
+
+}  // namespace heddle::test

@@ -1,0 +1,146 @@
+// Whole kernels of kernels/cuda on the simulated machine: right in float64 terms, whatever the order of threads and asynchronous operations, and free
+// of races, uninitialised reads and accesses out of bounds (check flavour).
+#include <algorithm>
+#include <array>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/attention_fwd_sm80_config.h"
+#include "kernels/cuda/gemm_sm80_config.h"
+#include "kernels/cuda/gemm_sm90_config.h"
+#include "kernels/cuda/norm_config.h"
+#include "kernels/cuda/tile_raster.h"
+#include "kernels/sim/check.h"
+#include "kernels/sim/machine.h"
+#include "tests/sim/proving_cases.h"
+#include "tests/support/catch.h"
+
+namespace heddle::test {
+namespace {
+
+void in_mode(sim::AsyncMode mode, uint64_t seed, const std::vector<ProvingCase>& cases, const std::string& only) {
+  const sim::Options before = sim::options();
+  sim::Options options = before;
+  options.mode = mode;
+  options.seed = seed;
+  sim::set_options(options);
+  for (const ProvingCase& c : cases) {
+    if (c.name.find(only) != 0) continue;
+    INFO(c.name << ", mode " << static_cast<int>(mode) << ", seed " << seed);
+    CHECK(c.run() == "");
+  }
+  sim::set_options(before);
+}
+
+void proven(const std::string& only) {
+  in_mode(sim::AsyncMode::eager, 1, proving_cases(), only);
+  in_mode(sim::AsyncMode::lazy, 1, proving_cases(), only);
+  in_mode(sim::AsyncMode::random, 1, proving_cases(), only);
+}
+
+TEST_CASE("gemm_sm80 against float64", "[proving]") {
+  proven("gemm_sm80");
+}
+TEST_CASE("gemm_sm90 against float64", "[proving]") {
+  proven("gemm_sm90");
+}
+TEST_CASE("attention_fwd_sm80 against float64", "[proving]") {
+  proven("attention_fwd_sm80");
+}
+TEST_CASE("norm_forward against float64", "[proving]") {
+  proven("norm_forward");
+}
+TEST_CASE("grid_sum against float64", "[proving]") {
+  proven("grid_sum");
+}
+
+TEST_CASE("no order of threads changes a result", "[proving]") {
+  for (uint64_t seed = 2; seed < 6; ++seed) in_mode(sim::AsyncMode::random, seed, short_proving_cases(), "");
+}
+TEST_CASE("no order of threads changes a result: many seeds", "[.seeds]") {
+  for (uint64_t seed = 1; seed <= 50; ++seed) in_mode(sim::AsyncMode::random, seed, short_proving_cases(), "");
+}
+
+// Wavefronts beyond what the number of bytes needs, in the kernels of one source.
+std::string bank_conflicts(const std::string& source) {
+  std::string text;
+  for (const sim::AccessCount& count : sim::access_counts()) {
+    if (count.shared && count.extra() > 0 && count.file.find(source) != std::string::npos)
+      text +=
+          count.file + ":" + std::to_string(count.line) + " " + std::to_string(count.extra()) + " of " + std::to_string(count.transactions) + "; ";
+  }
+  return text;
+}
+
+TEST_CASE("swizzled shared memory meets no bank conflict", "[proving]") {
+  if (!sim::checking) return;  // only the check flavour counts
+  sim::count_accesses(true);
+  for (const ProvingCase& c : short_proving_cases()) CHECK(c.run() == "");
+  sim::count_accesses(false);
+  CHECK(bank_conflicts("gemm_sm80.cuh") == "");
+  CHECK(bank_conflicts("tile.cuh") == "");
+  CHECK(bank_conflicts("attention_fwd_sm80.cuh") == "");
+  CHECK(bank_conflicts("gemm_sm90.cuh") == "");
+}
+
+// ---- the pure host functions ----
+using namespace kernels::cuda;  // NOLINT: a test's own source
+
+TEST_CASE("tile raster visits every tile once and keeps neighbours together", "[proving]") {
+  for (const auto& [tiles_m, tiles_n, group] : {std::array{1, 1, 8}, {8, 3, 8}, {13, 5, 8}, {3, 20, 8}, {17, 2, 4}}) {
+    std::vector<int> visits(static_cast<size_t>(tiles_m * tiles_n));
+    for (int id = 0; id < tiles_m * tiles_n; ++id) {
+      const TileAt at = tile_at(id, tiles_m, tiles_n, group);
+      REQUIRE((at.m >= 0 && at.m < tiles_m && at.n >= 0 && at.n < tiles_n));
+      ++visits[static_cast<size_t>(at.m * tiles_n + at.n)];
+    }
+    CHECK(visits == std::vector<int>(visits.size(), 1));
+  }
+  CHECK(tile_at(9, 16, 4, 8).m == 1);  // down the group first
+  CHECK(tile_at(9, 16, 4, 8).n == 1);
+}
+
+TEST_CASE("configurations fit their machines", "[proving]") {
+  for (const GemmSm80Config& c : kGemmSm80Tiles) CHECK(c.shared_bytes() <= kMaxSharedSm80);
+  for (const GemmSm90Config& c : kGemmSm90Tiles) {
+    CHECK(c.shared_bytes() <= kMaxSharedSm90);
+    CHECK(128 * (c.producer_registers() + c.consumers * c.consumer_registers()) <= 65536);
+  }
+  CHECK(kAttentionFwd64.shared_bytes() <= 164 * 1024 / 2);  // two blocks on a multiprocessor of A100
+  CHECK(kAttentionFwd128.shared_bytes() <= 164 * 1024 / 2);
+  CHECK(norm_config(kernels::NormKind::rms, 768).team == 32);
+  CHECK(norm_config(kernels::NormKind::rms, 1032).team == 256);
+  CHECK(norm_config(kernels::NormKind::rms, 8200).longest_row() == 0);
+  CHECK(choose_gemm_sm90(8192, 8192, 132) == 0);
+  CHECK(choose_gemm_sm90(1024, 1024, 132) == 2);  // 64 small tiles in one wave instead of 32 large ones
+  CHECK(choose_gemm_sm90(384, 8192, 132) == 1);   // an odd number of rows of tiles: no pairs
+  CHECK(choose_gemm_sm80(8192, 8192, 108) == 0);
+  CHECK(choose_gemm_sm80(512, 512, 108) == 1);
+}
+
+// Visible keys counted one by one.
+TEST_CASE("attention's key tiles hold every visible key, and the unmasked ones only visible keys", "[proving]") {
+  constexpr int kBlock = 16;
+  for (int keys : {40, 64, 100}) {
+    for (int queries : {1, 20, 40}) {
+      for (int window : {1, 5, 17, 1000}) {
+        for (int t0 = 0; t0 < queries; t0 += 8) {
+          const int rows = std::min(8, queries - t0), position = keys - queries + t0;
+          const auto first_key = [&](int i) { return std::max(0, position + i - window + 1); };
+          const KeyTiles tiles = key_tiles(position, rows, keys, first_key(0), first_key(rows - 1), kBlock);
+          for (int key = 0; key < keys; ++key) {
+            int seen = 0;
+            for (int i = 0; i < rows; ++i) seen += key >= first_key(i) && key <= position + i;
+            const int tile = key / kBlock;
+            if (seen > 0) CHECK((tile >= tiles.first && tile < tiles.last));
+            if (tile >= tiles.unmasked_first && tile < tiles.unmasked_last) CHECK(seen == rows);
+          }
+          CHECK((tiles.unmasked_first >= tiles.first && tiles.unmasked_last <= tiles.last));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace heddle::test
