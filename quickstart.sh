@@ -24,7 +24,7 @@ while [ $# -gt 0 ]; do
     --minutes) flags+=(--time-limit "${2:?--minutes takes a number}m"); shift ;;
     --out) out=${2:?--out takes a directory}; shift ;;
     --fresh) fresh=1 ;;
-    --no-install) export HEDDLE_INSTALL=0 ;;
+    --no-install) install_packages=0 ;;
     --) shift; flags+=("$@"); break ;;
     -h | --help) usage; exit 0 ;;
     *) echo "quickstart.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
@@ -99,7 +99,8 @@ code=$?
 set -e
 case $code in
   0) ;;
-  75) stopped=1 ;;  # the time limit: checkpointed
+  75) stopped=1  # the time limit: checkpointed
+    [ -s "$out/LATEST" ] || { echo "the time was over before the first step: give it more minutes"; exit 75; } ;;
   *) echo "quickstart.sh: training ended with code $code; ./quickstart.sh continues from the last checkpoint, --fresh starts over" >&2; exit $code ;;
 esac
 phase_end
@@ -163,5 +164,5 @@ done
 printf '\nthe run lies in %s: config.toml, metrics.jsonl, TensorBoard events, checkpoints\n' "$out"
 printf 'talk to it:      %s generate %s --prompt "In the beginning"\n' "$heddle" "$out"
 if [ $stopped = 1 ]; then
-  echo "it is not finished: ./quickstart.sh continues where it stopped"
+  echo "it is not finished: the same command continues where it stopped"
 fi

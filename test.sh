@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --no-sanitize) sanitize=0 ;;
     --keep-going) keep_going=1 ;;
-    --no-install) export HEDDLE_INSTALL=0 ;;
+    --no-install) install_packages=0 ;;
     --jobs) jobs=${2:?--jobs takes a number}; shift ;;
     -h | --help) usage; exit 0 ;;
     *) echo "test.sh: unknown option $1" >&2; usage >&2; exit 2 ;;

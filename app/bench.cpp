@@ -42,7 +42,10 @@ int bench_command(Args args) {
         {option.info(), [&config, &option](std::string_view text, const std::string& place) { config.set(option.name, text, Source::flag, place); }});
   }
   if (!parse_arguments(kHelp, options, args)) return 0;
-  if (bench.repeats < 1) fail("bench", "--repeats must be at least 1", ExitCode::usage);
+  constexpr int64_t kMost = 1'000'000;
+  if (what.empty()) fail("bench", "say what to measure: train-step, ops or save-stall", ExitCode::usage);
+  if (bench.repeats < 1 || bench.repeats > kMost) fail("bench", concat("--repeats is from 1 to ", kMost), ExitCode::usage);
+  if (bench.warmup < 0 || bench.warmup > kMost) fail("bench", concat("--warmup-steps is from 0 to ", kMost), ExitCode::usage);
   if (config.model.empty() && config.depth == 0 && config.layers == 0) config.set("model", "gpt-10m", Source::flag, "bench");
   if (!config.is_set("seq")) config.seq = 256;
   if (!config.is_set("vocab") && config.depth > 0) config.set("vocab", "50304", Source::flag, "bench");

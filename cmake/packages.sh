@@ -5,7 +5,7 @@ heddle_packages="g++ cmake ninja-build ccache libeigen3-dev libcli11-dev libtoml
 heddle_test_packages="clang libclang-rt-dev"
 
 # need_packages LOG PACKAGE...: installs those that are missing, as root or through sudo; fails with the line to type when it cannot.
-# HEDDLE_INSTALL=0 never installs. Without apt-get it trusts the machine: the table of configure names what is missing.
+# install_packages=0 never installs. Without apt-get it trusts the machine: the table of configure names what is missing.
 need_packages() {
   local log=$1 missing=() as_root=() package
   shift
@@ -20,7 +20,7 @@ need_packages() {
   if [ "$(id -u)" != 0 ]; then
     as_root=(sudo)
   fi
-  if [ "${HEDDLE_INSTALL:-1}" = 0 ] || { [ ${#as_root[@]} != 0 ] && ! command -v sudo >/dev/null; }; then
+  if [ "${install_packages:-1}" = 0 ] || { [ ${#as_root[@]} != 0 ] && ! command -v sudo >/dev/null; }; then
     echo "missing packages; install them as root, then run this again:  $line" >&2
     return 1
   fi

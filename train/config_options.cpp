@@ -101,7 +101,7 @@ std::vector<Option<C>> make_table() {
   add("grad-clip", &C::grad_clip, kOverride, "X", "limit on the global gradient norm; 0: none").between(0, 1e9);
   add("beta1", &C::beta1, kOverride, "X", "AdamW, first moment").between(0, 1);
   add("beta2", &C::beta2, kOverride, "X", "AdamW, second moment").between(0, 1);
-  add("eps", &C::eps, kOverride, "X", "AdamW, denominator").between(0, 1);
+  add("eps", &C::eps, kOverride, "X", "AdamW, denominator; a gradient that is zero divides by it alone").between(1e-30, 1);
   add("z-loss", &C::z_loss, kOverride, "X", "weight of the squared log-partition in the loss; 0: off").between(0, 1e3);
 
   group = "Safety";
@@ -124,7 +124,7 @@ std::vector<Option<C>> make_table() {
   add("zero", &C::zero, kFree, "0|1|2|3", "ZeRO stage: what data-parallel ranks slice among them").between(0, 3);
   add("recompute", &C::recompute, kFree, "", "recompute each block in backward: less memory, same result");
   add("deterministic", &C::deterministic, kOverride, "", "bit-identical for any --dp (a power of two) and any split into micro-steps");
-  add("kernel", &C::kernel, kFree, "OP=NAME...", "use this kernel candidate for an op; `heddle bench kernels` lists them").optional();
+  add("kernel", &C::kernel, kFree, "OP=NAME...", "use this kernel candidate for an op; a wrong name lists them").optional();
 
   group = "Output";
   add("log-every", &C::log_every, kFree, "N", "steps between console lines").at_least(1);

@@ -72,6 +72,7 @@ void generate_tokens(const Transformer& model, std::span<const int32_t> prompt, 
     const std::span<const int32_t> chunk(text.data() + fed, text.size() - fed);
     const Tensor tokens = Tensor::from(chunk, {1, static_cast<int64_t>(chunk.size())}, device);
     std::vector<double> logits = model.next_logits(tokens, cache).to_vector();  // (V)
+    if (!std::isfinite(logits.front())) fail("generate", "the model's logits are not finite: its training diverged; use an earlier checkpoint");
     fed = text.size();
     const int32_t token = choose_token(logits, options, static_cast<uint64_t>(i));
     text.push_back(token);

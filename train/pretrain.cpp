@@ -76,6 +76,10 @@ int pretrain(RunConfig given) {
   StopReason stop = StopReason::none;
   const auto must_stop = [&] { return (stop = agreed_stop(signals, *world)) != StopReason::none; };
   uint64_t saved_step = run.step;
+  if (run.resumed_step && run.step >= steps) {
+    run.console.line(concat("the run in ", c.out, " is already at step ", run.step, " of ", steps, ": done"));
+    return 0;
+  }
 
   while (run.step < steps && !must_stop()) {
     const Clock::time_point start = Clock::now();
@@ -171,6 +175,13 @@ int pretrain(RunConfig given) {
   run.console.end_progress();
   if (saved_step < run.step) run.save();
   run.checkpoints->wait();
+  if (const SaveStats saves = run.checkpoints->stats(); saves.failed_in_a_row > 0) {
+    fail("checkpoint",
+         concat("the save of step ", run.step, " failed; ",
+                saves.committed ? concat("the newest that reached the disk is step ", saves.last_step) : "nothing of this start reached the disk",
+                ": mend what the warning above names (free space?) and start the same command again"),
+         ExitCode::io);
+  }
   if (run.step < steps) {
     run.console.line(concat(name_of(stop), ": saved step ", run.step, " of ", steps, "; start the same command again to go on"));
     return static_cast<int>(ExitCode::requeue);

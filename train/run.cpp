@@ -296,7 +296,7 @@ void Run::restore() {
     optimizer->masters_changed();
   }
   checkpoints->prepare(state);
-  if (is_first()) {
+  if (is_first() && (!found_ || step < static_cast<uint64_t>(config.steps))) {  // a finished run's record stays as it was
     replace_file(file("config.toml"), to_toml(config));
     replace_file(file("shards.txt"), loader->shard_list());
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <map>
 #include <numeric>
 #include <set>
@@ -116,6 +117,8 @@ CheckpointReader open_checkpoint(FileSystem& fs, const std::string& given) {
     try {
       CheckpointReader reader(fs, run.checkpoints(), text_of(c.id).c_str(), run.path_of(c.id), c.id);
       for (uint64_t i = 0; i < reader.manifest().shards.size(); ++i) reader.verify(i);
+      if (!reasons.empty())
+        std::fprintf(stderr, "warning: using %s; newer checkpoints do not verify:%s\n", run.path_of(c.id).c_str(), reasons.c_str());
       return reader;
     } catch (const Error& e) {
       if (e.code() != ExitCode::bad_data) throw;
