@@ -36,7 +36,9 @@ foreach(dep heddle_dep_onednn MPI::MPI_C)
   endif()
 endforeach()
 heddle_flags(heddle_headers)
-target_compile_options(heddle_headers PRIVATE -O0 -Wno-unused-function -Wno-unused-const-variable)
+target_compile_options(heddle_headers PRIVATE -O0 -Wno-unused-function -Wno-unused-const-variable -Wno-deprecated-declarations)
+target_compile_definitions(heddle_headers PRIVATE HEDDLE_PROGRAM="heddle")                        # what tests of the program are given
+target_link_libraries(heddle_headers PRIVATE $<TARGET_NAME_IF_EXISTS:heddle_sim_headers>)  # CUDA's names
 
 add_test(NAME lint COMMAND ${CMAKE_COMMAND} -P ${PROJECT_SOURCE_DIR}/cmake/lint.cmake)
 add_test(NAME lint-self-test COMMAND ${CMAKE_COMMAND} -DWORK=${PROJECT_BINARY_DIR}/lint-self-test -P ${PROJECT_SOURCE_DIR}/cmake/lint_self_test.cmake)
