@@ -23,6 +23,7 @@ set(ARROWS
   "models|kernels/api core parallel models"
   "train|kernels/api core parallel models optim data train"
   "app|kernels/api core parallel models optim data train app"
+  "examples/custom_kernel|kernels/api kernels/arch examples"
   "examples|kernels/api core parallel models optim data train examples"
   "bench|kernels core parallel models optim data train bench tests"
   "tests|kernels core parallel models optim data train app examples bench tests")
