@@ -1,4 +1,4 @@
-// A kernel of your own, tested without a GPU: run it on the simulated machine, compare it with a plain loop, see a race found.
+// A kernel of your own, tested without a GPU: run it on the simulated machine, compare it with a plain loop, see a forgotten barrier found.
 #include <algorithm>
 #include <cmath>
 #include <iostream>
