@@ -1,5 +1,4 @@
-// Whole kernels of kernels/cuda against float64: the cases, as plain data and functions. tests/sim runs them on the simulated machine in every mode,
-// bench/gpu on a GPU, under compute-sanitizer too.
+// Whole kernels of kernels/cuda against float64: the cases, as plain data and functions. tests/sim runs them on the simulated machine in every mode.
 #pragma once
 
 #include <functional>
