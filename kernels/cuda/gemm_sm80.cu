@@ -35,16 +35,7 @@ Launch launcher(MatmulLayout layout, bool f32_out) {
 void run(const MatmulArgs& args, Stream stream) {
   const MatmulShape shape = shape_of(args);
   if (shape.m == 0 || shape.n == 0) return;
-  GemmSm80Params p{};
-  p.a = args.a.as<const bf16>();
-  p.b = args.b.as<const bf16>();
-  p.c = args.c.to.data;
-  p.m = static_cast<int>(shape.m);
-  p.n = static_cast<int>(shape.n);
-  p.k = static_cast<int>(shape.k);
-  p.lda = args.a.step(0);
-  p.ldb = args.b.step(0);
-  p.ldc = args.c.to.step(0);
+  auto p = matmul_params<GemmSm80Params>(args);
   p.accumulate = args.c.accumulate;
   const MatmulLayout layout = layout_of(args.trans_a, args.trans_b);
   const bool f32_out = args.c.to.dtype == DType::f32;

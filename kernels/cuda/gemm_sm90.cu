@@ -41,16 +41,7 @@ Refusal refuses(const MatmulArgs& args) {
 void run(const MatmulArgs& args, Stream stream) {
   const MatmulShape shape = shape_of(args);
   if (shape.m == 0 || shape.n == 0) return;
-  GemmSm90Args call{};
-  call.a = args.a.data;
-  call.b = args.b.data;
-  call.c = args.c.to.data;
-  call.m = static_cast<int>(shape.m);
-  call.n = static_cast<int>(shape.n);
-  call.k = static_cast<int>(shape.k);
-  call.lda = args.a.step(0);
-  call.ldb = args.b.step(0);
-  call.ldc = args.c.to.step(0);
+  auto call = matmul_params<GemmSm90Args>(args);
   call.blocks = multiprocessors();
   const MatmulLayout layout = layout_of(args.trans_a, args.trans_b);
   static_assert(kGemmSm90Tiles.size() == 3);

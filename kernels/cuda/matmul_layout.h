@@ -18,6 +18,23 @@ constexpr MatmulLayout layout_of(bool trans_a, bool trans_b) {
   return trans_a ? MatmulLayout::weight_gradient : trans_b ? MatmulLayout::forward : MatmulLayout::input_gradient;
 }
 
+// What the parameters of both tensor-core kernels begin with: operands, sizes, row strides. The rest keeps its defaults.
+template <class Params>
+Params matmul_params(const MatmulArgs& args) {
+  const MatmulShape shape = shape_of(args);
+  Params p{};
+  p.a = args.a.as<const bf16>();
+  p.b = args.b.as<const bf16>();
+  p.c = args.c.to.data;
+  p.m = static_cast<int>(shape.m);
+  p.n = static_cast<int>(shape.n);
+  p.k = static_cast<int>(shape.k);
+  p.lda = args.a.step(0);
+  p.ldb = args.b.step(0);
+  p.ldc = args.c.to.step(0);
+  return p;
+}
+
 // Common to the Ampere and Hopper kernels: bf16 operands whose rows start at multiples of 16 bytes, no fused epilogue.
 inline Refusal refuses_tensor_core_matmul(const MatmulArgs& args) {
   if (args.a.dtype != DType::bf16) return concat("bf16 operands only, not ", shape_text(args.a));

@@ -60,17 +60,7 @@ constexpr GemmSm90Config kSmall90{64, 64, 3, 1, 1}, kCluster90{128, 128, 3, 2, 2
 }  // namespace
 
 void gemm_sm80(Sm80Tile tile, const MatmulArgs& args) {
-  const MatmulShape shape = shape_of(args);
-  GemmSm80Params p{};
-  p.a = args.a.as<const bf16>();
-  p.b = args.b.as<const bf16>();
-  p.c = args.c.to.data;
-  p.m = static_cast<int>(shape.m);
-  p.n = static_cast<int>(shape.n);
-  p.k = static_cast<int>(shape.k);
-  p.lda = args.a.step(0);
-  p.ldb = args.b.step(0);
-  p.ldc = args.c.to.step(0);
+  auto p = matmul_params<GemmSm80Params>(args);
   p.accumulate = args.c.accumulate;
   const MatmulLayout layout = layout_of(args.trans_a, args.trans_b);
   const Stream stream{};
@@ -84,17 +74,7 @@ void gemm_sm80(Sm80Tile tile, const MatmulArgs& args) {
 }
 
 void gemm_sm90(Sm90Tile tile, const MatmulArgs& args, int blocks, int splits) {
-  const MatmulShape shape = shape_of(args);
-  GemmSm90Args call{};
-  call.a = args.a.data;
-  call.b = args.b.data;
-  call.c = args.c.to.data;
-  call.m = static_cast<int>(shape.m);
-  call.n = static_cast<int>(shape.n);
-  call.k = static_cast<int>(shape.k);
-  call.lda = args.a.step(0);
-  call.ldb = args.b.step(0);
-  call.ldc = args.c.to.step(0);
+  auto call = matmul_params<GemmSm90Args>(args);
   call.blocks = blocks;
   call.splits = splits;
   const MatmulLayout layout = layout_of(args.trans_a, args.trans_b);
