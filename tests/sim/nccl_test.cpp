@@ -321,7 +321,8 @@ TEST_CASE("a host that waits elsewhere does not hold its peers up") {
   float* x = filled<float>(world.rank, 10);
   ok(ncclAllReduce(x, x, 10, ncclFloat32, ncclMax, world.comm, world.stream));
   if (world.rank == 0) ok(cudaStreamSynchronize(world.stream));
-  MPI_Barrier(MPI_COMM_WORLD);
+  MPI_Barrier(MPI_COMM_WORLD);              // without progress elsewhere, rank 0 would never come here
+  ok(cudaStreamSynchronize(world.stream));  // the stream is a non-blocking one: no copy waits for it
   check_values(x, 10, [&](size_t i) { return at(world.size - 1, i); });
 }
 
