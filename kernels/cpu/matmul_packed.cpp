@@ -187,9 +187,9 @@ void multiply_tile(const MatmulArgs& args, const MatmulShape& s, const Tile& til
     for (int64_t j = 0; j < tile.cols; j += kN) {
       const A* b = panels + j * panel_rows(s.k) + p * kN;
       if (args.trans_a) {
-        panel_product<Order::strips>(tile.rows, depth, a, lda, b, kN, z + j, ldz, add || p > 0);
+        panel_product<Order::strips>(tile.rows, depth, a, lda, b, kN, z + j, ldz, add || p > 0, b + kN * panel_rows(s.k));
       } else {
-        panel_product<Order::rows>(tile.rows, depth, a, lda, b, kN, z + j, ldz, add || p > 0);
+        panel_product<Order::rows>(tile.rows, depth, a, lda, b, kN, z + j, ldz, add || p > 0, b + kN * panel_rows(s.k));
       }
     }
   }
@@ -240,7 +240,7 @@ void multiply_slab_tile(const Sink& sink, const Tile& tile, int64_t depth, int64
     for (int64_t j = 0; j < tile.cols; j += kN) {
       const A* b = panels + j * panel_rows(depth) + p * kN;
       panel_product<Order::strips>(tile.rows, rows, strips + p * kMicroRows, depth, b, kN, c.as<A>() + tile.row * c.step(0) + tile.col + j, c.step(0),
-                                   sink.accumulate || p0 + p > 0);
+                                   sink.accumulate || p0 + p > 0, b + kN * panel_rows(depth));
     }
   }
 }
