@@ -1,19 +1,40 @@
-# cmake -DSOURCES=... -DNVCC=... -DARCH=80 -DROOT=... -DOUT=... -P compile_check.cmake: compiles SOURCES, fails on a warning or a register spill.
+# cmake -DSOURCES=a.cu,b.cu -DNVCC=... -DARCH=80 -DROOT=... -DOUT=... [-DGATE=program] [-DWRITE=ON] -P compile_check.cmake
+#
+# Compiles SOURCES (below ROOT) for one architecture; fails on a warning and on a note that ptxas gave an optimisation up. With GATE (resource_gate) also
+# on spills and on what differs from the golden table, see resource_gate.cpp; WRITE=ON makes the table's rows anew. What it leaves in OUT: NAME.o,
+# ptxas.log, version. sass_check.cmake goes on from there.
 file(MAKE_DIRECTORY ${OUT})
-foreach(source ${SOURCES})
+execute_process(COMMAND ${NVCC} --version OUTPUT_VARIABLE version)
+string(REGEX MATCH "release ([0-9]+\\.[0-9]+)" unused "${version}")
+file(WRITE ${OUT}/version "${CMAKE_MATCH_1}")
+set(version ${CMAKE_MATCH_1})
+
+set(logs "")
+string(REPLACE "," ";" sources "${SOURCES}")
+foreach(source ${sources})
+  get_filename_component(name ${source} NAME)
   execute_process(
     COMMAND ${NVCC} -std=c++20 -O3 -lineinfo --expt-relaxed-constexpr -gencode=arch=compute_${ARCH},code=sm_${ARCH} -Werror all-warnings -Xptxas -v
-            -I${ROOT} -c ${ROOT}/kernels/cuda/${source} -o ${OUT}/${source}.o
+            -I${ROOT} -c ${ROOT}/${source} -o ${OUT}/${name}.o
     OUTPUT_VARIABLE log ERROR_VARIABLE log RESULT_VARIABLE status)
-  message("${log}")
   if(NOT status EQUAL 0)
-    message(FATAL_ERROR "${source} does not compile for sm_${ARCH}")
+    message(FATAL_ERROR "${source} does not compile for sm_${ARCH}:\n${log}")
   endif()
-  string(REGEX MATCHALL "[1-9][0-9]* bytes spill" spills "${log}")
-  if(spills)
-    message(FATAL_ERROR "${source} spills registers on sm_${ARCH}: ${spills}")
+  if(log MATCHES "[^\n]*(C75[0-9][0-9]|serialized|ignored)[^\n]*")
+    message(FATAL_ERROR "${source} on sm_${ARCH}: ${CMAKE_MATCH_0}")
   endif()
-  if(log MATCHES "serialized")
-    message(FATAL_ERROR "${source}: ptxas serialized an instruction sequence on sm_${ARCH}")
-  endif()
+  string(APPEND logs "${log}")
 endforeach()
+file(WRITE ${OUT}/ptxas.log "${logs}")
+
+if(GATE)
+  set(options "")
+  if(WRITE)
+    set(options --write)
+  endif()
+  string(REGEX REPLACE "[^0-9]" "" number "${ARCH}")
+  execute_process(COMMAND ${GATE} ${number} ${version} ${OUT}/ptxas.log ${ROOT}/kernels/cuda/golden ${options} RESULT_VARIABLE status)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "sm_${ARCH}: see FAULT above. A change that is wanted: build the target cuda_golden and look at what it changed")
+  endif()
+endif()

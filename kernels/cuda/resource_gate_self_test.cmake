@@ -1,0 +1,83 @@
+# Proves that resource_gate finds what it says it finds:  cmake -DGATE=program -DWORK=DIR -P resource_gate_self_test.cmake
+# One kernel's output of ptxas and cuobjdump passes as it is; then each fault is planted in it alone and must be named.
+set(kernel "_ZN6heddle7kernels4cuda16gemm_sm90_kernelINS1_10ConfiguredIXtlNS1_14GemmSm90ConfigELi128ELi128ELi6ELi2ELi1ELNS_5MajorE0ELS5_0ELNS1_7GemmOutE0EEEEEEEv14CUtensorMap_stS8_S8_NS1_14GemmSm90ParamsE")
+set(clean_log "ptxas info    : Compiling entry function '${kernel}' for 'sm_90a'
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 168 registers, used 16 barriers
+")
+set(clean_sass "\t\tFunction : ${kernel}
+        /*1240*/                   HGMMA.64x128x16.F32.BF16 R24, gdesc[UR12], R24, UP0 @   /* 0x61e000000c1879f0 */
+        /*1250*/              @!P0 UTMALDG.2D [UR8], [UR10] @                              /* 0x61e000000c1879f0 */
+")
+set(clean_golden "# head
+90 gemm_sm90_kernel{128,128,6,2,1,0,0,0} 384 229472 168 0 1 0 1 0 0 1 0
+")
+
+set(failures 0)
+# expect(WHAT FAULT [LOG from to] [SASS from to] [GOLDEN from to] [VERSION v]): "" for FAULT means that the gate must pass.
+function(expect what fault)
+  cmake_parse_arguments(ARG "" "VERSION" "LOG;SASS;GOLDEN" ${ARGN})
+  foreach(file log sass golden)
+    set(text "${clean_${file}}")
+    string(TOUPPER ${file} name)
+    if(ARG_${name})
+      list(GET ARG_${name} 0 from)
+      list(GET ARG_${name} 1 to)
+      string(REPLACE "${from}" "${to}" text "${text}")
+      if(text STREQUAL clean_${file})
+        message(FATAL_ERROR "${what}: nothing planted")
+      endif()
+    endif()
+    string(REPLACE "@ " "; " text "${text}")  # a semicolon would end a list element
+    set(path ${WORK}/${file})
+    if(file STREQUAL golden)
+      set(path ${WORK}/golden/nvcc-1.0.txt)
+    endif()
+    file(WRITE ${path} "${text}")
+  endforeach()
+  set(version 1.0)
+  if(ARG_VERSION)
+    set(version ${ARG_VERSION})
+  endif()
+  execute_process(COMMAND ${GATE} 90 ${version} ${WORK}/log ${WORK}/golden --sass ${WORK}/sass RESULT_VARIABLE status OUTPUT_VARIABLE out ERROR_VARIABLE out)
+  if(fault STREQUAL "")
+    set(right FALSE)
+    if(status EQUAL 0)
+      set(right TRUE)
+    endif()
+  else()
+    string(FIND "${out}" "${fault}" at)
+    set(right FALSE)
+    if(status EQUAL 1 AND NOT at EQUAL -1)
+      set(right TRUE)
+    endif()
+  endif()
+  if(NOT right)
+    message("${what}: wanted \"${fault}\", status ${status}, said:\n${out}")
+    math(EXPR failures "${failures} + 1")
+    set(failures ${failures} PARENT_SCOPE)
+  endif()
+endfunction()
+
+file(REMOVE_RECURSE ${WORK})
+expect("clean" "")
+expect("spill" "registers spilled" LOG "0 bytes spill stores" "8 bytes spill stores")
+expect("stack" "local memory used" LOG "0 bytes stack" "16 bytes stack")
+expect("serialised wgmma" "ptxas gave something up" LOG "ptxas info    : Used"
+       "ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized\nptxas info    : Used")
+expect("ignored setmaxnreg" "ptxas gave something up" LOG "ptxas info    : Used" "ptxas info    : (C7508) setmaxnreg ignored\nptxas info    : Used")
+expect("registers" "registers 200, golden 168" LOG "Used 168" "Used 200")
+expect("setmaxnreg beyond the block's registers" "setmaxnreg asks for 64512 registers, the block has 61440" LOG "Used 168" "Used 160")
+expect("shared memory" "dynamic shared memory 229472, golden 229470" GOLDEN 229472 229470)
+expect("occupancy" "blocks per multiprocessor 1, golden 2" GOLDEN "168 0 1" "168 0 2")
+expect("a kernel without a row" "not in the golden table" GOLDEN "{128,128," "{128,256,")
+expect("instructions counted" "UTMALDG 1, golden 2" GOLDEN "0 0 1 0\n" "0 0 2 0\n")
+expect("no wgmma" "no HGMMA in its machine code" SASS "HGMMA.64x128x16" "FFMA")
+expect("mma.sync on Hopper" "1 HMMA in its machine code" SASS "HGMMA" "HMMA")
+expect("local memory" "1 accesses to local memory" SASS "@!P0 UTMALDG.2D [UR8], [UR10]" "STL [R1], R2")
+expect("kernel without machine code" "not in" SASS "16gemm_sm90_kernel" "16gemm_sm91_kernel")
+expect("another compiler" "" VERSION 2.0 LOG "Used 168" "Used 180" SASS "UTMALDG" "UTMALDG.2D @   /**/\n        /*1260*/ UTMALDG")
+expect("another compiler, far more registers" "registers 200, golden 168" VERSION 2.0 LOG "Used 168" "Used 200")
+if(failures)
+  message(FATAL_ERROR "${failures} faults not found")
+endif()

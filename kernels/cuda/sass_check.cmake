@@ -1,0 +1,30 @@
+# cmake -DSOURCES=a.cu,b.cu -DARCH=80 -DROOT=... -DOUT=... -DGATE=program [-DCUOBJDUMP=program] [-DWRITE=ON] -P sass_check.cmake
+#
+# The machine code that compile_check.cmake left in OUT, read by cuobjdump (part of the CUDA toolkit, and PyPI's nvidia-cuda-cuobjdump, which needs
+# nvidia-nvdisasm beside it) and judged by resource_gate: no local memory, the instructions a kernel lives from, their numbers as in the golden table.
+if(NOT CUOBJDUMP)
+  message("machine code not looked at: no cuobjdump (set HEDDLE_CUOBJDUMP)")
+  return()
+endif()
+set(sass "")
+string(REPLACE "," ";" sources "${SOURCES}")
+foreach(source ${sources})
+  get_filename_component(name ${source} NAME)
+  execute_process(COMMAND ${CUOBJDUMP} -sass ${OUT}/${name}.o OUTPUT_VARIABLE text ERROR_VARIABLE error RESULT_VARIABLE status)
+  if(NOT status EQUAL 0)
+    message("machine code not looked at: ${CUOBJDUMP}: ${error}")  # without nvdisasm it prints none
+    return()
+  endif()
+  string(APPEND sass "${text}")
+endforeach()
+file(WRITE ${OUT}/sass.txt "${sass}")
+file(READ ${OUT}/version version)
+set(options "")
+if(WRITE)
+  set(options --write)
+endif()
+string(REGEX REPLACE "[^0-9]" "" number "${ARCH}")
+execute_process(COMMAND ${GATE} ${number} ${version} ${OUT}/ptxas.log ${ROOT}/kernels/cuda/golden --sass ${OUT}/sass.txt ${options} RESULT_VARIABLE status)
+if(NOT status EQUAL 0)
+  message(FATAL_ERROR "sm_${ARCH}: see FAULT above. A change that is wanted: build the target cuda_golden and look at what it changed")
+endif()
