@@ -96,11 +96,19 @@ void finish_async(Group& group) {
 
 namespace {
 
+inline void copy_bytes(void* to, const void* from, uint32_t bytes, uint32_t source_bytes) {
+  if (source_bytes == 16) {
+    std::memcpy(to, from, 16);
+  } else {
+    std::memcpy(to, from, source_bytes);
+    std::memset(static_cast<std::byte*>(to) + source_bytes, 0, bytes - source_bytes);
+  }
+}
+
 void carry_out(Copy& copy) {
   note_read(copy.agent, copy.from, copy.source_bytes);
   note_write(copy.agent, copy.to, copy.bytes);
-  std::memcpy(copy.to, copy.from, copy.source_bytes);
-  std::memset(static_cast<std::byte*>(copy.to) + copy.source_bytes, 0, copy.bytes - copy.source_bytes);
+  copy_bytes(copy.to, copy.from, copy.bytes, copy.source_bytes);
 }
 
 }  // namespace
@@ -118,6 +126,8 @@ void copy_async(void* shared, const void* global, uint32_t bytes, uint32_t sourc
   if ((reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global)) % bytes != 0)
     fault("misaligned access", concat("cp.async of ", bytes, " bytes from ", global, " to ", shared), site);
   shared_address(shared, site);
+  const bool at_once = done_at_once();
+  if (checker == nullptr && at_once) return copy_bytes(shared, global, bytes, source_bytes);
   ThreadState& me = self();
   Copy copy{shared, global, bytes, source_bytes, {}};
   if (checker != nullptr) {
@@ -127,7 +137,7 @@ void copy_async(void* shared, const void* global, uint32_t bytes, uint32_t sourc
     copy.agent.op = me.copies.open_op;
     checker->issue(copy.agent, me);
   }
-  if (done_at_once())
+  if (at_once)
     carry_out(copy);
   else
     me.copies.pending.push_back(std::move(copy));

@@ -74,9 +74,13 @@ void RaceChecker::acquire_clock(ThreadClock& mine, const ClockRef& clock, const 
   mine.async_known = join(mine.async_known, async_clock);
 }
 
+uint32_t RaceChecker::new_stamp(ThreadClock& clock) {
+  return clock.stamp = clock.stamp == now_ ? tick() : now_;
+}
+
 ClockRef RaceChecker::published(ThreadState& thread) {
   ThreadClock& mine = clock_of(thread);
-  mine.stamp = tick();
+  new_stamp(mine);
   return with_thread(mine.known, thread.id, mine.stamp);
 }
 
@@ -237,7 +241,7 @@ void RaceChecker::issue(Agent& agent, ThreadState& issuer) {
   ThreadClock& mine = clock_of(issuer);
   agent.clock = mine.known;
   agent.async_clock = mine.async_known;
-  agent.issued_at = mine.stamp = tick();
+  agent.issued_at = new_stamp(mine);
 }
 
 // What all four warps know, each counting what any of its lanes knows: the instruction reads for all of them.

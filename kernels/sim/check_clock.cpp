@@ -61,6 +61,26 @@ void drop_covered(Clock& clock) {
   clock.lanes.erase(std::remove_if(clock.lanes.begin(), clock.lanes.end(), covered), clock.lanes.end());
 }
 
+// Where all 32 lanes of a warp stand as single threads, their earliest time becomes the warp's floor: threads that release one by one, as at a
+// cluster barrier, leave clocks as small as those of a block barrier.
+void fold_warp(Clock& clock, uint32_t thread) {
+  auto& lanes = clock.lanes;
+  const uint32_t first = thread - thread % kWarpSize;
+  const auto begin = std::lower_bound(lanes.begin(), lanes.end(), Clock::Entry{first, 0});
+  if (lanes.end() - begin < static_cast<std::ptrdiff_t>(kWarpSize) || (begin + kWarpSize - 1)->first != first + kWarpSize - 1) return;
+  const auto end = begin + kWarpSize;
+  const uint32_t earliest = std::min_element(begin, end, [](const Clock::Entry& a, const Clock::Entry& b) { return a.second < b.second; })->second;
+  uint32_t& floor = clock.floors[warp_floor(clock, first)];
+  floor = std::max(floor, earliest);
+  lanes.erase(std::remove_if(begin, end, [&](const Clock::Entry& lane) { return lane.second <= earliest; }), end);
+}
+
+void fold_warps(Clock& clock) {
+  if (clock.lanes.size() < kWarpSize) return;
+  for (uint32_t block = 0; block < clock.shape.blocks; ++block)
+    for (uint32_t w = 0; w < clock.shape.warps; ++w) fold_warp(clock, block * kThreads + w * kWarpSize);
+}
+
 Clock* copy_of(const ClockRef& clock) {
   auto* copy = new Clock(*clock.get());
   copy->refs = 1;
@@ -95,6 +115,7 @@ ClockRef join_now(const ClockRef& a, const ClockRef& b) {
     for (size_t i = 0; i < sum->floors.size(); ++i) sum->floors[i] = std::max(sum->floors[i], b->floors[i]);
     sum->lanes = merged(a->lanes, b->lanes);
     drop_covered(*sum);
+    fold_warps(*sum);
     sum->phases = merged(a->phases, b->phases);
   } else {
     know_other(*sum, own_part(b));
@@ -176,6 +197,7 @@ ClockRef meet(const ClockRef& a, const ClockRef& b) {
 ClockRef with_thread(const ClockRef& clock, uint32_t thread, uint32_t time) {
   Clock* result = copy_of(clock);
   raise(result->lanes, thread, time);
+  fold_warp(*result, thread);
   return ClockRef(result);
 }
 

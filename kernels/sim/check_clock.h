@@ -1,7 +1,8 @@
 // Vector clocks of the check flavour.
 //
-// Time is one counter per process that every release raises. A thread's accesses carry its stamp: the time of its last release. Somebody knows an
-// access if it knows of a later release of that thread: time_of(thread) > stamp. Most knowledge is about all threads of a block or warp at once
+// Time is one counter per process. A thread's accesses carry its stamp: the time of its last release. A release raises the counter only if the thread
+// stamped accesses with its present value; threads that release one after the other share a time. Somebody knows an access if it knows of a later
+// release of that thread: time_of(thread) > stamp. Most knowledge is about all threads of a block or warp at once
 // (after a barrier), so a clock holds a floor per block, a floor per warp and single threads above those.
 #pragma once
 

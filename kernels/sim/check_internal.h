@@ -112,6 +112,7 @@ class RaceChecker final : public Checker {
   SyncState& sync_state(SyncClock& sync);
   OpState& op_state(uint32_t op) { return ops_[op - first_op_]; }
   uint32_t tick() { return ++now_; }
+  uint32_t new_stamp(ThreadClock& clock);   // later than that of any access so far
   ClockRef published(ThreadState& thread);  // what the thread knows and has done: a release
   void acquire_clock(ThreadClock& mine, const ClockRef& clock, const ClockRef& async_clock);
 

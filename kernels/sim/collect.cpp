@@ -9,8 +9,11 @@ namespace heddle::sim {
 
 namespace {
 
-bool same_line(const Site& a, const Site& b) {
-  return a.line == b.line && (a.what == b.what || std::string_view(a.what) == b.what) && (a.file == b.file || std::string_view(a.file) == b.file);
+bool same_text(const char* a, const char* b) {
+  return a == b || std::string_view(a) == b;
+}
+inline bool same_line(const Site& a, const Site& b) {
+  return a.line == b.line && same_text(a.what, b.what) && same_text(a.file, b.file);
 }
 
 std::string mask_text(uint32_t mask) {
@@ -19,29 +22,40 @@ std::string mask_text(uint32_t mask) {
   return text;
 }
 
-// The pending collective of exactly this mask, or a free slot for it.
-PendingCollective& slot_for(WarpState& warp, uint32_t mask, WarpOp op, const Site& site) {
-  PendingCollective* free = nullptr;
-  for (PendingCollective& pending : warp.pending) {
+inline bool joins(const PendingCollective& pending, uint32_t mask, WarpOp op, const Site& site) {
+  return pending.mask == mask && pending.op == op && same_line(pending.site, site);
+}
+
+void open(PendingCollective& pending, uint32_t mask, WarpOp op, const Site& site) {
+  pending.mask = mask;
+  pending.op = op;
+  pending.site = site;
+  if (mask != kFullMask) pending.args.fill(nullptr);
+}
+
+// The pending collective of exactly this mask, or a free one, when it is not the warp's usual one.
+PendingCollective& find_pending(WarpState& warp, uint32_t mask, WarpOp op, const Site& site) {
+  PendingCollective* free = warp.pending.arrived == 0 ? &warp.pending : nullptr;
+  const auto look = [&](PendingCollective& pending) {
     if (pending.arrived == 0) {
       if (free == nullptr) free = &pending;
-      continue;
+      return false;
     }
-    if ((pending.mask & mask) == 0) continue;
-    if (pending.mask == mask && pending.op == op && same_line(pending.site, site)) return pending;
+    if ((pending.mask & mask) == 0) return false;
+    if (joins(pending, mask, op, site)) return true;
     fault("divergent warp",
           concat("lanes ", mask_text(pending.arrived), " of warp ", warp.id, " wait in ", site_text(pending.site), " for lanes ",
                  mask_text(pending.mask), ", this lane asks for ", mask_text(mask)),
           site);
-  }
-  if (free == nullptr) free = &warp.pending.emplace_back();
+  };
+  if (look(warp.pending)) return warp.pending;
+  for (PendingCollective& pending : warp.apart)
+    if (look(pending)) return pending;
   if ((mask & ~warp.live) != 0)
     fault("divergent warp",
           concat("the mask ", mask_text(mask), " names lanes ", mask_text(mask & ~warp.live), " of warp ", warp.id, " that have returned"), site);
-  free->mask = mask;
-  free->op = op;
-  free->site = site;
-  free->args.fill(nullptr);
+  if (free == nullptr) free = &warp.apart.emplace_back();
+  open(*free, mask, op, site);
   return *free;
 }
 
@@ -55,7 +69,8 @@ void collect(uint32_t mask, WarpOp op, void* arg, const Site& site, Ordering ord
   me.site = site;
   mask &= warp.existing;
   if ((mask & bit) == 0) fault("bad mask", concat("lane ", me.lane, " is not in its own mask ", mask_text(mask)), site);
-  PendingCollective& pending = slot_for(warp, mask, op, site);
+  const bool usual = warp.pending.arrived != 0 && joins(warp.pending, mask, op, site);
+  PendingCollective& pending = usual ? warp.pending : find_pending(warp, mask, op, site);
   pending.args[me.lane] = arg;
   pending.arrived |= bit;
   if (pending.arrived != mask) return wait();
@@ -215,10 +230,13 @@ uint32_t barrier_count(bool predicate, const Site& site) {
 void barriers_on_exit(ThreadState& thread) {
   BlockState& block = block_state(thread);
   WarpState& warp = warp_state(thread);
-  for (const PendingCollective& pending : warp.pending)
+  const auto check_pending = [&](const PendingCollective& pending) {
     if (pending.arrived != 0 && (pending.mask >> thread.lane & 1) != 0)
       fault("divergent warp", concat("lane ", thread.lane, " returned while lanes ", mask_text(pending.arrived), " of its warp wait for it"),
             pending.site);
+  };
+  check_pending(warp.pending);
+  for (const PendingCollective& pending : warp.apart) check_pending(pending);
   for (const Warpgroup& group : block.warpgroups)
     if (group.arrived != 0 && &group == &block.warpgroups[thread.linear / kWarpgroupSize])
       fault("divergent warpgroup", concat("thread ", thread.linear, " returned while ", group.arrived, " threads of its warpgroup wait for it"),

@@ -119,7 +119,8 @@ void lay_out(BlockState& block, const Launch& launch, Group& group, uint32_t slo
   }
   for (WarpState& warp : block.warps) {
     warp.live = warp.ready = warp.existing;
-    for (PendingCollective& pending : warp.pending) pending.arrived = 0;
+    warp.pending.arrived = 0;
+    warp.apart.clear();
   }
   for (Barrier& barrier : block.barriers) barrier = Barrier{};
   for (Warpgroup& warpgroup : block.warpgroups) warpgroup = Warpgroup{};

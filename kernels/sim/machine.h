@@ -80,6 +80,7 @@ struct Block {
   Index3 cluster_index;       // %cluster_ctaid: place inside the cluster
   std::byte* shared;          // first byte of its shared-memory window; see shared_address()
   std::byte* dynamic_shared;  // the launch's dynamic shared memory, aligned to 1024
+  uint32_t dynamic_end;       // the window offset where it ends
 };
 
 struct Geometry {
@@ -148,8 +149,14 @@ inline constexpr uint32_t kSharedReserved = 1024;
 
 uint32_t shared_address(const void* pointer, const Site& site);               // [thread] faults unless pointer lies in shared memory of the cluster
 std::byte* shared_pointer(uint32_t address, size_t bytes, const Site& site);  // [thread] faults unless [address, +bytes) lies in it
-uint32_t shared_in_rank(uint32_t address, uint32_t rank, const Site& site);   // [thread] mapa: the same offset in a peer
-bool is_shared(const void* pointer);                                          // [thread] of the caller's cluster
+// [thread] The same without a fault: null unless the bytes lie in the caller's own dynamic shared memory. What instructions try first.
+inline std::byte* own_dynamic_shared(uint32_t address, size_t bytes) {
+  const Block& block = this_block();
+  const uint32_t offset = address - (block.cluster_rank << kSharedRankShift);
+  return offset >= kSharedReserved && uint64_t{offset} + bytes <= block.dynamic_end ? block.shared + offset : nullptr;
+}
+uint32_t shared_in_rank(uint32_t address, uint32_t rank, const Site& site);  // [thread] mapa: the same offset in a peer
+bool is_shared(const void* pointer);                                         // [thread] of the caller's cluster
 
 // A __shared__ variable of a kernel; one static object per declaration. HEDDLE_SHARED in platform.h makes them.
 struct SharedVariable {

@@ -81,16 +81,17 @@ struct CopyQueue {
 
 // ---- threads, warps, blocks ----
 
-struct ThreadState : Thread {
+// What a switch from thread to thread touches comes first, in one cache line.
+struct alignas(64) ThreadState : Thread {
+  Context context;
+  uint32_t id = 0;  // in its group: slot * kMaxThreadsPerBlock + linear
   enum class Stage : uint8_t { unstarted, started, done } stage = Stage::unstarted;
   bool cluster_arrived = false;  // between barrier.cluster.arrive and wait
-  uint32_t id = 0;               // in its group: slot * kMaxThreadsPerBlock + linear
-  uint32_t wait_address = 0;     // of the mbarrier it waits for, with wait_parity; for reports
+  Stack* stack = nullptr;
+  Site site{};                // the operation it is in
+  uint32_t wait_address = 0;  // of the mbarrier it waits for, with wait_parity; for reports
   uint32_t wait_parity = 0;
   uint64_t cluster_phase = 0;  // of its last arrival
-  Site site{};                 // the operation it is in
-  Stack* stack = nullptr;
-  Context context;
   CopyQueue copies;
   AsyncGroups bulk;
   size_t bulk_sources_waited = 0;  // oldest groups of `bulk` whose sources a .read wait has covered
@@ -108,7 +109,8 @@ struct WarpState : Warp {
   uint32_t ready = 0;     // lanes that can run
   uint32_t existing = 0;  // lanes the block has; `live` are those that have not returned
   ThreadState* lanes = nullptr;
-  std::vector<PendingCollective> pending;
+  PendingCollective pending;             // the usual one: of all lanes
+  std::vector<PendingCollective> apart;  // of lanes that went their own ways
 };
 
 struct Barrier {

@@ -23,6 +23,7 @@ inline void require_aligned(const void* pointer, uint32_t alignment, const char*
 
 // The bytes at a shared::cta address: this block's own memory. A peer's (mapa) is refused, which hardware would take for some place of this block.
 inline std::byte* own_shared(uint32_t address, size_t bytes, uint32_t alignment, const sim::Site& site) {
+  if (std::byte* dynamic = sim::own_dynamic_shared(address, bytes); dynamic != nullptr && address % alignment == 0) return dynamic;
   require_aligned(address, alignment, "the shared address", site);
   if (address >> sim::kSharedRankShift != sim::this_block().cluster_rank) {
     sim::fault("address space",
@@ -40,14 +41,10 @@ T load(const void* from) {
   return value;
 }
 
-// Products of bf16, f16 and tf32 are exact in fp32, so a fused and a separate multiplication give the same sum; use what the machine does at once.
-inline float multiply_add(float a, float b, float c) {
-#ifdef __FP_FAST_FMAF
-  return __builtin_fmaf(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
+// Eight at a time, by the vector types that g++ and clang share: whatever the machine has carries them out. Products of bf16, f16 and tf32 are exact
+// in fp32, so it makes no difference whether the compiler fuses a * b + c.
+using Floats8 = float __attribute__((vector_size(32)));
+using Words8 = uint32_t __attribute__((vector_size(32)));
 
 inline float bf16_value(uint32_t bits) {
   return std::bit_cast<float>(bits << 16);

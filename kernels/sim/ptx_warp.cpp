@@ -101,14 +101,17 @@ MatrixAccess& access_of(void* const* args, int lane) {
 // Lane l holds words (row l / 4, columns 2 (l % 4) and + 1); with .trans it holds two rows of one column.
 template <int Count, bool Transposed>
 void ldmatrix_op(Warp&, void* const* args, uint32_t) {
-  for (int i = 0; i < Count; ++i) {
-    uint16_t matrix[8][8];
-    for (int r = 0; r < 8; ++r) std::memcpy(matrix[r], access_of(args, 8 * i + r).row, sizeof matrix[r]);
-    for (int lane = 0; lane < 32; ++lane) {
-      const int g = lane / 4, t = lane % 4;
-      uint16_t pair[2];
-      for (int half = 0; half < 2; ++half) pair[half] = Transposed ? matrix[2 * t + half][g] : matrix[g][2 * t + half];
-      access_of(args, lane).registers[i] = pair[0] | static_cast<uint32_t>(pair[1]) << 16;
+  const std::byte* rows[8 * Count];
+  for (int r = 0; r < 8 * Count; ++r) rows[r] = access_of(args, r).row;
+  for (int lane = 0; lane < 32; ++lane) {
+    const int g = lane / 4, t = lane % 4;
+    uint32_t* registers = access_of(args, lane).registers;
+    for (int i = 0; i < Count; ++i) {
+      if constexpr (Transposed) {
+        registers[i] = load<uint16_t>(rows[8 * i + 2 * t] + 2 * g) | static_cast<uint32_t>(load<uint16_t>(rows[8 * i + 2 * t + 1] + 2 * g)) << 16;
+      } else {
+        registers[i] = load<uint32_t>(rows[8 * i + g] + 4 * t);
+      }
     }
   }
 }
@@ -194,50 +197,55 @@ struct MmaOperands {
   uint32_t b[2];
 };
 
+// The elements of eight registers: element e of register i is [e][i].
 struct Bf16 {
-  static constexpr int kDepth = 16;
-  static void unpack(uint32_t bits, float* pair) {
-    pair[0] = std::bit_cast<float>(bits << 16);
-    pair[1] = std::bit_cast<float>(bits & 0xFFFF0000u);
+  static constexpr int kPerRegister = 2;
+  static void unpack(const Words8& bits, Floats8* elements) {
+    elements[0] = reinterpret_cast<Floats8>(bits << 16);
+    elements[1] = reinterpret_cast<Floats8>(bits & 0xFFFF0000u);
   }
 };
 struct F16 {
-  static constexpr int kDepth = 16;
-  static void unpack(uint32_t bits, float* pair) {
-    pair[0] = f16_value(bits & 0xFFFF);
-    pair[1] = f16_value(bits >> 16);
+  static constexpr int kPerRegister = 2;
+  static void unpack(const Words8& bits, Floats8* elements) {
+    for (int i = 0; i < 8; ++i) {
+      elements[0][i] = f16_value(bits[i] & 0xFFFF);
+      elements[1][i] = f16_value(bits[i] >> 16);
+    }
   }
 };
 struct Tf32 {
-  static constexpr int kDepth = 8;
-  static void unpack(uint32_t bits, float* value) { value[0] = std::bit_cast<float>(bits & 0xFFFFE000u); }  // the low 13 bits are not looked at
+  static constexpr int kPerRegister = 1;
+  static void unpack(const Words8& bits, Floats8* elements) { elements[0] = reinterpret_cast<Floats8>(bits & 0xFFFFE000u); }  // not the low 13 bits
 };
 
-// Both shapes hold A as four blocks (8 rows by half the depth) and B as two: register i of A is the block of rows 8 (i % 2), of k half i / 2; a
-// register has kPer elements, those of k = kPer (lane % 4) on in its half.
+// Both shapes are the same in terms of registers: a row of A and a column of B are eight registers wide, lane (g, t) = (lane / 4, lane % 4) holds
+// A's (row g + 8 (i % 2), register t + 4 (i / 2)) and B's (register t + 4 i, column g). A register holds neighbouring k.
 template <class Type>
 void mma_op(Warp&, void* const* args, uint32_t) {
-  constexpr int K = Type::kDepth, kHalf = K / 2, kPer = kHalf / 4;
-  alignas(32) float a[16][K], b[K][8], d[16][8];
+  constexpr int kPer = Type::kPerRegister, kRows = 16, kTogether = 4;
+  alignas(32) uint32_t a_words[kRows][8], b_words[8][8];
+  alignas(32) float d[kRows][8];
   for (int lane = 0; lane < 32; ++lane) {
     const auto& x = *static_cast<const MmaOperands*>(args[lane]);
     const int g = lane / 4, t = lane % 4;
-    for (int i = 0; i < 4; ++i) Type::unpack(x.a[i], &a[g + 8 * (i % 2)][kHalf * (i / 2) + kPer * t]);
-    for (int i = 0; i < 2; ++i) {
-      float of_column[kPer];
-      Type::unpack(x.b[i], of_column);
-      for (int e = 0; e < kPer; ++e) b[kHalf * i + kPer * t + e][g] = of_column[e];
-    }
+    for (int i = 0; i < 4; ++i) a_words[g + 8 * (i % 2)][t + 4 * (i / 2)] = x.a[i];
+    for (int i = 0; i < 2; ++i) b_words[t + 4 * i][g] = x.b[i];
     std::memcpy(&d[g][2 * t], x.d, 8);
     std::memcpy(&d[g + 8][2 * t], x.d + 2, 8);
   }
-  for (int m = 0; m < 16; ++m) {
-    float sum[8];
-    for (int n = 0; n < 8; ++n) sum[n] = d[m][n];
-    for (int k = 0; k < K; ++k) {
-      for (int n = 0; n < 8; ++n) sum[n] = multiply_add(a[m][k], b[k][n], sum[n]);
+  Floats8 a[kRows][kPer], b[8][kPer];
+  for (int row = 0; row < kRows; ++row) Type::unpack(load<Words8>(a_words[row]), a[row]);
+  for (int i = 0; i < 8; ++i) Type::unpack(load<Words8>(b_words[i]), b[i]);
+  for (int top = 0; top < kRows; top += kTogether) {  // rows together hide the latency of each one's chain of sums
+    Floats8 sum[kTogether];
+    for (int r = 0; r < kTogether; ++r) sum[r] = load<Floats8>(d[top + r]);
+    for (int i = 0; i < 8; ++i) {
+      for (int e = 0; e < kPer; ++e) {  // k ascending
+        for (int r = 0; r < kTogether; ++r) sum[r] += a[top + r][e][i] * b[i][e];
+      }
     }
-    for (int n = 0; n < 8; ++n) d[m][n] = sum[n];
+    for (int r = 0; r < kTogether; ++r) std::memcpy(d[top + r], &sum[r], sizeof sum[r]);
   }
   for (int lane = 0; lane < 32; ++lane) {
     float* to = static_cast<const MmaOperands*>(args[lane])->d;

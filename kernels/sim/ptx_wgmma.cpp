@@ -85,77 +85,90 @@ struct Product {
 };
 
 // D of a thread is register 4 j + 2 h + c: row g + 8 h of its warp's 16, column 8 j + 2 t + c. So that a thread's accumulators can be summed where
-// they are, B is laid out once for each t in the same order, [k][4 j + 2 h + c] (both h alike), and a pair of A's rows as [k][2 h + c].
+// they are, B is laid out once for each t in the same order, [k][4 j + 2 h + c] (both h alike), and a pair of A's rows as [k][2 h + c] (both c alike,
+// twice).
 struct Workspace {
-  alignas(64) float a[kM][kK];
+  alignas(64) uint16_t a_bits[kM][kK], b_bits[kMaxN][kK];
+  alignas(64) Floats8 a[kLanes / 4][kK];  // the pairs of rows, each held by four threads
   alignas(64) float b[4][kK][kMaxN / 2];
 };
 
-void read_a(Agent& agent, const Product& p, Workspace& w) {
+// A shared operand as [row][k].
+void read_operand(Agent& agent, const SharedOperand& operand, const std::byte* window, int rows, uint16_t (*bits)[kK]) {
+  const bool k_major = operand.major == Major::k;
+  operand.each_chunk(rows, [&](uint32_t address, int row, int k) {
+    sim::note_read(agent, window + address, 16);
+    if (k_major) {
+      std::memcpy(&bits[row][k], window + address, 16);
+    } else {
+      const auto values = load<std::array<uint16_t, 8>>(window + address);
+      for (int i = 0; i < 8; ++i) bits[row + i][k] = values[i];
+    }
+  });
+}
+
+void lay_out_a(Agent& agent, const Product& p, Workspace& w) {
   if (p.a_in_registers) {
     for (int lane = 0; lane < kLanes; ++lane) {
       const int g = lane % 32 / 4, t = lane % 4, top = lane / 32 * 16;
-      for (int i = 0; i < 4; ++i) {
-        float* pair = &w.a[top + g + 8 * (i % 2)][2 * t + 8 * (i / 2)];
-        pair[0] = bf16_value(p.a_registers[lane][i] & 0xFFFF);
-        pair[1] = bf16_value(p.a_registers[lane][i] >> 16);
+      for (int i = 0; i < 4; ++i) std::memcpy(&w.a_bits[top + g + 8 * (i % 2)][2 * t + 8 * (i / 2)], &p.a_registers[lane][i], 4);
+    }
+  } else {
+    read_operand(agent, p.a, p.window, kM, w.a_bits);
+  }
+  for (int pair = 0; pair < kLanes / 4; ++pair) {
+    const uint16_t* row = w.a_bits[pair / 8 * 16 + pair % 8];
+    for (int k = 0; k < kK; ++k) {
+      const float x = bf16_value(row[k]), y = bf16_value(row[8 * kK + k]);
+      w.a[pair][k] = Floats8{x, x, y, y, x, x, y, y};
+    }
+  }
+}
+
+void lay_out_b(Agent& agent, const Product& p, Workspace& w) {
+  read_operand(agent, p.b, p.window, p.n, w.b_bits);
+  for (int j = 0; j < p.n / 8; ++j) {
+    for (int t = 0; t < 4; ++t) {
+      const uint16_t *even = w.b_bits[8 * j + 2 * t], *odd = w.b_bits[8 * j + 2 * t + 1];
+      for (int k = 0; k < kK; ++k) {
+        const float c[2] = {bf16_value(even[k]), bf16_value(odd[k])};
+        std::memcpy(&w.b[t][k][4 * j], c, sizeof c);
+        std::memcpy(&w.b[t][k][4 * j + 2], c, sizeof c);
       }
     }
-    return;
   }
-  const bool k_major = p.a.major == Major::k;
-  p.a.each_chunk(kM, [&](uint32_t address, int row, int k) {
-    sim::note_read(agent, p.window + address, 16);
-    const auto values = load<std::array<uint16_t, 8>>(p.window + address);
-    for (int i = 0; i < 8; ++i) (k_major ? w.a[row][k + i] : w.a[row + i][k]) = bf16_value(values[i]);
-  });
 }
 
-void read_b(Agent& agent, const Product& p, Workspace& w) {
-  const bool k_major = p.b.major == Major::k;
-  p.b.each_chunk(p.n, [&](uint32_t address, int row, int k) {
-    sim::note_read(agent, p.window + address, 16);
-    const auto values = load<std::array<uint16_t, 8>>(p.window + address);
-    const int j = row / 8;
-    if (k_major) {
-      const int t = row % 8 / 2, c = row % 2;
-      for (int i = 0; i < 8; ++i) w.b[t][k + i][4 * j + c] = w.b[t][k + i][4 * j + 2 + c] = bf16_value(values[i]);
-    } else {
-      for (int i = 0; i < 8; ++i) w.b[i / 2][k][4 * j + i % 2] = w.b[i / 2][k][4 * j + 2 + i % 2] = bf16_value(values[i]);
-    }
-  });
+// The columns [first, first + 8 kVectors) of one thread's accumulators. Several sums together hide the latency of each one's chain.
+template <int kVectors>
+void sum_products(float* d, const Floats8 (&a)[kK], const float (&b)[kK][kMaxN / 2], int first) {
+  Floats8 sum[kVectors];
+  for (int v = 0; v < kVectors; ++v) sum[v] = load<Floats8>(d + first + 8 * v);
+  for (int k = 0; k < kK; ++k) {
+    for (int v = 0; v < kVectors; ++v) sum[v] += a[k] * load<Floats8>(&b[k][first + 8 * v]);
+  }
+  for (int v = 0; v < kVectors; ++v) std::memcpy(d + first + 8 * v, &sum[v], sizeof sum[v]);
 }
 
-// d[i] += sum over k of pair[k][i % 4] * b[k][i], k ascending.
-void sum_products(float* d, int count, const float (&pair)[kK][8], const float (&b)[kK][kMaxN / 2]) {
+// Adds to `count` accumulators of one thread, k ascending.
+void add_products(float* d, int count, const Floats8 (&a)[kK], const float (&b)[kK][kMaxN / 2]) {
   int i = 0;
-  for (; i + 8 <= count; i += 8) {
-    float sum[8];
-    for (int e = 0; e < 8; ++e) sum[e] = d[i + e];
-    for (int k = 0; k < kK; ++k) {
-      for (int e = 0; e < 8; ++e) sum[e] = multiply_add(pair[k][e], b[k][i + e], sum[e]);
-    }
-    for (int e = 0; e < 8; ++e) d[i + e] = sum[e];
-  }
+  for (; i + 64 <= count; i += 64) sum_products<8>(d, a, b, i);
+  for (; i + 8 <= count; i += 8) sum_products<1>(d, a, b, i);
   for (; i < count; ++i) {
-    for (int k = 0; k < kK; ++k) d[i] = multiply_add(pair[k][i % 4], b[k][i], d[i]);
+    for (int k = 0; k < kK; ++k) d[i] += a[k][i % 4] * b[k][i];
   }
 }
 
 void multiply(Agent& agent, const Product& p) {
   static thread_local Workspace w;
-  read_a(agent, p, w);
-  read_b(agent, p, w);
-  for (int rows = 0; rows < kLanes / 4; ++rows) {  // the pairs of rows, each held by four threads
-    const int top = rows / 8 * 16 + rows % 8;
-    alignas(32) float pair[kK][8];
-    for (int k = 0; k < kK; ++k) {
-      for (int e = 0; e < 8; ++e) pair[k][e] = w.a[top + (e % 4 / 2) * 8][k];
-    }
-    for (int t = 0; t < 4; ++t) {
-      float* d = p.d[4 * rows + t];
+  lay_out_a(agent, p, w);
+  lay_out_b(agent, p, w);
+  for (int t = 0; t < 4; ++t) {
+    for (int pair = 0; pair < kLanes / 4; ++pair) {
+      float* d = p.d[4 * pair + t];
       if (!p.accumulate) std::fill(d, d + p.n / 2, 0.0f);
-      sum_products(d, p.n / 2, pair, w.b[t]);
+      add_products(d, p.n / 2, w.a[pair], w.b[t]);
     }
   }
 }

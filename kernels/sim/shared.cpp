@@ -86,6 +86,7 @@ void open_window(Worker& worker, BlockState& block) {
   while (worker.windows.size() <= block.slot) worker.windows.push_back(map_window());
   block.shared = worker.windows[block.slot];
   block.dynamic_shared = block.shared + kSharedReserved;
+  block.dynamic_end = worker.group.shared->dynamic_end();
   block.statics_touched = 0;
   const size_t dynamic = worker.group.launch->dynamic_shared;
   poison(block.shared, kSharedWindowBytes);
