@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds heddle and runs every check: lint, unit tests, end-to-end tests, then the kernels, core and data tests once more under sanitizers.
+# Builds heddle and runs every check: lint, unit tests, end-to-end tests, a little fuzzing, then the kernels, core and data tests under sanitizers.
 # On a bare Debian 12 or Ubuntu it first installs what is missing. The last lines are the time of each part and ctest's verdict.
 set -uo pipefail
 cd "$(dirname "$0")"
@@ -85,6 +85,7 @@ part 3 "packages" need_packages build/apt.log $heddle_packages $heddle_test_pack
 part 1 "lint" cmake -P cmake/lint.cmake  # before the build, since it takes a second; ctest runs it again
 part 6 "configure and build" build_cpu
 part 6 "tests" tests
+part 4 "fuzz" tests/fuzz/run.sh --if-available --runs 600  # the same inputs each time
 [ $sanitize = 0 ] || part 8 "sanitizers" asan
 
 printf '\n%-22s %8s %8s  %s\n' part minutes budget result
