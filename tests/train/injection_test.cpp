@@ -7,11 +7,9 @@
 #include <cmath>
 #include <filesystem>
 
-#include "tests/models/support.h"
 #include "tests/train/pretrain_support.h"
+#include "tests/train/session.h"
 #include "train/bad_batches.h"
-#include "train/model.h"
-#include "train/trainer.h"
 
 namespace {
 
@@ -36,70 +34,17 @@ using test::Outcome;
 using test::outcome;
 using test::run;
 using test::Scratch;
+using test::Session;
 
 constexpr int kDone = 0;
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN(), kInf = std::numeric_limits<float>::infinity();
-
-// A model in training, and the digest of all that a checkpoint of it would hold, counters apart.
-class Session {
- public:
-  Session(bool muon, DType dtype)
-      : loader_((use_threads(1), loader_options())),
-        model_((kernels::register_cpu_kernels(), small_model())),
-        arena_(model_, Device{}, dtype),
-        optimizer_((test::randomize(arena_, 0.1), muon ? make_muon(arena_, {}, {}) : make_adamw(arena_, {.lr = 0.01f}))),
-        trainer_(model_, arena_, *optimizer_, *comm_, {.batch = 2, .seq = kSeq, .document_mask = true}) {
-    optimizer_->add_state(state_);
-  }
-  StepReport step(float clip_norm) {
-    StepPlan plan;
-    plan.micro_steps = 2;
-    plan.valid_targets = loader_.valid_targets(first_, 4);
-    plan.clip_norm = clip_norm;
-    const uint64_t first = first_;
-    first_ += 4;
-    return *trainer_.step(plan, [&](int64_t m, const BatchView& into) { loader_.fill(first + static_cast<uint64_t>(2 * m), into); });
-  }
-  std::string state() const { return digest(state_); }
-  bool all_finite() const {
-    for (const StateDict::Entry& e : state_.tensors) {
-      const float* const values = reinterpret_cast<const float*>(e.data.data);
-      for (int64_t i = 0; i < e.data.numel(); ++i) {
-        if (!std::isfinite(values[i])) return false;
-      }
-    }
-    return true;
-  }
-  const Trainer& trainer() const { return trainer_; }
-
- private:
-  static constexpr int64_t kSeq = 32;
-  static TransformerConfig small_model() {
-    TransformerConfig c{.vocab = 257, .layers = 2, .dim = 32, .heads = 2};
-    c.seq = kSeq;
-    return c;
-  }
-  static LoaderOptions loader_options() {
-    LoaderOptions o;
-    o.shards = {test::data_set().train()};
-    o.seq = kSeq;
-    return o;
-  }
-  Loader loader_;
-  Transformer model_;
-  Arena arena_;
-  std::unique_ptr<Optimizer> optimizer_;
-  std::unique_ptr<Communicator> comm_ = local_communicator();
-  Trainer trainer_;
-  StateDict state_;
-  uint64_t first_ = 0;
-};
 
 TEST_CASE("a NaN or an infinity anywhere in the gradient leaves every weight and moment as it was") {
   const bool muon = GENERATE(false, true);
   const DType dtype = GENERATE(DType::f32, DType::bf16);
   CAPTURE(muon, static_cast<int>(dtype));
-  Session session(muon, dtype);
+  const auto comm = local_communicator();
+  Session session(muon, dtype, *comm);
   for (int i = 0; i < 3; ++i) REQUIRE(session.step(1).applied);
   int unchanged = 0, cases = 0;
   uint64_t applied = session.trainer().counters().adam_t;
@@ -132,7 +77,8 @@ TEST_CASE("a NaN or an infinity anywhere in the gradient leaves every weight and
 TEST_CASE("1e30 in the gradient is clipped; without clipping the update is withheld, since its square is no f32") {
   const bool muon = GENERATE(false, true);
   CAPTURE(muon);
-  Session session(muon, DType::f32);
+  const auto comm = local_communicator();
+  Session session(muon, DType::f32, *comm);
   for (int i = 0; i < 3; ++i) REQUIRE(session.step(1).applied);
   for (const float value : {1e30f, -1e30f, 1e20f, 3e38f}) {
     CAPTURE(value);

@@ -1,0 +1,84 @@
+// NaN, infinities and huge numbers put into one gradient of one rank: all ranks withhold the step, or all take it, and stay equal. mpirun starts it,
+// every rank runs every case; alone the cases pass over one rank.
+#include <limits>
+
+#include "kernels/api/embedding.h"
+#include "tests/train/session.h"
+
+namespace heddle {
+namespace {
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN(), kInf = std::numeric_limits<float>::infinity();
+
+Communicator& world() {
+  static const std::unique_ptr<Communicator> comm = world_communicator();
+  return *comm;
+}
+
+bool all_equal(const std::string& mine) {
+  for (const std::string& text : world().gather_text(mine)) {
+    if (text != mine) return false;
+  }
+  return true;
+}
+
+// Every embedding gradient that this rank computes while one lives gets a bad number, before the ranks add theirs up.
+class BadRank {
+ public:
+  BadRank(int rank, float value)
+      : intercept_(kernels::embedding_backward, nullptr, [](const kernels::EmbeddingBackwardArgs& args) {
+          if (here_) args.d_weight.to.as<float>()[0] = value_;
+        }) {
+    here_ = world().rank() == rank, value_ = value;
+  }
+
+ private:
+  static inline bool here_ = false;
+  static inline float value_ = 0;
+  test::Intercept<kernels::EmbeddingBackwardArgs> intercept_;
+};
+
+TEST_CASE("a NaN or an infinity on one of the ranks withholds the step on all, and no state changes") {
+  const bool muon = GENERATE(false, true), deterministic = GENERATE(false, true);
+  CAPTURE(muon, deterministic, world().rank());
+  test::Session session(muon, DType::f32, world(), deterministic);
+  for (int i = 0; i < 3; ++i) REQUIRE(session.step(1).applied);
+  for (int rank = 0; rank < world().size(); ++rank) {
+    for (const float value : {kNaN, kInf, -kInf}) {
+      CAPTURE(rank, value);
+      const std::string before = session.state();
+      const uint64_t applied = session.trainer().counters().adam_t;
+      {
+        const BadRank bad(rank, value);
+        const StepReport report = session.step(1);
+        CHECK(!report.applied);
+        CHECK(!report.finite);
+      }
+      CHECK(session.state() == before);
+      CHECK(session.trainer().counters().adam_t == applied);
+      CHECK(all_equal(session.state()));
+      CHECK(session.step(1).applied);  // and training goes on, on all of them
+      CHECK(session.state() != before);
+      CHECK(all_equal(session.state()));
+    }
+  }
+}
+
+TEST_CASE("1e30 on one of the ranks is clipped on all alike") {
+  test::Session session(false, DType::f32, world());
+  for (int i = 0; i < 3; ++i) REQUIRE(session.step(1).applied);
+  for (int rank = 0; rank < world().size(); ++rank) {
+    CAPTURE(rank, world().rank());
+    const std::string before = session.state();
+    {
+      const BadRank bad(rank, 1e30f);
+      CHECK(session.step(1).applied);
+    }
+    CHECK(session.state() != before);
+    CHECK(session.all_finite());
+    CHECK(all_equal(session.state()));
+  }
+}
+
+}  // namespace
+}  // namespace heddle
