@@ -14,6 +14,7 @@
 #include "kernels/api/random.h"
 #include "optim/grad_norm.h"
 #include "optim/optimizer.h"
+#include "train/memory_plan.h"
 #include "train/model.h"
 
 namespace heddle::app {
@@ -44,8 +45,9 @@ Tensor random_tensor(Shape shape, DType dtype, Device device) {
 class Table {
  public:
   Table(double gflops, double gbytes, int64_t repeats, Device device) : gflops_(gflops), gbytes_(gbytes), repeats_(repeats), device_(device) {
-    std::printf("matmul over this model's shapes %.1f GFLOP/s, copy %.1f GB/s (read + write)\n", gflops, gbytes);
+    std::printf("%.1f GFLOP/s, copy %.1f GB/s (read + write)\n", gflops, gbytes);
     std::printf("%-34s %10s %10s %8s %10s %9s\n", "op", "ms", "floor ms", "x floor", "GFLOP/s", "GB/s");
+    std::fflush(stdout);
   }
 
   // flops and bytes: what the work must do at least, each input read once and each output written once.
@@ -75,6 +77,9 @@ void bench_ops(BenchOptions options) {
   const double e = static_cast<double>(size_of(dtype));
   const auto elements = [](int64_t x, int64_t y) { return static_cast<double>(x) * static_cast<double>(y); };
 
+  require_batch_memory("bench", c, b, t, dtype, device);
+  std::printf("matmul over this model's shapes ");  // what follows takes seconds, or minutes of a large model
+  std::fflush(stdout);
   const int64_t large = int64_t{32} << 20;
   const Tensor from = Tensor::zeros({large}, DType::f32, device), to = Tensor::zeros({large}, DType::f32, device);
   const double copy =

@@ -14,6 +14,7 @@
 #include "kernels/api/matmul.h"
 #include "kernels/api/philox.h"
 #include "kernels/api/random.h"
+#include "train/memory_plan.h"
 #include "train/model.h"
 #include "train/trainer.h"
 
@@ -51,7 +52,8 @@ BenchSession::BenchSession(RunConfig given)
     : run_config(std::move(given)),
       device((use_threads(run_config.threads), choose_device(run_config.device))),
       model(model_config(run_config, run_config.vocab)),
-      arena(model, device, compute_dtype(run_config.precision, device)),
+      arena((require_memory("bench", run_config, model, compute_dtype(run_config.precision, device), device, false), model), device,
+            compute_dtype(run_config.precision, device)),
       comm(local_communicator()) {
   arena.init(static_cast<uint64_t>(run_config.seed));
   const AdamWOptions adamw{.lr = static_cast<float>(run_config.lr), .weight_decay = static_cast<float>(run_config.weight_decay)};

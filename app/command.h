@@ -11,6 +11,7 @@ namespace heddle::app {
 struct Command {
   std::string_view name;
   std::string_view summary;  // one line for `heddle --help`
+  bool parallel;             // several ranks of a launcher make one job of it; else they would do the same work side by side
   int (*run)(Args args);     // exit code; throws Error
 };
 

@@ -163,6 +163,9 @@ bool parse_inspect(Args args, InspectArguments& arguments) {
   }();
   if (!parse_arguments(kHelp, bind_options(std::span<const Option<I>>(table), arguments), args)) return false;
   if (arguments.path.empty()) fail_usage("inspect", "nothing to look at: give a run directory or a file, as in heddle inspect run");
+  if (arguments.verify && arguments.digest) {
+    fail_usage("inspect", "--verify and --digest print different things: give one, --verify for every byte, --digest for the state as one hash");
+  }
   return true;
 }
 

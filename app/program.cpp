@@ -1,10 +1,15 @@
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <new>
+#include <thread>
 
 #include "app/command.h"
 #include "kernels/api/check.h"
+#include "parallel/communicator.h"
 
 #ifndef HEDDLE_VERSION
 #error "HEDDLE_VERSION comes from app/CMakeLists.txt"
@@ -42,6 +47,11 @@ int dispatch(Args args) {
   std::vector<std::string> names = {"help", "version"};
   for (const Command& c : commands()) {
     if (c.name == name) {
+      const bool asks = help || std::find_if(args.begin(), args.end(), [](const std::string& a) { return a == "--help" || a == "-h"; }) != args.end();
+      if (const int ranks = launch_of_this_process().ranks; !c.parallel && !asks && ranks > 1) {
+        fail_usage("heddle", concat(name, " is the work of one process, which uses all cores, but was started as ", ranks,
+                                    " ranks: start it without mpirun or srun"));
+      }
       const std::vector<std::string> only_help = {"--help"};
       return c.run(help ? Args(only_help) : args.subspan(1));
     }
@@ -50,7 +60,10 @@ int dispatch(Args args) {
   fail("heddle", concat("unknown command ", quote_text(name), suggestion(name, names), "; see heddle --help"), ExitCode::usage);
 }
 
+// Ranks mostly fail alike, and the end of one is the end of all. So rank 0 speaks at once and the others only when it has nothing to say.
 int report(std::string_view message, ExitCode code) {
+  constexpr std::chrono::seconds kPatience(2);
+  if (launch_of_this_process().rank > 0) std::this_thread::sleep_for(kPatience);
   std::cout.flush();
   std::cerr << "heddle: " << message << std::endl;
   return static_cast<int>(code);
@@ -62,13 +75,13 @@ int run_program(Args args) {
   try {
     const int code = dispatch(args);
     std::cout.flush();
-    if (code == 0 && !std::cout) fail("heddle", "cannot write to standard output", ExitCode::io);
+    if (code == 0 && (!std::cout || std::fflush(stdout) != 0 || std::ferror(stdout))) fail("heddle", "cannot write to standard output", ExitCode::io);
     return code;
   } catch (const Error& e) {
     return report(e.what(), e.code());
   } catch (const std::bad_alloc&) {
     return report(
-        "out of memory. Smaller --batch (same update, more micro-steps), --recompute, --zero 1 on several ranks, or a shorter --seq need less; "
+        "out of memory. A smaller --batch (the same update in more micro-steps), --recompute or a shorter --seq need less; "
         "heddle pretrain --dry-run shows where it goes",
         ExitCode::out_of_memory);
   } catch (const std::filesystem::filesystem_error& e) {

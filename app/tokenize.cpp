@@ -12,6 +12,8 @@ constexpr auto kSeparators = std::to_array<string_view>({"file", "blank-line"});
 constexpr auto kFormats = std::to_array<string_view>({"auto", "text", "jsonl"});  // of TextFormat
 constexpr auto kPositions = std::to_array<string_view>({"prepend", "append"});    // of EotPosition
 
+constexpr double kFewestShardTokens = 256;  // of a shard of some use: a mistyped 1 would make a file of every token
+
 constexpr CommandHelp kHelp = {
     "tokenize", "--input FILE... --tokenizer bytes|bpe:N|FILE --out DIR [flags]",
     "Turns text into token shards: DIR/{name}_{train,val}_000000.bin (the .bin files of llm.c), tokenizer.json and dataset.json, which records\n"
@@ -38,7 +40,7 @@ std::vector<Option<PrepareOptions>> make_table() {
   group = "Output";
   add("out", &P::out, "DIR", "where to write; an earlier data set of heddle there is replaced").optional();
   add("name", &P::name, "NAME", "of the shard files; default: the first input's name").optional();
-  add("shard-tokens", &P::shard_tokens, "N", "tokens a shard holds at most").between(1, 0x7FFFFFFF);
+  add("shard-tokens", &P::shard_tokens, "N", "tokens a shard holds at most").between(kFewestShardTokens, 0x7FFFFFFF);
   group = "Machine";
   add("threads", &P::threads, "N", "CPU threads").optional().between(0, 4096);
   return rows;

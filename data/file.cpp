@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "core/io/sha256.h"
@@ -38,6 +39,27 @@ int open_regular(const std::string& path, uint64_t* size) {
   }
   if (size) *size = static_cast<uint64_t>(status.st_size);
   return descriptor;
+}
+
+// The leading folders of a pattern that are there by these very names, protected from being read as patterns: "a[1]/*.bin" beside a folder "a[1]".
+std::string quote_existing(const std::string& pattern) {
+  size_t literal = 0;
+  struct stat status;
+  for (size_t slash = pattern.find('/', 1); slash != std::string::npos; slash = pattern.find('/', slash + 1)) {
+    if (::stat(pattern.substr(0, slash).c_str(), &status) != 0) break;
+    literal = slash;
+  }
+  std::string quoted;
+  for (size_t i = 0; i < literal; ++i) {
+    if (pattern[i] != '/') quoted += '\\';
+    quoted += pattern[i];
+  }
+  return quoted + pattern.substr(literal);
+}
+
+// glob()'s question about a folder it cannot read: a missing one just matches nothing.
+int may_go_on(const char*, int error) {
+  return error != ENOENT && error != ENOTDIR;
 }
 
 }  // namespace
@@ -170,12 +192,22 @@ void sync_directory(const std::string& path) {
 }
 
 std::vector<std::string> expand_glob(const std::string& pattern) {
+  if (pattern.find('\0') != std::string::npos) fail("file", "a file name holds a zero byte", ExitCode::usage);
+  struct stat status;
+  if (::stat(pattern.c_str(), &status) == 0) {
+    if (S_ISDIR(status.st_mode)) {
+      fail("file", concat(pattern, ": a directory; name the files in it, as in '", pattern, pattern.back() == '/' ? "" : "/", "*.bin'"),
+           ExitCode::usage);
+    }
+    return {pattern};
+  }
   glob_t found{};
-  const int result = ::glob(pattern.c_str(), GLOB_NOSORT | GLOB_ERR, nullptr, &found);
+  const int result = ::glob(quote_existing(pattern).c_str(), GLOB_NOSORT, may_go_on, &found);
   std::vector<std::string> paths;
   if (result == 0) paths.assign(found.gl_pathv, found.gl_pathv + found.gl_pathc);
   ::globfree(&found);
-  if (result != 0 && result != GLOB_NOMATCH) fail("file", concat("'", pattern, "': cannot read a directory of this pattern"), ExitCode::io);
+  if (result == GLOB_NOSPACE) throw std::bad_alloc();
+  if (result == GLOB_ABORTED) fail("file", concat("'", pattern, "': cannot read a directory of this pattern"), ExitCode::io);
   if (paths.empty()) {
     fail("file", concat("no file matches '", pattern, "'; quote the pattern, and write shards with `heddle tokenize`"), ExitCode::usage);
   }

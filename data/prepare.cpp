@@ -30,6 +30,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kWorkFolder[] = ".heddle-tokenize";
+constexpr size_t kMostShards = 100'000;                                  // of a split: each is a file to open at every start
 constexpr size_t kBatchBytes = size_t{8} << 20, kBatchDocuments = 4096;  // of text encoded at once
 
 [[noreturn]] void refuse(const std::string& text) {
@@ -124,6 +125,22 @@ class DirectoryLock {
   int descriptor_;
 };
 
+// The output folder; gone again, if it was made here, when nothing came into it.
+class NewFolder {
+ public:
+  explicit NewFolder(const std::string& path) : path_(path), made_(fs::create_directories(path)) {}
+  ~NewFolder() {
+    std::error_code not_empty;
+    if (made_) fs::remove(path_, not_empty);
+  }
+  NewFolder(const NewFolder&) = delete;
+  NewFolder& operator=(const NewFolder&) = delete;
+
+ private:
+  std::string path_;
+  bool made_;
+};
+
 // The hidden folder, gone again whatever happens.
 class WorkFolder {
  public:
@@ -179,6 +196,9 @@ class SplitWriter {
  private:
   void append(std::span<const int32_t> tokens, int64_t bytes, int64_t documents) {
     if (!writer_) {
+      if (shards.size() == kMostShards) {
+        refuse(concat("more than ", kMostShards, " shards of ", limit_, " tokens: raise --shard-tokens"));
+      }
       current_ = {};
       current_.split = split_;
       current_.file = shard_name(name_, split_, shards.size());
@@ -251,7 +271,7 @@ std::vector<std::string> earlier_shards(const std::string& out, const std::strin
 }
 
 PrepareReport write_dataset(const PrepareOptions& options, const std::string& name, TextSource& source) {
-  fs::create_directories(options.out);
+  const NewFolder out(options.out);
   const DirectoryLock lock(options.out);
   const std::vector<std::string> earlier = earlier_shards(options.out, name);
   const Tokenizer tokenizer = make_tokenizer(options, source);
@@ -281,8 +301,10 @@ PrepareReport write_dataset(const PrepareOptions& options, const std::string& na
   if (done == 0) fail("tokenize", concat(options.inputs[0], ": no text in the input"), ExitCode::bad_data);
   if (train.total.documents == 0) refuse(concat("all ", done, " documents would be held out; lower --val-fraction"));
   if (options.val_fraction > 0 && val.total.documents == 0) {
+    const bool whole = options.separator == DocumentSeparator::file;
     refuse(concat("--val-fraction ", options.val_fraction, " holds out none of ", done, " document", done == 1 ? "" : "s",
-                  "; raise it, or cut the text into documents (--document-separator blank-line)"));
+                  done == 1 ? "" : concat("; it takes ", 1.0 / static_cast<double>(done)),
+                  whole ? "; --document-separator blank-line makes more" : ""));
   }
 
   PrepareReport report;

@@ -53,6 +53,13 @@ std::unique_ptr<Communicator> local_communicator();
 // finalises it at exit. Throws Error(usage) when launched on several ranks by a build without MPI.
 std::unique_ptr<Communicator> world_communicator();
 
+// What a launcher (Open MPI's, MPICH's, Intel's mpirun, Slurm's srun) says of this process, also before MPI starts and in a build without it.
+struct Launch {
+  bool found = false;       // a launcher started it, be it alone: what it prints is collected by the launcher
+  int ranks = 1, rank = 0;  // of the job
+};
+Launch launch_of_this_process();
+
 // Ends every rank of the job with this code: a rank that fails alone would leave the others waiting. Returns when there is only this process.
 void abort_world(int exit_code);
 

@@ -24,17 +24,6 @@
 namespace heddle {
 namespace {
 
-// Ranks as the launcher announces them: Open MPI, PMIx/PMI (MPICH, Intel), Slurm's srun.
-int launched_ranks() {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS"}) {
-    if (const char* value = std::getenv(name)) return std::atoi(value);
-  }
-  if (std::getenv("SLURM_STEP_ID") && std::getenv("PMIX_RANK")) {
-    if (const char* value = std::getenv("SLURM_STEP_NUM_TASKS")) return std::atoi(value);
-  }
-  return 1;
-}
-
 #ifdef HEDDLE_HAVE_MPI
 
 bool mpi_is_running() {
@@ -263,8 +252,23 @@ class MpiCommunicator final : public Communicator {
 
 }  // namespace
 
+Launch launch_of_this_process() {
+  struct Names {
+    const char *ranks, *rank;
+  };
+  // Open MPI, PMI (MPICH, Intel), Intel on one machine.
+  for (const Names& names :
+       {Names{"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"}, {"PMI_SIZE", "PMI_RANK"}, {"MPI_LOCALNRANKS", "MPI_LOCALRANKID"}}) {
+    const char *ranks = std::getenv(names.ranks), *rank = std::getenv(names.rank);
+    if (ranks) return {true, std::atoi(ranks), rank ? std::atoi(rank) : 0};
+  }
+  const char *ranks = std::getenv("SLURM_STEP_NUM_TASKS"), *rank = std::getenv("PMIX_RANK");
+  if (std::getenv("SLURM_STEP_ID") && rank && ranks) return {true, std::atoi(ranks), std::atoi(rank)};
+  return {};
+}
+
 std::unique_ptr<Communicator> world_communicator() {
-  const int ranks = launched_ranks();
+  const int ranks = launch_of_this_process().ranks;
   if (ranks <= 1) return local_communicator();
 #ifdef HEDDLE_HAVE_MPI
   if (!mpi_is_running()) {

@@ -87,7 +87,8 @@ struct RunConfig {
   DeviceChoice device = DeviceChoice::automatic;
   PrecisionChoice precision = PrecisionChoice::automatic;
   int64_t threads = 0;  // of a rank; 0: what OpenMP chooses
-  int64_t dp = 0;       // data-parallel ranks; 0: world / tp
+  bool memory_check = true;
+  int64_t dp = 0;  // data-parallel ranks; 0: world / tp
   int64_t tp = 1;
   bool sp = false;
   int64_t zero = 0;

@@ -96,10 +96,19 @@ void apply_toml(RunConfig& config, std::string_view text, const std::string& pla
 }
 
 void apply_toml_file(RunConfig& config, const std::filesystem::path& file, Source source) {
+  namespace fs = std::filesystem;
   std::error_code error;
-  if (std::filesystem::is_directory(file, error)) fail_usage("config", concat(file.string(), ": is a directory, not a config file"));
+  const fs::file_status status = fs::status(file, error);
+  if (fs::is_directory(status)) fail_usage("config", concat(file.string(), ": is a directory, not a config file"));
+  // Opening a pipe nobody writes to would wait for ever.
+  if (fs::exists(status) && !fs::is_regular_file(status)) {
+    fail_usage("config", concat(file.string(), ": is a pipe, socket or device, not a config file; write the configuration to a file"));
+  }
   std::ifstream in(file, std::ios::binary);
-  if (!in) fail_usage("config", concat("cannot open config file ", file.string(), ": check the path given to --config"));
+  if (!in) {
+    const std::string why = error ? error.message() : std::generic_category().message(errno);
+    fail_usage("config", concat("cannot open config file ", file.string(), ": ", why, "; check --config or HEDDLE_CONFIG"));
+  }
   std::string text(kMaxConfigBytes + 1, '\0');
   in.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(in.gcount()));

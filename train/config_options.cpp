@@ -21,6 +21,7 @@ constexpr auto kOverride = ResumeClass::override_with_flag;
 constexpr auto kFree = ResumeClass::free;
 
 // Largest sizes accepted: far above any model, low enough that products of three stay within int64.
+constexpr double kMaxSteps = 1LL << 40, kMaxStepTokens = 1LL << 40;
 constexpr double kMaxDim = 1 << 20, kMaxLayers = 1 << 14, kMaxSeq = 1 << 24, kMaxBatch = 1 << 16, kMaxRanks = 1 << 20, kMaxVocab = 1 << 24;
 
 using C = RunConfig;
@@ -41,7 +42,7 @@ std::vector<Option<C>> make_table() {
       .per_launch();
   add("init-from", &C::init_from, kMust, "DIR", "start from the weights of this checkpoint or model directory").optional();
   add("seed", &C::seed, kMust, "N", "seed of initialisation, data order and dropout");
-  add("steps", &C::steps, kOverride, "N", "horizon in optimizer steps (or --tokens)").optional();
+  add("steps", &C::steps, kOverride, "N", "horizon in optimizer steps (or --tokens)").optional().between(0, kMaxSteps);
   add("tokens", &C::tokens, kOverride, "N", "horizon in training tokens (or --steps)").optional();
   add("time-limit", DurationOf<C>{&C::time_limit}, kFree, "TIME", "save and exit with code 75 after this much wall clock: 90m, 11h30m, 1-00:00:00")
       .optional()
@@ -82,7 +83,7 @@ std::vector<Option<C>> make_table() {
   add("total-batch-tokens", &C::total_batch_tokens, kOverride, "N",
       "tokens of one optimizer step over all ranks; a multiple of --seq x --batch x --dp; default: just that")
       .optional()
-      .at_least(1);
+      .between(1, kMaxStepTokens);
   add("doc-mask", &C::doc_mask, kOverride, "", "attention stays within a document");
 
   group = "Optimizer";
@@ -118,6 +119,7 @@ std::vector<Option<C>> make_table() {
   add("precision", choice<&C::precision>(kPrecision), kOverride, "auto|bf16|fp32",
       "of weights and activations; sums, masters and moments are fp32 either way; auto: bf16 on cuda, fp32 on cpu");
   add("threads", &C::threads, kFree, "N", "CPU threads of a rank; results do not depend on it").optional().between(0, 4096).per_launch();
+  add("memory-check", &C::memory_check, kFree, "", "refuse a run on the CPU whose estimated memory is more than what is available").per_launch();
   add("dp", &C::dp, kFree, "N", "data-parallel ranks; default: all ranks / --tp").optional().between(0, kMaxRanks).per_launch();
   add("tp", &C::tp, kFree, "N", "tensor-parallel ranks").between(1, 1024);
   add("sp", &C::sp, kFree, "", "sequence parallelism within a tensor-parallel group");
@@ -128,7 +130,7 @@ std::vector<Option<C>> make_table() {
 
   group = "Output";
   add("log-every", &C::log_every, kFree, "N", "steps between console lines").at_least(1);
-  add("eval-every", &C::eval_every, kFree, "N", "steps between validations; 0: never");
+  add("eval-every", &C::eval_every, kFree, "N", "steps between validations; 0: only at the end");
   add("eval-tokens", &C::eval_tokens, kFree, "N", "tokens of one validation, at most").at_least(1);
   add("save-every", &C::save_every, kFree, "N", "steps between checkpoints; 0: only at the end and when asked to stop");
   add("keep-last", &C::keep_last, kFree, "N", "newest checkpoints that stay").at_least(2);

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "kernels/api/check.h"
 
@@ -91,8 +92,9 @@ double RateMeter::seconds_per_step() const {
 
 std::vector<TableRow> config_rows(const RunConfig& config) {
   std::vector<TableRow> rows;
+  const RunConfig defaults;
   for (const auto& o : RunConfig::options()) {
-    if (o.empty(config)) continue;
+    if (o.empty(config) || o.toml_text(config) == o.toml_text(defaults)) continue;
     rows.push_back({std::string(o.name), o.toml_text(config), config.origin_text(o.name)});
   }
   return rows;
@@ -115,7 +117,7 @@ std::string table_text(std::string_view title, const std::vector<TableRow>& rows
 
 Console::Console(const Options& options) : handle_(options.handle), enabled_(options.enabled) {
   const char* term = std::getenv("TERM");
-  const bool terminal = enabled_ && ::isatty(handle_) == 1 && term && std::string_view(term) != "dumb";
+  const bool terminal = enabled_ && options.terminal && ::isatty(handle_) == 1 && term && std::string_view(term) != "dumb";
   bar_ = terminal && options.progress;
   colour_ = terminal && !environment_has("NO_COLOR");
 }
@@ -128,9 +130,16 @@ void Console::write(std::string_view text) {
   while (!text.empty()) {
     const ssize_t n = ::write(handle_, text.data(), text.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return;
+    if (n <= 0) {
+      if (failure_ == 0 && errno != EPIPE) failure_ = errno;
+      return;
+    }
     text.remove_prefix(static_cast<size_t>(n));
   }
+}
+
+void Console::require_written() const {
+  if (failure_ != 0) fail("console", concat("cannot write to standard output: ", std::strerror(failure_)), ExitCode::io);
 }
 
 void Console::line(std::string_view text) {

@@ -50,18 +50,20 @@ struct TableRow {
   std::string name, value, origin;
 };
 
-// The configuration as rows: what is set, its value, and where it was written.
+// The configuration as rows: what differs from its default, its value, and where it was written.
 std::vector<TableRow> config_rows(const RunConfig& config);
 // Aligned columns under a title.
 std::string table_text(std::string_view title, const std::vector<TableRow>& rows);
 
 // Standard output of rank 0. Lines go out whole; on a terminal a progress bar stands below them and is redrawn at most ten times a second.
-// NO_COLOR (no-color.org) and TERM=dumb are honoured. A closed output is no error.
+// NO_COLOR (no-color.org) and TERM=dumb are honoured. Output that cannot be written (a full disk) stops nothing, but require_written() tells of it; a
+// closed pipe is no error.
 class Console {
  public:
   struct Options {
     bool enabled = true;   // false on ranks other than 0: nothing is printed
     bool progress = true;  // false: no bar even on a terminal
+    bool terminal = true;  // false: neither bar nor colour whatever `handle` is: mpirun gives its ranks terminals and writes what they say to a log
     int handle = 1;        // file descriptor
   };
   explicit Console(const Options& options);
@@ -75,6 +77,8 @@ class Console {
   // `done` of `total` steps at `seconds_per_step`; what: "step", "eval", "save".
   void progress(std::string_view what, uint64_t done, uint64_t total, double seconds_per_step);
   void end_progress();
+  // Error(io) when something could not be written: whoever reads the log must learn that it has gaps.
+  void require_written() const;
 
   bool has_bar() const { return bar_; }
 
@@ -84,6 +88,7 @@ class Console {
   int handle_;
   bool enabled_, bar_, colour_;
   bool drawn_ = false;
+  int failure_ = 0;  // errno of the first write that failed
   std::string last_bar_;
   std::chrono::steady_clock::time_point last_draw_{};
 };

@@ -7,6 +7,7 @@
 
 #include "core/device.h"
 #include "kernels/api/check.h"
+#include "train/memory_plan.h"
 #include "train/model.h"
 
 namespace heddle {
@@ -67,6 +68,7 @@ int evaluate(const EvalOptions& options) {
   use_threads(options.threads);
   const Device device = choose_device(options.device);
   const TrainedModel trained = load_trained_model(options.path, device, compute_dtype(options.precision, device));
+  require_batch_memory("eval", trained.model->config(), options.batch, trained.config.seq, trained.arena->values().dtype(), device);
   const std::unique_ptr<Communicator> comm = world_communicator();
   WindowOptions windows;
   windows.shards = options.data;
@@ -80,7 +82,13 @@ int evaluate(const EvalOptions& options) {
   }
   Evaluator evaluator(windows, options.batch, options.tokens, trained.tokenizer ? &*trained.tokenizer : nullptr, device, *comm);
   const EvalResult result = *evaluator.run(*trained.model);
+  if (!std::isfinite(result.loss())) {
+    fail("eval",
+         concat("the loss of ", options.path, " (step ", trained.step, ") is ", result.loss(), ": its training diverged; use an earlier checkpoint"));
+  }
   if (comm->rank() != 0) return 0;
+  if (!trained.tokenizer)
+    std::fprintf(stderr, "heddle: %s has no tokenizer.json: bits per byte and per word are not measured\n", options.path.c_str());
   const auto number = [](double value, const char* format) {
     char text[64];
     std::snprintf(text, sizeof text, format, value);

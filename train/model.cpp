@@ -111,7 +111,7 @@ void use_threads(int64_t threads) {
 }
 
 void require_same_tokenizer(const std::string& shards, const Tokenizer& tokenizer, const std::string& name) {
-  const std::string folder = directory_name(shards);
+  const std::string folder = directory_name(expand_glob(shards).front());
   const std::optional<DatasetInfo> info = DatasetInfo::load(folder);
   if (!info || info->tokenizer_fingerprint == tokenizer.fingerprint()) return;
   fail("tokenizer",

@@ -93,9 +93,13 @@ struct Option {
 
   // Stores `text`; lists append. Throws Error(usage) opening with `place`.
   void set(T& to, std::string_view text, std::string_view place) const {
-    const auto check = [&](double number) {
-      if (number < min || number > max) {
-        const std::string limits = max == std::numeric_limits<double>::infinity() ? concat("at least ", min) : concat("from ", min, " to ", max);
+    const auto check = [&](auto number) {
+      const auto value = static_cast<double>(number);
+      if (value < min || value > max) {
+        using Number = decltype(number);  // a limit is printed as the values are: 16777216, not 1.67772e+07
+        const bool open = max == std::numeric_limits<double>::infinity();
+        const std::string limits =
+            open ? concat("at least ", static_cast<Number>(min)) : concat("from ", static_cast<Number>(min), " to ", static_cast<Number>(max));
         fail_usage("config", concat(place, ": ", quote_text(text), " is out of range: ", limits));
       }
     };
@@ -106,7 +110,7 @@ struct Option {
             to.*m = parse_switch(text, place);
           } else if constexpr (std::is_same_v<M, int64_t T::*>) {
             const int64_t count = parse_count(text, place);
-            check(static_cast<double>(count));
+            check(count);
             to.*m = count;
           } else if constexpr (std::is_same_v<M, double T::*>) {
             const double number = parse_real(text, place);

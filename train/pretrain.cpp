@@ -62,7 +62,7 @@ int pretrain(RunConfig given) {
     if (world->rank() == 0) dry_run(given, given.world > 0 ? given.world : world->size());
     return 0;
   }
-  const StopSignals signals(given.time_limit);
+  const StopSignals signals(given.time_limit, world->rank() == 0);
   Run run(std::move(given), *world);
   const RunConfig& c = run.config;
   const auto steps = static_cast<uint64_t>(c.steps);
@@ -76,8 +76,10 @@ int pretrain(RunConfig given) {
   StopReason stop = StopReason::none;
   const auto must_stop = [&] { return (stop = agreed_stop(signals, *world)) != StopReason::none; };
   uint64_t saved_step = run.step;
+  double val_loss = 0;  // the newest
   if (run.resumed_step && run.step >= steps) {
     run.console.line(concat("the run in ", c.out, " is already at step ", run.step, " of ", steps, ": done"));
+    run.console.require_written();
     return 0;
   }
 
@@ -139,7 +141,7 @@ int pretrain(RunConfig given) {
       line.grad_norm = report->grad_norm, line.norm_z = verdict.norm_z;
       line.lr = plan.lr * c.lr, line.seconds = seconds;
       line.precision = name_of(run.arena->values().dtype());
-      line.tokens_per_second = rate.tokens_per_second();
+      line.tokens_per_second = rate.tokens_per_second() > 0 ? rate.tokens_per_second() : static_cast<double>(c.total_batch_tokens) / seconds;
       line.note = report->applied ? "" : "update withheld";
       run.console.step(line);
     }
@@ -148,12 +150,13 @@ int pretrain(RunConfig given) {
     if (run.evaluator && (due(c.eval_every, run.step) || run.step == steps)) {
       const Clock::time_point eval_start = Clock::now();
       if (const std::optional<EvalResult> result = run.evaluator->run(*run.model, must_stop)) {
-        values.push_back({"val_loss", result->loss()});
+        val_loss = result->loss();
+        values.push_back({"val_loss", val_loss});
         if (result->bytes) values.push_back({"val_bits_per_byte", result->bits_per_byte()});
-        run.console.line(concat("val loss ", result->loss(), " | bits per byte ", result->bits_per_byte(), " | ", result->tokens, " tokens in ",
-                                duration_text(seconds_since(eval_start))));
+        run.console.line(concat("val loss ", val_loss, result->bytes ? concat(" | bits per byte ", result->bits_per_byte()) : "", " | ",
+                                result->tokens, " tokens in ", duration_text(seconds_since(eval_start))));
         if (tensorboard) {
-          tensorboard->scalar(run.step, "val/loss", result->loss());
+          tensorboard->scalar(run.step, "val/loss", val_loss);
           if (result->bytes) tensorboard->scalar(run.step, "val/bits_per_byte", result->bits_per_byte());
         }
       }
@@ -186,7 +189,13 @@ int pretrain(RunConfig given) {
     run.console.line(concat(name_of(stop), ": saved step ", run.step, " of ", steps, "; start the same command again to go on"));
     return static_cast<int>(ExitCode::requeue);
   }
+  // The state is saved as it is, for whoever wants to look; but a model that predicts nothing is no success.
+  if (!std::isfinite(val_loss)) {
+    fail("pretrain", concat("step ", run.step, " is in ", c.out, ", but its validation loss is ", val_loss,
+                            ": the weights have diverged. Go back to an earlier checkpoint (--keep-last, --keep-every) with a lower --lr"));
+  }
   run.console.line(concat("done: step ", run.step, " is in ", c.out, "; ", memory_report(run.device)));
+  run.console.require_written();
   return 0;
 }
 

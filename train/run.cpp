@@ -1,6 +1,9 @@
 #include "train/run.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <map>
@@ -13,6 +16,7 @@
 #include "kernels/api/pointwise.h"
 #include "models/presets.h"
 #include "train/environment.h"
+#include "train/memory_plan.h"
 #include "train/model.h"
 
 namespace heddle {
@@ -99,6 +103,19 @@ std::string shard_changes(const std::string& saved, const std::string& now) {
   return text;
 }
 
+// Error(io) when a directory of this name cannot be made.
+void require_room_for(const std::string& path) {
+  std::error_code unknown;
+  fs::path at = fs::absolute(path, unknown);
+  while (!fs::exists(at, unknown) && at.has_relative_path()) at = at.parent_path();
+  if (!fs::is_directory(at, unknown)) {
+    fail("pretrain", concat("cannot make the run directory ", path, ": ", at.string(), " is not a directory; choose another --out"), ExitCode::io);
+  }
+  if (::access(at.c_str(), W_OK | X_OK) != 0) {
+    fail("pretrain", concat("cannot make the run directory ", path, ": ", at.string(), ": ", std::generic_category().message(errno)), ExitCode::io);
+  }
+}
+
 void refuse_unbuilt(const RunConfig& c) {
   if (c.tp > 1 || c.sp) fail("pretrain", "--tp and --sp: this version shares a run over data-parallel ranks only; use --dp", ExitCode::usage);
   if (c.zero > 0) fail("pretrain", "--zero: this version keeps whole optimizer states on every rank; leave it out", ExitCode::usage);
@@ -107,20 +124,44 @@ void refuse_unbuilt(const RunConfig& c) {
 }  // namespace
 
 Run::Run(RunConfig given, Communicator& world)
-    : config(std::move(given)), comm(world), console({.enabled = world.rank() == 0, .progress = config.progress}), spikes(SpikeOptions{}) {
-  open_directory();
-  open_data();
-  build();
-  restore();
-  describe();
-}
-
-void Run::open_directory() {
+    : config(std::move(given)),
+      comm(world),
+      console(
+          {.enabled = world.rank() == 0, .progress = config.progress, .terminal = !launch_of_this_process().found && ::isatty(STDERR_FILENO) == 1}),
+      spikes(SpikeOptions{}) {
   use_threads(config.threads);
   device = choose_device(config.device);
   if (!config.model.empty()) preset(config.model);  // an unknown name is an error before anything is made
   if (config.out.empty()) fail("pretrain", "no run directory: --out RUN", ExitCode::usage);
   refuse_unbuilt(config);
+  // Where no job has started yet nothing is made before all else has been found right: a start that fails leaves no trace.
+  const bool begun = has_begun();
+  if (!begun && config.resume == ResumeMode::must) fail("pretrain", concat(config.out, " holds no checkpoint to resume from"), ExitCode::bad_data);
+  if (begun) {
+    open_directory();
+  } else {
+    require_room_for(config.out);
+  }
+  settle();
+  open_data();
+  build();
+  if (!begun) {
+    open_directory();
+    if (found_)
+      fail("pretrain", concat(config.out, ": another job began a run here while this one started; start again to go on with it"), ExitCode::in_use);
+  }
+  restore();
+  describe();
+}
+
+// Whether a job has ever started in the run directory, or its checkpoints were copied here. Rank 0 looks, all learn.
+bool Run::has_begun() const {
+  std::error_code unknown;
+  const bool begun = is_first() && (fs::exists(file("LOCK"), unknown) || fs::exists(file("ckpt"), unknown));
+  return comm.gather_text(begun ? "begun" : "").front() == "begun";
+}
+
+void Run::open_directory() {
   CheckpointOptions options;
   options.keep_last = static_cast<int>(std::max<int64_t>(2, config.keep_last));
   options.keep_every = static_cast<uint64_t>(config.keep_every);
@@ -142,7 +183,13 @@ void Run::open_directory() {
     }
     config = std::move(resumed.config);
   }
-  if (config.dp == 0) config.dp = comm.size();
+}
+
+void Run::settle() {
+  if (config.dp == 0) {
+    config.dp = comm.size();
+    config.mark_derived("dp", "the launch");
+  }
   if (config.dp != comm.size()) {
     fail("pretrain", concat("--dp ", config.dp, ", but ", comm.size(), " ranks were started; use mpirun -np ", config.dp), ExitCode::usage);
   }
@@ -151,14 +198,21 @@ void Run::open_directory() {
   for (const std::string& choice : config.kernel) kernels::force_kernel(choice);
 }
 
-// --tokenizer, else the run's own copy, else the one beside the first shards; a run keeps a copy.
+// --tokenizer, else the run's own copy, else the one beside the first shards.
 void Run::open_tokenizer() {
   const fs::path kept = file("tokenizer.json");
   fs::path from = config.tokenizer;
-  if (from.empty()) from = fs::exists(kept) ? kept : fs::path(config.data.front()).parent_path() / "tokenizer.json";
+  if (from.empty()) from = fs::exists(kept) ? kept : fs::path(directory_name(expand_glob(config.data.front()).front())) / "tokenizer.json";
   if (config.tokenizer.empty() && !fs::exists(from)) return;
   tokenizer.emplace(Tokenizer::load(from.string()));
-  if (is_first() && !fs::exists(kept)) tokenizer->save(kept.string());
+}
+
+void Run::check_memory(int64_t vocab) const {
+  RunConfig probe = config;
+  const Transformer shape(model_config(probe, vocab));
+  derive_recipe(probe, shape.config());
+  require_memory("pretrain", probe, shape, compute_dtype(config.precision, device), device, true);
+  comm.barrier();  // before any rank takes what another one is still counting on
 }
 
 void Run::open_data() {
@@ -176,6 +230,7 @@ void Run::open_data() {
   } else if (config.is_set("vocab")) {
     options.vocab = config.vocab;
   }
+  check_memory(options.vocab.value_or(config.model.empty() ? 2 : 0));  // the vocabulary may be known only to the shards: at least this much
   loader = std::make_unique<Loader>(options);
   if (config.total_batch_tokens == 0) {
     config.total_batch_tokens = config.batch * config.dp * config.seq;
@@ -202,6 +257,7 @@ void Run::open_data() {
 }
 
 void Run::build() {
+  check_memory(loader->vocab());
   const TransformerConfig shape = model_config(config, loader->vocab());
   derive_recipe(config, shape);
   if (config.steps == 0) {
@@ -264,8 +320,12 @@ void Run::take_counters() {
                   ": give the same files, or start a new run with --init-from ", config.out),
            ExitCode::mismatch);
     }
-  } catch (const nlohmann::json::exception& e) {
-    fail("pretrain", concat(config.out, ": counters of the checkpoint: ", e.what()), ExitCode::bad_data);
+  } catch (const nlohmann::json::exception&) {
+    fail("pretrain",
+         concat(config.out,
+                ": the checkpoint's counters (step, cursor, adam_t, skipped, spike, data) are not all there or not all numbers; it was "
+                "written by another program or version: go back to an older checkpoint, or start a new run with --init-from"),
+         ExitCode::bad_data);
   }
 }
 
@@ -297,6 +357,7 @@ void Run::restore() {
   }
   checkpoints->prepare(state);
   if (is_first() && (!found_ || step < static_cast<uint64_t>(config.steps))) {  // a finished run's record stays as it was
+    if (tokenizer && !fs::exists(file("tokenizer.json"))) tokenizer->save(file("tokenizer.json"));
     replace_file(file("config.toml"), to_toml(config));
     replace_file(file("shards.txt"), loader->shard_list());
   }
@@ -304,15 +365,18 @@ void Run::restore() {
 
 void Run::describe() {
   const TransformerConfig& m = model->config();
-  std::vector<TableRow> rows = config_rows(config);
-  std::erase_if(rows, [](const TableRow& row) { return row.origin.empty(); });
-  console.line(table_text("configuration (what is not at its default)", rows));
+  console.line(table_text("configuration (what is not at its default)", config_rows(config)));
+  if (!tokenizer && (evaluator || config.sample_every > 0)) {
+    console.warn("there is no tokenizer.json beside the shards: bits per byte are not measured and no samples are written; --tokenizer names one");
+  }
   console.line(concat("model: ", m.layers, " layers of ", m.dim, ", ", m.heads, " heads (", m.kv_heads, " KV), vocabulary ", m.vocab, ", ",
                       amount_text(static_cast<double>(model->parameter_count())), " parameters, ", amount_text(m.flops_per_token(config.seq)),
                       "FLOP a token"));
-  console.line(concat("step: ", config.total_batch_tokens, " tokens = ", comm.size(), " ranks x ", micro_steps, " micro-steps x ", config.batch,
-                      " x ", config.seq, "; ", config.steps, " steps are ",
-                      number(static_cast<double>(config.steps * samples) / static_cast<double>(loader->samples_per_epoch()), "%.2f"), " epochs"));
+  console.line(
+      concat("step: ", config.total_batch_tokens, " tokens = ", comm.size(), " ranks x ", micro_steps, " micro-steps x ", config.batch, " x ",
+             config.seq, "; ", config.steps, " steps are ",
+             number(static_cast<double>(config.steps) * static_cast<double>(samples) / static_cast<double>(loader->samples_per_epoch()), "%.2f"),
+             " epochs"));
   if (resumed_step) console.line(concat("resumed at step ", step));
 }
 
@@ -350,32 +414,29 @@ void Run::roll_back(uint64_t to, const std::string& reason) {
 
 void dry_run(RunConfig config, int64_t world) {
   refuse_unbuilt(config);
+  require_runnable(config);
+  if (config.vocab == 0 && config.model.empty()) {
+    fail_usage("pretrain", "--dry-run reads no data, so it does not know the size of the vocabulary: give --vocab N");
+  }
   TransformerConfig shape = model_config(config, config.vocab);
   derive_recipe(config, shape);
   const Transformer model(shape);
-  const TransformerConfig& m = model.config();
-  const bool bf16 = compute_dtype(config.precision, choose_device(DeviceChoice::cpu)) == DType::bf16;
-  const double value = bf16 ? 2 : 4, n = static_cast<double>(model.parameter_count());
-  const double rows = static_cast<double>(config.batch * config.seq), width = static_cast<double>((m.heads + 2 * m.kv_heads) * m.head_dim);
-  const double hidden = static_cast<double>(m.mlp_dim) * (m.mlp == MlpType::swiglu ? 3 : 2);
-  // Saved for backward in a block: both norms' outputs and the stream between, qkv (twice with QK norm), attention output and LSE, the MLP's hidden.
-  const double block =
-      rows * (value * (4 * static_cast<double>(m.dim) + width * (m.qk_norm ? 2 : 1) + static_cast<double>(m.heads * m.head_dim) + hidden) +
-              4 * static_cast<double>(m.heads));
-  const double input = rows * value * static_cast<double>(m.dim);
-  const double layers = static_cast<double>(m.layers);
-  const double activations = m.recompute ? layers * input + block : layers * block;
-  const double moments = config.optimizer == OptimizerChoice::muon ? 4 * n + 4 * static_cast<double>(m.vocab * m.dim) * (m.tied ? 1 : 2) : 8 * n;
-  const double snapshot = 4 * n + moments;
-  const std::vector<TableRow> memory = {
-      {"parameters", bytes_text(value * n), bf16 ? "bf16" : "fp32"},
-      {"masters", bytes_text(bf16 ? 4 * n : 0), bf16 ? "fp32" : "the parameters themselves"},
-      {"gradients", bytes_text(4 * n), "fp32"},
-      {"optimizer", bytes_text(moments), config.optimizer == OptimizerChoice::muon ? "momentum, AdamW for the rest" : "two moments"},
-      {"activations", bytes_text(activations), "estimate for --batch " + std::to_string(config.batch)},
-      {"checkpoint buffer", bytes_text(snapshot), "host memory"}};
+  const bool muon = config.optimizer == OptimizerChoice::muon;
+  const DType dtype = compute_dtype(config.precision, choose_device(DeviceChoice::cpu));
+  const bool fp32 = dtype == DType::f32;
+  const MemoryPlan plan = plan_memory(config, model.config(), model.parameter_count(), dtype);
+  const std::vector<TableRow> memory = {{"parameters", bytes_text(plan.parameters), fp32 ? "fp32" : "bf16"},
+                                        {"masters", bytes_text(plan.masters), fp32 ? "the parameters themselves" : "fp32"},
+                                        {"gradients", bytes_text(plan.gradients), "fp32"},
+                                        {"optimizer", bytes_text(plan.optimizer), muon ? "momentum, AdamW for the rest" : "two moments"},
+                                        {"activations", bytes_text(plan.activations), "estimate for --batch " + std::to_string(config.batch)},
+                                        {"checkpoint buffer", bytes_text(plan.snapshot), "host memory"},
+                                        {"sum", bytes_text(plan.total()), ""}};
   std::printf("%s", to_toml(config).c_str());
-  std::printf("\n%s\n", table_text(concat("memory of each of ", world, " ranks, ", amount_text(n), " parameters"), memory).c_str());
+  std::printf(
+      "\n%s\n",
+      table_text(concat("memory of each of ", world, " ranks, ", amount_text(static_cast<double>(model.parameter_count())), " parameters"), memory)
+          .c_str());
 }
 
 }  // namespace heddle

@@ -58,7 +58,10 @@ class Run {
   uint64_t step = 0, cursor = 0;  // steps done; samples consumed over all ranks
 
  private:
+  bool has_begun() const;
   void open_directory();
+  void settle();
+  void check_memory(int64_t vocab) const;
   void open_tokenizer();
   void open_data();
   void build();

@@ -19,8 +19,8 @@ constexpr std::array<int, 2> kIgnored = {SIGPIPE, SIGXFSZ};
 // Written in a signal handler: lock-free atomics only.
 std::atomic<int> first_signal{0};
 std::atomic<int64_t> first_time{0};  // nanoseconds, monotonic
-std::atomic<bool> installed{false};
-static_assert(std::atomic<int>::is_always_lock_free && std::atomic<int64_t>::is_always_lock_free);
+std::atomic<bool> installed{false}, silent{false};
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free && std::atomic<int64_t>::is_always_lock_free);
 
 int64_t monotonic_nanoseconds() {
   timespec t{};
@@ -30,6 +30,7 @@ int64_t monotonic_nanoseconds() {
 
 template <size_t N>
 void say(const char (&text)[N]) {
+  if (silent) return;
   [[maybe_unused]] const ssize_t ignored = ::write(STDERR_FILENO, text, N - 1);
 }
 
@@ -62,10 +63,11 @@ std::string_view name_of(StopReason reason) {
   return "";
 }
 
-StopSignals::StopSignals(double time_limit) {
+StopSignals::StopSignals(double time_limit, bool speaks) {
   HEDDLE_CHECK(!installed.exchange(true), "signals", "two StopSignals at a time");
   first_signal = 0;
   first_time = 0;
+  silent = !speaks;
   deadline_ = time_limit > 0 ? static_cast<double>(monotonic_nanoseconds()) * 1e-9 + time_limit : 0;
   struct sigaction action {};
   action.sa_handler = heddle_on_stop_signal;

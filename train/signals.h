@@ -20,11 +20,12 @@ std::string_view name_of(StopReason reason);
 // While one lives, SIGTERM, SIGINT and SIGUSR1 only set a flag: the caller saves and ends with exit code 75. A second signal ends the process at
 // once with 128 + its number; only a SIGUSR1 within a second of the first is taken for the same one, since Slurm and mpirun may both deliver it.
 // SIGPIPE and SIGXFSZ are ignored: a closed console must not end a run, and a file-size limit (ulimit -f) is an error of the save that meets it
-// (EFBIG), not the end of everything. The destructor restores what was there. One at a time in a process.
+// (EFBIG), not the end of everything. The destructor restores what was there. One at a time in a process; of a job's ranks one `speaks`, that is,
+// says on standard error that it was asked.
 class StopSignals {
  public:
   // time_limit: seconds from now on the monotonic clock; 0: none. Throws Error when another one lives.
-  explicit StopSignals(double time_limit = 0);
+  explicit StopSignals(double time_limit = 0, bool speaks = true);
   ~StopSignals();
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;

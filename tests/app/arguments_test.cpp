@@ -60,6 +60,9 @@ TEST_CASE("what is no flag, or has no value, is refused with help") {
   refused({"--steps", "99999999999999999999"}, {"--steps", "9223372036854775807"});
   refused({"--lr", "nan"}, {"--lr", "finite"});
   refused({"--zero", "4"}, {"--zero", "from 0 to 3"});
+  refused({"--seq", "16777217"}, {"--seq", "from 1 to 16777216"});
+  refused({"--log-every", "0"}, {"--log-every", "at least 1"});
+  refused({"--total-batch-tokens", "9223372036854775807"}, {"--total-batch-tokens", "from 1 to 1099511627776"});
   refused({"--config", "/nonexistent.toml"}, {"/nonexistent.toml"});
 }
 
@@ -110,6 +113,8 @@ TEST_CASE("eval and inspect") {
   InspectArguments inspect;
   CHECK(parse_inspect(Strings{"run", "--digest"}, inspect));
   CHECK((inspect.digest && !inspect.verify));
+  InspectArguments both;
+  expect_error([&] { parse_inspect(Strings{"run", "--digest", "--verify"}, both); }, ExitCode::usage, {"--verify", "--digest", "give one"});
   InspectArguments nothing;
   expect_error([&] { parse_inspect(Strings{"--verify"}, nothing); }, ExitCode::usage, {"nothing to look at"});
 }

@@ -1,5 +1,6 @@
 // Bad files, bad options, bad disks: one clear error each, with its exit code, and what was there before is there afterwards.
 #include <sys/mount.h>
+#include <sys/stat.h>
 
 #include <cstring>
 #include <map>
@@ -71,7 +72,13 @@ struct Trained : Workplace {
 TEST_CASE("shards: missing, truncated, of another format, with a token beyond the vocabulary") {
   const Trained w;
   const std::string good = w.read(w.shard), more = Trained::pretrain("--steps 8");
-  w.refused("pretrain --data 'nowhere/*.bin' --out new --steps 1" + kModel, 74, {"nowhere/*.bin", "directory"});
+  w.refused("pretrain --data 'nowhere/*.bin' --out new --steps 1" + kModel, 2, {"nowhere/*.bin"});
+  w.refused("pretrain --data shards --out new --steps 1" + kModel, 2, {"shards: a directory", "'shards/*.bin'"});
+  w.refused("eval run --data shards/", 2, {"shards/: a directory", "'shards/*.bin'"});
+  REQUIRE(::mkfifo((w / "pipe").c_str(), 0600) == 0);
+  w.refused("pretrain --data pipe --out new --steps 1" + kModel, 2, {"pipe: not a regular file"}, "timeout -s KILL 60");
+  w.refused("pretrain --config pipe", 2, {"pipe: is a pipe"}, "timeout -s KILL 60");
+  w.refused("pretrain --config shards", 2, {"shards: is a directory"});
   w.refused("pretrain --data 'shards/nothing*.bin' --out new --steps 1" + kModel, 2, {"shards/nothing*.bin"});
   w.refused("pretrain --data shards/gone.bin --out new --steps 1" + kModel, 2, {"shards/gone.bin"});
   const std::map<std::string, std::pair<std::string, std::vector<std::string>>> cases = {
@@ -278,7 +285,7 @@ TEST_CASE("a run directory that cannot be written, or is a file, is an error bef
 TEST_CASE("out of memory names the flags that need less") {
   const Trained w;
   const std::string big = " --device cpu --layers 8 --heads 32 --dim 4096 --seq 16 --batch 2 --steps 1 --threads 1";
-  w.refused("pretrain --data 'shards/*_train_*.bin' --out big" + big, 71, {"--batch", "--recompute", "--seq"}, "ulimit -v 900000;");
+  w.refused("pretrain --data 'shards/*_train_*.bin' --out big --no-memory-check" + big, 71, {"--batch", "--recompute", "--seq"}, "ulimit -v 900000;");
   const Result r = w.heddle(Trained::pretrain("--steps 8"));
   CHECK(r.code == 0);
 }

@@ -44,7 +44,12 @@ TEST_CASE("mistakes on the command line end with code 2 and a message on standar
   refused("pretrain --steps nan", "--steps");
   refused("pretrain --steps 1e30", "--steps");
   refused("pretrain --dim 100 --heads 3", "--dim 102");
-  refused("pretrain --config missing.toml", "missing.toml");
+  refused("pretrain --config missing.toml", "missing.toml: No such file or directory; check --config or HEDDLE_CONFIG");
+  refused("pretrain", "missing.toml: No such file or directory; check --config or HEDDLE_CONFIG", "HEDDLE_CONFIG=missing.toml");
+  refused("pretrain --dry-run --layers 1 --heads 2 --dim 16", "give --vocab N");
+  refused("pretrain --dry-run --vocab 100", "no model");
+  refused("tokenize --input x --tokenizer bytes --out o --shard-tokens 1", "from 256 to 2147483647");
+  refused("inspect x --verify --digest", "give one");
   refused("pretrain", "HEDDLE_STEPS?", "HEDDLE_STEPZ=1");
   refused("pretrain", "HEDDLE_LR", "HEDDLE_LR=fast");
   refused("generate", "no model");
@@ -99,6 +104,15 @@ TEST_CASE("standard output that cannot be written is an I/O error") {
   const Workplace w;
   if (!fs::exists("/dev/full")) return;
   const std::string command = "'" HEDDLE_PROGRAM "' --help >/dev/full 2>'" + (w.path / "err.txt").string() + "'";
+  CHECK(WEXITSTATUS(std::system(command.c_str())) == 74);
+  CHECK(has(w.read("err.txt"), "standard output"));
+}
+
+TEST_CASE("what C's streams could not write is an I/O error too") {
+  const Workplace w;
+  if (!fs::exists("/dev/full")) return;
+  const std::string command =
+      "'" HEDDLE_PROGRAM "' pretrain --dry-run --layers 1 --heads 2 --dim 16 --vocab 100 >/dev/full 2>'" + (w / "err.txt") + "'";
   CHECK(WEXITSTATUS(std::system(command.c_str())) == 74);
   CHECK(has(w.read("err.txt"), "standard output"));
 }

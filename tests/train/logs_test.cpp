@@ -265,6 +265,7 @@ TEST_CASE("the start table shows values and where they come from") {
   CHECK(table.find("--lr\n") != std::string::npos);
   CHECK(table.find("from model gpt2\n") != std::string::npos);
   CHECK(table.find("kv-heads") == std::string::npos);  // nobody set it
+  CHECK(table.find("beta1") == std::string::npos);     // it is at its default
 }
 
 TEST_CASE("the ledger of bad batches survives restarts and torn writes") {

@@ -5,6 +5,7 @@
 
 #include "kernels/api/cross_entropy.h"
 #include "parallel/communicator.h"
+#include "tests/train/expect_error.h"
 #include "tests/train/pretrain_support.h"
 #include "train/bad_batches.h"
 
@@ -41,6 +42,21 @@ TEST_CASE("a run's losses and its checkpoint do not depend on the number of thre
     CHECK(outcomes[2] == outcomes[0]);
   }
   omp_set_num_threads(before);
+}
+
+TEST_CASE("a run whose last validation loss is no number is saved as it is and ends with an error") {
+  static int updates;
+  updates = 0;
+  const Scratch out;
+  const auto train = [&] {
+    const test::Intercept<kernels::AdamWArgs> spoil(kernels::adamw, nullptr, [](const kernels::AdamWArgs& args) {
+      if (++updates == 12) args.value.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+    });
+    return run(out.path(), {{"val", test::data_set().val()}});
+  };
+  expect_error([&] { train(); }, ExitCode::runtime, {"step 12", "validation loss is", "nan", "diverged"});
+  CHECK(outcome(out.path()).steps == numbers(1, 12));
+  CHECK(test::metric(out.path(), "val_loss").back() != "");
 }
 
 TEST_CASE("a run stopped after any step and started again ends with the bits of one that was not") {

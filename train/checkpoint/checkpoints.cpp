@@ -46,7 +46,10 @@ Checkpoints::Checkpoints(std::filesystem::path path, Communicator& comm, Checkpo
   for (int turn = 0; turn < 2; ++turn) {
     agree(*impl_->control, [&] {
       if (impl_->first() == (turn == 0)) impl_->run = std::make_unique<RunDirectory>(*impl_->options.fs, path.string(), turn == 0);
-      if (impl_->first() && turn == 0) impl_->run->take_lock();
+      if (impl_->first() && turn == 0) {
+        impl_->run->take_lock();
+        impl_->run->sweep();
+      }
       return std::string();
     });
   }
@@ -228,6 +231,7 @@ void Checkpoints::prepare(const StateDict& like) {
 
 void Checkpoints::save(uint64_t step, const StateDict& state, const std::string& config, const std::function<void()>& copied) {
   Impl& m = *impl_;
+  HEDDLE_CHECK(step < kNumberEnd, "checkpoint", "step ", step, " cannot be saved: steps are below 2^62");
   if (!m.searched) find_newest(Resume::never);
   HEDDLE_CHECK(m.based, "checkpoint", "save() before load(): a checkpoint was found and must be loaded first");
   m.writer->save(m.incarnation, step, state, config, copied);

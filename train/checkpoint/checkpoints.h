@@ -102,7 +102,8 @@ class Checkpoints {
 
   // Copies the state, calls `copied` (from here on it may change), and writes in the background. Waits for the save before, if that is still under
   // way. A failed save is logged, counted and leaves no trace; earlier checkpoints stay. Throws Error(io) after options.most_failures of them in a
-  // row, Error(in_use) when a later job has taken over the directory. Saving a step again that has been committed does nothing.
+  // row, Error(in_use) when a later job has taken over the directory, Error for a step of 2^62 or more. Saving a step again that has been committed
+  // does nothing.
   void save(uint64_t step, const StateDict& state, const std::string& config, const std::function<void()>& copied = {});
 
   // Until no save is under way. Throws as save() does.

@@ -9,8 +9,6 @@
 namespace heddle {
 namespace {
 
-constexpr uint64_t kMostNumber = uint64_t{1} << 62;
-
 Handle open_part(FileSystem& fs, int at, const char* name, const std::string& path, bool create) {
   if (create) {
     const int made = fs.make_directory(at, name);
@@ -58,7 +56,7 @@ std::string text_of(const CheckpointId& id) {
 std::optional<uint64_t> parse_number(std::string_view digits) {
   uint64_t value = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-  if (error != std::errc() || end != digits.data() + digits.size() || value > kMostNumber) return std::nullopt;
+  if (error != std::errc() || end != digits.data() + digits.size() || value >= kNumberEnd) return std::nullopt;
   if (digits.size() > 1 && digits[0] == '0') return std::nullopt;
   return value;
 }
@@ -98,8 +96,28 @@ void RunDirectory::take_lock() {
   if (r == -EWOULDBLOCK) {
     fail("checkpoint", concat(path_, " is in use by another job; wait for it, stop it, or choose another --out"), ExitCode::in_use);
   }
+  locked_ = r == 0;
   // Some network file systems have no locks; incarnations keep two jobs apart there.
   if (r < 0 && r != -ENOLCK && r != -EOPNOTSUPP && r != -ENOSYS && r != -EINVAL) fail_io("checkpoint", "lock", path_ + "/LOCK", r);
+}
+
+void RunDirectory::sweep() {
+  if (!locked_) return;
+  // NAME.tmp, or NAME.tmp with the number of the process behind it, of files that heddle keeps here.
+  const auto is_leftover = [](std::string_view file, auto&& is_ours) {
+    const size_t at = file.rfind(".tmp");
+    return at != file.npos && file.find_first_not_of("0123456789", at + 4) == file.npos && is_ours(file.substr(0, at));
+  };
+  const auto is_file = [](std::string_view name) {
+    return name == "LATEST" || name == "config.toml" || name == "shards.txt" || name == "tokenizer.json";
+  };
+  const auto is_base = [](std::string_view name) { return name.ends_with(".base") && parse_number(name.substr(0, name.size() - 5)); };
+  for (const std::string& name : sorted_names(*fs_, root_.get(), path_)) {
+    if (is_leftover(name, is_file)) fs_->unlink(root_.get(), name.c_str());
+  }
+  for (const std::string& name : sorted_names(*fs_, inc_.get(), path_ + "/inc")) {
+    if (is_leftover(name, is_base)) fs_->unlink(inc_.get(), name.c_str());
+  }
 }
 
 uint64_t RunDirectory::claim_incarnation() {

@@ -19,6 +19,9 @@ inline constexpr const char* kManifest = "MANIFEST";
 inline constexpr const char* kManifestTemporary = "MANIFEST.tmp";
 inline constexpr const char* kManifestRetired = "MANIFEST.retired";
 
+// Steps and incarnations are below this: every number in a name or a manifest fits a signed one.
+inline constexpr uint64_t kNumberEnd = uint64_t{1} << 62;
+
 // Ordered as they follow each other in training: by step, then by the job that wrote it. Never by time.
 struct CheckpointId {
   uint64_t step = 0, incarnation = 0;
@@ -53,6 +56,8 @@ class RunDirectory {
 
   // LOCK, where the file system has locks. Error(in_use) when another job holds it.
   void take_lock();
+  // Deletes what a killed job left between writing a small file and renaming it. Does nothing where no lock says that nobody is writing.
+  void sweep();
   // The next incarnation, by exclusive create and fsync: unique even where locks do not work.
   uint64_t claim_incarnation();
   // True when a later job has started on this directory. No allocation.
@@ -89,6 +94,7 @@ class RunDirectory {
   FileSystem* fs_;
   std::string path_;
   Handle root_, inc_, ckpt_, quarantine_, lock_;
+  bool locked_ = false;
 };
 
 }  // namespace heddle

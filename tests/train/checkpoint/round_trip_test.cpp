@@ -1,6 +1,7 @@
 // What a checkpoint promises when nothing goes wrong: layout, round trip, branches, retention, any slicing to any other.
 #include <atomic>
 #include <chrono>
+#include <fstream>
 
 #include "tests/support/catch.h"
 #include "tests/train/checkpoint/tiny_state.h"
@@ -48,6 +49,43 @@ ExitCode code_of(const std::function<void()>& body, std::string* message = nullp
 }
 
 }  // namespace
+
+TEST_CASE("a step that no file name could hold is refused, the one below it is not") {
+  const ScratchDirectory run;
+  const uint64_t end = uint64_t{1} << 62;
+  {
+    const auto comm = local_communicator();
+    Checkpoints checkpoints(run.path(), *comm, quiet_options());
+    TinyState state;
+    CHECK(!checkpoints.find_newest());
+    checkpoints.prepare(state.dict);
+    for (const uint64_t step : {end, end + 1, UINT64_MAX}) {
+      std::string message;
+      CHECK(code_of([&] { checkpoints.save(step, state.dict, ""); }, &message) == ExitCode::runtime);
+      CHECK(message.find("2^62") != std::string::npos);
+    }
+    checkpoints.wait();
+    CHECK(checkpoints.stats().failed == 0);
+    state.set_to_step(end - 1);
+    checkpoints.save(end - 1, state.dict, "");
+    checkpoints.wait();
+  }
+  CHECK(newest(run.path()) == end - 1);
+}
+
+TEST_CASE("what a killed job left of its small files is swept at the next start, and nothing else") {
+  const ScratchDirectory run;
+  save_steps(run.path(), {5});
+  const auto write = [&](const char* name) { std::ofstream(run / name) << "half"; };
+  for (const char* name : {"LATEST.tmp", "config.toml.tmp123", "shards.txt.tmp9", "tokenizer.json.tmp77", "inc/7.base.tmp"}) write(name);
+  for (const char* name : {"notes.tmp", "config.toml.tmpl", "LATEST.tmp.old", "samples.txt.tmp1", "inc/mine.tmp"}) write(name);
+  save_steps(run.path(), {10});
+  std::vector<std::string> left;
+  for (const std::string& name : tree(run.path())) {
+    if (name.find(".tmp") != std::string::npos) left.push_back(name);
+  }
+  CHECK(left == std::vector<std::string>{"LATEST.tmp.old", "config.toml.tmpl", "inc/mine.tmp", "notes.tmp", "samples.txt.tmp1"});
+}
 
 TEST_CASE("a checkpoint comes back bit for bit, with exactly the documented files") {
   const ScratchDirectory run;

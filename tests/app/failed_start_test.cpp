@@ -1,0 +1,159 @@
+// Starts that come to nothing: refused before anything is made or allocated, by one message that says what helps. And ends that are no success.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "tests/app/workplace.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+using heddle::test::has;
+using heddle::test::Result;
+using heddle::test::Workplace;
+
+const std::string kModel = " --device cpu --layers 1 --heads 2 --dim 16 --seq 16 --batch 2 --threads 1 --no-tensorboard --no-progress";
+
+// Short documents of made-up words and their shards in `folder`.
+struct Shards : Workplace {
+  explicit Shards(const std::string& folder = "shards") {
+    std::string text;
+    for (int i = 0; i < 300; ++i) text += std::string(1 + i % 7, static_cast<char>('a' + i % 26)) + (i % 9 == 8 ? "\n\n" : " ");
+    write("words.txt", text);
+    const Result r = heddle("tokenize --input words.txt --tokenizer bytes --document-separator blank-line --val-fraction 0.2 --out '" + folder + "'");
+    INFO(r.err);
+    REQUIRE(r.code == 0);
+  }
+  std::vector<std::string> names() const {
+    std::vector<std::string> all;
+    for (const auto& entry : fs::recursive_directory_iterator(path)) {
+      const std::string name = fs::relative(entry.path(), path).string();
+      if (name != "out.txt" && name != "err.txt") all.push_back(name);
+    }
+    std::sort(all.begin(), all.end());
+    return all;
+  }
+  // Refused with this code and one message; not a file or folder more or less than before.
+  std::string refused(const std::string& arguments, int code, const std::vector<std::string>& parts, const std::string& before = "") const {
+    const std::vector<std::string> had = names();
+    const Result r = heddle(arguments, before);
+    INFO("heddle " << arguments << "\nexit code " << r.code << "\n" << r.err);
+    CHECK(r.code == code);
+    for (const std::string& part : parts) {
+      INFO("expected: " << part);
+      CHECK(has(r.err, part));
+    }
+    CHECK(r.err.find("heddle: [") == r.err.rfind("heddle: ["));
+    CHECK(names() == had);
+    return r.err;
+  }
+};
+
+TEST_CASE("a start that fails leaves nothing behind, whatever was wrong") {
+  const Shards w;
+  const std::string data = "pretrain --data 'shards/*_train_*.bin' --out new";
+  REQUIRE(w.heddle("tokenize --input words.txt --tokenizer bpe:270 --document-separator blank-line --out other").code == 0);
+  w.write("broken.json", "{");
+  for (const bool there : {false, true}) {  // an empty folder, say one made beforehand for its quota, is no begun run
+    if (there) fs::create_directory(w.path / "new");
+    w.refused("pretrain --data 'shards/nothing*' --out new --steps 1" + kModel, 2, {"shards/nothing*"});
+    w.refused(data + " --steps 1 --resume must" + kModel, 65, {"new holds no checkpoint"});
+    w.refused(data + " --steps 1 --model nope", 2, {"nope"});
+    w.refused(data + kModel, 2, {"no horizon"});
+    w.refused(data + " --steps 1 --layers 1 --heads 3 --dim 16", 2, {"--heads 3"});
+    w.refused(data + " --steps 1 --total-batch-tokens 33" + kModel, 2, {"--total-batch-tokens 33"});
+    w.refused(data + " --steps 1 --kernel matmul=nope" + kModel, 2, {"nope"});
+    w.refused(data + " --steps 1 --seq 5000 --batch 1 --layers 1 --heads 1 --dim 16", 2, {"lower --seq"});
+    w.refused(data + " --steps 1 --vocab 100" + kModel, 2, {"100", "257"});
+    w.refused(data + " --steps 1 --dp 2" + kModel, 2, {"--dp 2", "mpirun -np 2"});
+    w.refused(data + " --steps 1 --tokenizer broken.json" + kModel, 65, {"broken.json"});
+    w.refused(data + " --steps 1 --tokenizer other/tokenizer.json" + kModel, 78, {"257", "270"});
+    w.refused(data + " --steps 1 --val 'shards/nothing*'" + kModel, 2, {"shards/nothing*"});
+    w.refused(data + " --steps 1 --layers 1000 --heads 512 --dim 65536 --seq 16", 71, {"PiB"});
+  }
+  CHECK(w.heddle(data + " --steps 2" + kModel).code == 0);  // and a good one begins in the same place
+  CHECK(has(w.heddle("inspect new --digest").out, "step 2"));
+  // tokenize too: its folder is gone again.
+  w.refused("tokenize --input words.txt --tokenizer bytes --val-fraction 0.5 --out fresh", 2,
+            {"none of 1 document", "--document-separator blank-line makes more"});
+  w.refused("tokenize --input words.txt --tokenizer bytes --document-separator blank-line --val-fraction 0.001 --out fresh", 2,
+            {"none of 34 documents; it takes 0.029"});
+}
+
+TEST_CASE("what needs more memory than there is, is refused before it is taken, and the advice helps") {
+  const Shards w;
+  const std::string data = "pretrain --data 'shards/*_train_*.bin' --out new --steps 1 --device cpu --precision fp32 --threads 1";
+  // The model alone.
+  const std::string model =
+      w.refused(data + " --layers 1000 --heads 512 --dim 65536 --seq 16", 71, {"PiB", "GiB of memory are available", "a smaller model"});
+  CHECK(has(model, "no --batch makes it fit"));
+  // The batch: one of the named size passes the check, and the data is what is wrong then.
+  const std::string sizes = " --layers 2 --heads 2 --dim 64 --seq 8192";
+  const std::string batch = w.refused(data + sizes + " --batch 65536", 71, {"TiB are activations of --batch 65536 x --seq 8192"});
+  const size_t at = batch.find("available. --batch ");
+  REQUIRE(at != std::string::npos);
+  const std::string fits = std::to_string(std::stoll(batch.substr(at + 19)));
+  w.refused(data + sizes + " --batch " + fits, 2, {"lower --seq"});
+  // A limit of this process counts, and --recompute is named where only that helps.
+  const std::string deep = " --layers 64 --heads 1 --dim 64 --seq 8192 --batch 1";
+  const std::string recompute = w.refused(data + deep, 71, {"available. --recompute needs"}, "ulimit -v 2000000;");
+  w.refused(data + deep + " --recompute", 2, {"lower --seq"}, "ulimit -v 2000000;");
+  // The ranks of one machine share its memory: what fits once need not fit a thousand times.
+  w.refused(data + sizes + " --batch 1", 2, {"lower --seq"});
+  w.refused(data + sizes + " --batch 1", 71, {"for the 1000000 ranks on this machine"}, "OMPI_COMM_WORLD_LOCAL_SIZE=1000000");
+  // Whoever knows better may say so; then the allocator decides.
+  CHECK_FALSE(has(w.refused(data + " --no-memory-check --layers 1000 --heads 512 --dim 65536 --seq 16", 71, {}), "are available"));
+  w.refused("bench train-step --layers 1000 --heads 512 --dim 65536 --vocab 100 --threads 1", 71, {"[bench]", "TiB"});
+  REQUIRE(w.heddle("pretrain --data 'shards/*_train_*.bin' --out run --steps 1" + kModel).code == 0);
+  w.refused("eval run --data 'shards/*_val_*.bin' --batch 65536", 71, {"[eval] --batch 65536", "smaller --batch"}, "ulimit -v 500000;");
+}
+
+TEST_CASE("signs of patterns in names of files and folders that exist mean themselves") {
+  for (const char* folder : {"a[1]", "b*", "c?d", "e\\f", "g{h}"}) {
+    INFO(folder);
+    const Shards w(folder);
+    const std::string at = folder;
+    REQUIRE(w.heddle("tokenize --input words.txt --tokenizer bytes --out a1").code == 0);  // what "a[1]" means as a pattern
+    const Result r = w.heddle("pretrain --data '" + at + "/words_train_000000.bin' --val '" + at + "/*_val_*.bin' --out run --steps 1" + kModel);
+    INFO(r.err);
+    CHECK(r.code == 0);
+    CHECK(fs::exists(w.path / "run/tokenizer.json"));
+    CHECK(has(r.out, "bits per byte"));
+    fs::rename(w.path / folder / "words_train_000000.bin", w.path / folder / "w[0]*.bin");
+    CHECK(w.heddle("pretrain --data '" + at + "/w[0]*.bin' --no-doc-mask --vocab 257 --out other --steps 1" + kModel).code == 0);
+  }
+}
+
+TEST_CASE("without a tokenizer nothing is printed per byte, and that is said") {
+  const Shards w;
+  fs::remove(w.path / "shards/tokenizer.json");
+  const Result r = w.heddle("pretrain --data 'shards/*_train_*.bin' --val 'shards/*_val_*.bin' --out run --steps 2" + kModel);
+  INFO(r.out << r.err);
+  CHECK(r.code == 0);
+  CHECK(has(r.out, "warning: there is no tokenizer.json beside the shards: bits per byte are not measured"));
+  CHECK(has(r.out, "val loss "));
+  CHECK(!has(r.out, "| bits per byte"));
+  CHECK(!has(r.out, "nan"));
+  CHECK(!has(w.read("run/metrics.jsonl"), "bits_per_byte"));
+  const Result eval = w.heddle("eval run --data 'shards/*_val_*.bin'");
+  CHECK(eval.code == 0);
+  CHECK(has(eval.err, "run has no tokenizer.json: bits per byte and per word are not measured"));
+  CHECK(!has(eval.out, "bits per"));
+}
+
+TEST_CASE("a console that cannot be written ends with 74, but the run is whole") {
+  const Shards w;
+  if (!fs::exists("/dev/full")) return;
+  const std::string train = "pretrain --data 'shards/*_train_*.bin' --out run --steps 2" + kModel;
+  const std::string command = "cd '" + w.path.string() + "' && '" HEDDLE_PROGRAM "' " + train + " >/dev/full 2>err.txt";
+  CHECK(WEXITSTATUS(std::system(command.c_str())) == 74);
+  CHECK(has(w.read("err.txt"), "standard output: No space left on device"));
+  CHECK(has(w.heddle("inspect run --digest").out, "step 2 digest"));
+  CHECK(WEXITSTATUS(std::system(command.c_str())) == 74);  // also where only "already done" is to be said
+  const std::string closed = "cd '" + w.path.string() + "' && { '" HEDDLE_PROGRAM "' " + train + "; echo $? >code.txt; } 2>err.txt | true";
+  CHECK(std::system(closed.c_str()) == 0);
+  CHECK(w.read("code.txt") == "0\n");  // somebody stopped listening
+}
+
+}  // namespace

@@ -1,0 +1,85 @@
+#!/bin/sh
+# The program as the ranks of a launcher: sh launcher.sh HEDDLE MPIRUN. Exit code 77: no MPI here.
+set -eu
+heddle=$1
+mpirun=${2:-}
+if [ -z "$mpirun" ] || ! command -v "$mpirun" >/dev/null; then
+  echo "skipped: this build or machine has no MPI"
+  exit 77
+fi
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 TERM=xterm
+work=$(mktemp -d "${TMPDIR:-/tmp}/heddle-launcher-XXXXXX")
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+die() {
+  echo "FAILED: $*" >&2
+  tail -n 30 "$work/log" >&2
+  exit 1
+}
+# expect CODE RANKS ARGUMENTS...: the exit code; what all ranks wrote is in log.
+expect() {
+  code=$1 ranks=$2 got=0
+  shift 2
+  "$mpirun" -np "$ranks" --oversubscribe "$heddle" "$@" >log 2>&1 || got=$?
+  [ "$got" = "$code" ] || die "heddle $* on $ranks ranks: exit code $got, expected $code"
+}
+# said N TEXT: N lines of the log hold it.
+said() {
+  n=$(grep -c -F -- "$2" log || true)
+  [ "$n" = "$1" ] || die "$n lines hold '$2', expected $1"
+}
+
+i=0
+while [ $i -lt 60 ]; do
+  printf 'some words of document %d and some more of them\n\n' $i
+  i=$((i + 1))
+done >words.txt
+"$heddle" tokenize --input words.txt --tokenizer bytes --document-separator blank-line --out shards >log 2>&1 || die tokenize
+train() {
+  code=$1 ranks=$2
+  shift 2
+  expect "$code" "$ranks" pretrain --data 'shards/*_train_*.bin' --device cpu --layers 1 --heads 2 --dim 16 --seq 16 --batch 2 --steps 3 --threads 1 \
+    --no-tensorboard "$@"
+}
+
+# Programs of one process say so, once.
+expect 2 2 tokenize --input words.txt --tokenizer bytes --out other
+said 1 'heddle: [heddle] tokenize is the work of one process'
+[ ! -e other ] || die 'tokenize made its folder all the same'
+expect 0 1 tokenize --input words.txt --tokenizer bytes --out other
+expect 0 2 generate --help
+
+# mpirun gives its ranks terminals, whose output it writes to a log: no bar, no colour. Each line comes once.
+for ranks in 1 2; do
+  train 0 $ranks --out run$ranks
+  said 0 "$(printf '\033')"
+  said 1 'done: step 3'
+  said 1 'step    2/3'
+done
+expect 2 2 generate run2 --prompt some
+said 1 'generate is the work of one process'
+expect 0 2 eval run2 --data 'shards/*_train_*.bin'
+said 1 'perplexity'
+
+# A mistake that all ranks make is told once: before MPI starts, and after. Nobody says of its own end that it was asked to stop.
+train 2 2 --out new --stepz 3
+said 1 'unknown flag --stepz'
+train 2 2 --out new --vocab 20
+said 1 'heddle: ['
+said 0 'asked to stop'
+train 65 2 --out new --resume must
+said 1 'holds no checkpoint to resume from'
+[ ! -e new ] || die 'a start that failed made its run directory'
+
+# One that a single rank makes is told by that rank.
+cat >alone.sh <<TEXT
+[ "\$OMPI_COMM_WORLD_RANK" != 1 ] || set -- "\$@" --dp 7
+exec "$heddle" "\$@"
+TEXT
+got=0
+"$mpirun" -np 2 --oversubscribe sh alone.sh pretrain --data 'shards/*_train_*.bin' --out new --device cpu --layers 1 --heads 2 --dim 16 --seq 16 \
+  --batch 2 --steps 3 --threads 1 --no-tensorboard >log 2>&1 || got=$?
+[ "$got" = 2 ] || die "exit code $got, expected 2"
+said 1 '--dp 7, but 2 ranks were started'
+echo "launcher: one message for one mistake, no escapes in a log"

@@ -1,0 +1,157 @@
+#include "train/memory_plan.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <limits>
+#include <sstream>
+#include <string>
+
+#include "kernels/api/check.h"
+#include "train/console.h"
+
+namespace heddle {
+namespace {
+
+constexpr double kUnknown = std::numeric_limits<double>::infinity();
+
+// The number behind `key` in a file of lines "key number ..."; without a key the file's only number. Infinity: no such file, key or number ("max").
+double number_in(const std::string& path, std::string_view key = {}) {
+  std::ifstream in(path);
+  for (std::string line; std::getline(in, line);) {
+    std::istringstream words(line);
+    std::string word;
+    double number = 0;
+    if (!key.empty() && !(words >> word && word == key)) continue;
+    return words >> number ? number : kUnknown;
+  }
+  return kUnknown;
+}
+
+// What a control group leaves, and the groups around it. Cache that can be dropped counts as free.
+double control_group_memory() {
+  struct Version {
+    std::string root, limit, used, cache;
+  };
+  const Version second = {"/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"};
+  const Version first = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"};
+  double least = kUnknown;
+  std::ifstream groups("/proc/self/cgroup");  // "0::/path", or "5:memory:/path"
+  for (std::string line; std::getline(groups, line);) {
+    const size_t names = line.find(':'), place = line.find(':', names + 1);
+    if (names == std::string::npos || place == std::string::npos) continue;
+    const std::string controllers = line.substr(names + 1, place - names - 1);
+    if (!controllers.empty() && controllers.find("memory") == std::string::npos) continue;
+    const Version& v = controllers.empty() ? second : first;
+    for (std::string path = line.substr(place + 1);; path.erase(path.rfind('/'))) {
+      const std::string folder = v.root + (path == "/" ? "" : path) + "/";
+      const double limit = number_in(folder + v.limit), used = number_in(folder + v.used), cache = number_in(folder + "memory.stat", v.cache);
+      if (limit < kUnknown && used < kUnknown) least = std::min(least, std::max(0.0, limit - used + (cache < kUnknown ? cache : 0)));
+      if (path.find('/') == std::string::npos) break;
+    }
+  }
+  return least;
+}
+
+// Ranks that share this machine, as their launcher says: Open MPI, MPICH and Intel MPI.
+int ranks_here() {
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}) {
+    if (const char* value = std::getenv(name)) return std::max(1, std::atoi(value));
+  }
+  return 1;
+}
+
+}  // namespace
+
+MemoryPlan plan_memory(const RunConfig& c, const TransformerConfig& m, int64_t parameters, DType dtype) {
+  const double value = static_cast<double>(size_of(dtype)), n = static_cast<double>(parameters);
+  const double rows = static_cast<double>(c.batch) * static_cast<double>(c.seq), dim = static_cast<double>(m.dim);
+  const double heads = static_cast<double>(m.heads), width = static_cast<double>(m.heads + 2 * m.kv_heads) * static_cast<double>(m.head_dim);
+  const double hidden = static_cast<double>(m.mlp_dim) * (m.mlp == MlpType::swiglu ? 3 : 2);
+  // In a block: both norms' outputs and the stream between, qkv (twice with QK norm), attention output and LSE, the MLP's hidden.
+  const double block = rows * (value * (4 * dim + width * (m.qk_norm ? 2 : 1) + heads * static_cast<double>(m.head_dim) + hidden) + 4 * heads);
+  const double layers = static_cast<double>(m.layers);
+  MemoryPlan plan;
+  plan.parameters = value * n;
+  plan.masters = dtype == DType::f32 ? 0 : 4 * n;
+  plan.gradients = 4 * n;
+  const double embeddings = static_cast<double>(m.vocab) * dim * (m.tied ? 1 : 2);
+  plan.optimizer = c.optimizer == OptimizerChoice::muon ? 4 * n + 4 * embeddings : 8 * n;
+  plan.activations = m.recompute ? layers * rows * value * dim + block : layers * block;
+  plan.snapshot = 4 * n + plan.optimizer;
+  return plan;
+}
+
+double available_memory() {
+  constexpr double kKiB = 1024;
+  double available = number_in("/proc/meminfo", "MemAvailable:") * kKiB;
+  if (const double swap = number_in("/proc/meminfo", "SwapFree:"); swap < kUnknown) available += swap * kKiB;
+  available = std::min(available, control_group_memory());
+  struct rlimit limit {};
+  const double pages = number_in("/proc/self/statm");  // its first number: all that is mapped
+  if (::getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && pages < kUnknown) {
+    const double mapped = pages * static_cast<double>(::sysconf(_SC_PAGESIZE));
+    available = std::min(available, std::max(0.0, static_cast<double>(limit.rlim_cur) - mapped) * ranks_here());  // the limit of one process
+  }
+  return available;
+}
+
+void require_memory(std::string_view op, const RunConfig& c, const Transformer& model, DType dtype, Device device, bool saves) {
+  if (device.type != DeviceType::cpu || !c.memory_check) return;
+  const int ranks = ranks_here();
+  const double available = available_memory();
+  const auto need = [&](int64_t batch, bool recompute) {
+    RunConfig changed = c;
+    changed.batch = batch;
+    TransformerConfig shape = model.config();
+    shape.recompute = recompute;
+    MemoryPlan plan = plan_memory(changed, shape, model.parameter_count(), dtype);
+    if (!saves) plan.snapshot = 0;
+    return ranks * plan.total();
+  };
+  const double needed = need(c.batch, c.recompute);
+  if (needed <= available) return;
+
+  // What changes no result, the cheapest first.
+  std::string advice;
+  for (const bool recompute : {c.recompute, true}) {
+    for (int64_t batch = c.batch; batch >= 1 && advice.empty(); --batch) {
+      if (c.batch % batch != 0 || need(batch, recompute) > available) continue;
+      const bool smaller = batch < c.batch, more = recompute && !c.recompute;
+      advice = concat(smaller ? concat("--batch ", batch, c.total_batch_tokens > 0 ? " (the same update in more micro-steps)" : "") : "",
+                      smaller && more ? " with " : "", more ? "--recompute" : "", " needs ", bytes_text(need(batch, recompute)));
+    }
+  }
+  if (advice.empty()) {
+    advice = concat("no --batch makes it fit: weights, gradients", saves ? ", " : " and ",
+                    c.optimizer == OptimizerChoice::muon ? "momentum" : "moments", saves ? " and the snapshot for checkpoints" : "", " alone need ",
+                    bytes_text(need(1, true)), "; a smaller model (--depth, --layers, --dim) does, or a shorter --seq if that is what is large");
+  }
+  const MemoryPlan plan = plan_memory(c, model.config(), model.parameter_count(), dtype);
+  fail(op,
+       concat("this run needs about ", bytes_text(needed), ranks > 1 ? concat(" for the ", ranks, " ranks on this machine") : "", ", of which ",
+              bytes_text(ranks * plan.activations), " are activations of --batch ", c.batch, " x --seq ", c.seq, "; ", bytes_text(available),
+              " of memory are available. ", advice, ". heddle pretrain --dry-run shows where it goes, --no-memory-check starts all the same"),
+       ExitCode::out_of_memory);
+}
+
+void require_batch_memory(std::string_view op, const TransformerConfig& shape, int64_t batch, int64_t seq, DType dtype, Device device) {
+  if (device.type != DeviceType::cpu) return;
+  RunConfig config;
+  config.batch = batch;
+  config.seq = seq;
+  TransformerConfig block = shape;
+  block.layers = 1;
+  block.recompute = false;
+  const double needed = ranks_here() * plan_memory(config, block, 0, dtype).activations, available = available_memory();
+  if (needed <= available) return;
+  fail(op,
+       concat("--batch ", batch, " sequences of ", seq, " tokens need about ", bytes_text(needed), "; ", bytes_text(available),
+              " of memory are available: give a smaller --batch"),
+       ExitCode::out_of_memory);
+}
+
+}  // namespace heddle
