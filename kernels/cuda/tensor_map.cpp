@@ -27,6 +27,17 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
 
 }  // namespace
 
+CUtensorMap tensor_map(void* data, CUtensorMapDataType type, uint32_t rank, const uint64_t* size, const uint64_t* pitch, const uint32_t* box,
+                       CUtensorMapSwizzle swizzle) {
+  const cuuint32_t step[5] = {1, 1, 1, 1, 1};
+  CUtensorMap map;
+  const CUresult status = encoder()(&map, type, rank, data, size, pitch, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  HEDDLE_CHECK(status == CUDA_SUCCESS, "tensor_map", "cuTensorMapEncodeTiled refused a tensor of ", rank, " dimensions, the innermost of ", size[0],
+               ": error ", static_cast<int>(status));
+  return map;
+}
+
 CUtensorMap tensor_map(const void* data, DType dtype, int64_t rows, int64_t columns, int64_t ld, int box_rows, int box_columns) {
   const int64_t element = size_of(dtype);
   HEDDLE_CHECK(dtype == DType::bf16 || dtype == DType::f32, "tensor_map", "bf16 or f32, not ", name_of(dtype));
@@ -35,15 +46,10 @@ CUtensorMap tensor_map(const void* data, DType dtype, int64_t rows, int64_t colu
   HEDDLE_CHECK(rows > 0 && columns > 0 && box_rows > 0 && box_rows <= 256 && box_columns * element == 128, "tensor_map", "no box of (", box_rows,
                ", ", box_columns, ") in a matrix of (", rows, ", ", columns, ")");
   const cuuint64_t size[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t stride[1] = {static_cast<cuuint64_t>(ld * element)};
-  const cuuint32_t box[2] = {static_cast<cuuint32_t>(box_columns), static_cast<cuuint32_t>(box_rows)}, step[2] = {1, 1};
-  CUtensorMap map;
-  const CUresult status = encoder()(&map, dtype == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2,
-                                    const_cast<void*>(data), size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  HEDDLE_CHECK(status == CUDA_SUCCESS, "tensor_map", "cuTensorMapEncodeTiled refused a (", rows, ", ", columns, ") matrix, ld ", ld, ": error ",
-               static_cast<int>(status));
-  return map;
+  const cuuint64_t pitch[1] = {static_cast<cuuint64_t>(ld * element)};
+  const cuuint32_t box[2] = {static_cast<cuuint32_t>(box_columns), static_cast<cuuint32_t>(box_rows)};
+  return tensor_map(const_cast<void*>(data), dtype == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, size,
+                    pitch, box, CU_TENSOR_MAP_SWIZZLE_128B);
 }
 
 }  // namespace heddle::kernels::cuda

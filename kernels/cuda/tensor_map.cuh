@@ -11,4 +11,9 @@ namespace heddle::kernels::cuda {
 // (CUDA Driver API, cuTensorMapEncodeTiled). Boxes may reach beyond the matrix: zeros are read there, nothing is written.
 CUtensorMap tensor_map(const void* data, DType dtype, int64_t rows, int64_t columns, int64_t ld, int box_rows, int box_columns);
 
+// The general form: `rank` dimensions (1 to 5), innermost first, sizes in elements, pitches in bytes (rank - 1 of them). Error when the driver
+// refuses.
+CUtensorMap tensor_map(void* data, CUtensorMapDataType type, uint32_t rank, const uint64_t* size, const uint64_t* pitch, const uint32_t* box,
+                       CUtensorMapSwizzle swizzle);
+
 }  // namespace heddle::kernels::cuda

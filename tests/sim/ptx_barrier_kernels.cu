@@ -83,7 +83,7 @@ __global__ void ring(uint32_t* out) {
   ptx::cluster_wait();
 }
 
-__global__ void fences_and_registers(uint32_t* out) {
+__global__ void __launch_bounds__(256, 1) fences_and_registers(uint32_t* out) {
   ptx::griddepcontrol_wait();
   if (threadIdx.x < 128) {
     ptx::setmaxnreg_dec<40>();
