@@ -1,7 +1,7 @@
 // Files from outside: each damaged one gives one clear Error(bad_data) that names the file, and nothing else happens.
 #include <sys/stat.h>
 
-#include <chrono>
+#include <ctime>
 #include <cstring>
 #include <functional>
 
@@ -37,12 +37,12 @@ void check_cases(const Scratch& scratch, const std::string& name, const std::vec
                  const std::function<void(const std::string&)>& open) {
   for (const Case& hostile : cases) {
     const std::string path = scratch.write(name, hostile.content);
-    const auto begin = std::chrono::steady_clock::now();
+    const std::clock_t begin = std::clock();  // of the processor: a busy machine changes nothing
     const std::string message = error_of([&] { open(path); }, ExitCode::bad_data);
     INFO("expected: " << hostile.says << "\ngot: " << message);
     CHECK(contains(message, hostile.says));
     CHECK(contains(message, name));
-    CHECK(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() < 1);
+    CHECK(std::clock() - begin < CLOCKS_PER_SEC);
   }
 }
 
