@@ -1,8 +1,8 @@
 // Files from outside: each damaged one gives one clear Error(bad_data) that names the file, and nothing else happens.
 #include <sys/stat.h>
 
-#include <ctime>
 #include <cstring>
+#include <ctime>
 #include <functional>
 
 #include "data/bpe_trainer.h"
