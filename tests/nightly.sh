@@ -9,7 +9,7 @@ usage: tests/nightly.sh [--kills N] [--power-loss-states N] [--fuzz-seconds N] [
   --kills N              SIGKILLs of one run (466: the interruptions of a 54-day run of 405B parameters)
   --power-loss-states N  states of the disk after a power loss (20000)
   --fuzz-seconds N       for each fuzz target (1800)
-  PART                   tests kills power-loss fuzz stall; default: all, in this order
+  PART                   tests kills power-loss simulated-ucontext simulated-own-headers gpu-build fuzz stall; default: all, in this order
 Every part runs whatever the ones before it gave; the last lines are their verdicts. Logs lie in build/nightly.
 TEXT
 }
@@ -21,12 +21,12 @@ while [ $# -gt 0 ]; do
     --power-loss-states) states=${2:?}; shift ;;
     --fuzz-seconds) fuzz_seconds=${2:?}; shift ;;
     -h | --help) usage; exit 0 ;;
-    tests | kills | power-loss | fuzz | stall) chosen+=("$1") ;;
+    tests | kills | power-loss | simulated-ucontext | simulated-own-headers | gpu-build | fuzz | stall) chosen+=("$1") ;;
     *) echo "nightly.sh: unknown argument $1" >&2; usage >&2; exit 2 ;;
   esac
   shift
 done
-[ ${#chosen[@]} != 0 ] || chosen=(tests kills power-loss fuzz stall)
+[ ${#chosen[@]} != 0 ] || chosen=(tests kills power-loss simulated-ucontext simulated-own-headers gpu-build fuzz stall)
 
 logs=build/nightly
 mkdir -p "$logs"
@@ -40,11 +40,19 @@ part() {
   if ! "$@" 2>&1 | tee "$logs/$name.log" | tail -n 12; then
     verdict=FAILED failed=1
   fi
-  rows+=("$(printf '%-12s %7d min  %s' "$name" $(((SECONDS - begin + 30) / 60)) "$verdict")")
+  rows+=("$(printf '%-22s %7d min  %s' "$name" $(((SECONDS - begin + 30) / 60)) "$verdict")")
 }
 
 build() {
   cmake --preset cpu >"$logs/configure.log" 2>&1 && cmake --build --preset cpu --parallel "$(nproc)" >"$logs/build.log" 2>&1
+}
+# All tests of the simulated CUDA machine, built another way: simulated NAME OPTIONS...
+simulated() {
+  local folder=build/nightly-$1
+  shift
+  cmake -S . -B "$folder" -G Ninja -DHEDDLE_WERROR=ON -DHEDDLE_EXAMPLES=OFF "$@" >"$logs/configure-simulated.log" 2>&1 &&
+    cmake --build "$folder" --parallel "$(nproc)" --target kernels/sim/all tests/sim/all bench/gpu/all >"$logs/build-simulated.log" 2>&1 &&
+    ctest --test-dir "$folder" -L sim -j 2 --no-tests=error --output-on-failure
 }
 # One stall in 200 s of training may cost 1 %.
 stall() {
@@ -58,6 +66,9 @@ build || { tail -n 40 "$logs/build.log" "$logs/configure.log"; exit 1; }
 part tests ./test.sh --keep-going
 part kills env HEDDLE_KILLS="$kills" build/cpu/bin/kills_test
 part power-loss env HEDDLE_POWER_LOSS_STATES="$states" build/cpu/bin/test_checkpoint_power_loss
+part simulated-ucontext simulated ucontext -DHEDDLE_SIM_UCONTEXT=ON
+part simulated-own-headers simulated own-headers -DHEDDLE_CUDA=OFF  # as on a machine without the CUDA toolkit
+part gpu-build ctest --test-dir build/cpu -C nightly -L nightly --output-on-failure
 part fuzz tests/fuzz/run.sh "$fuzz_seconds"
 part stall stall
 
