@@ -80,6 +80,7 @@ __device__ void st128_streaming(void* global, uint4 value, Where = {});  // .cs:
 __device__ void st128_hinted(void* global, uint4 value, L2Policy policy, Where = {});
 __device__ uint4 ld128_shared(uint32_t smem, Where = {});
 __device__ void st128_shared(uint32_t smem, uint4 value, Where = {});
+__device__ void st64_shared(uint32_t smem, uint2 value, Where = {});  // 8 bytes, 8-byte aligned
 // thread. 4 bytes at a cluster address (mapa). The peer must be alive: cluster barrier before and after. sm_90 [ld/st.shared::cluster]
 __device__ uint32_t ld_cluster(uint32_t cluster_smem, Where = {});
 __device__ void st_cluster(uint32_t cluster_smem, uint32_t value, Where = {});

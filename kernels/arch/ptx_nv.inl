@@ -138,6 +138,9 @@ HEDDLE_PTX uint4 ld128_shared(uint32_t smem, Where) {
 HEDDLE_PTX void st128_shared(uint32_t smem, uint4 v, Where) {
   asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(smem), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 }
+HEDDLE_PTX void st64_shared(uint32_t smem, uint2 v, Where) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(smem), "r"(v.x), "r"(v.y) : "memory");
+}
 HEDDLE_PTX L2Policy policy_evict_first(Where) {
   uint64_t policy;
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));

@@ -83,11 +83,14 @@ __device__ __forceinline__ void multiply(float (&acc)[kConfig.warp_m / 16][kConf
 
 // warp. Writes its tile of C, 16 rows at a time: accumulators to the warp's own staging rows, from there whole 16-byte pieces to memory.
 template <GemmSm80Config kConfig>
-__device__ __forceinline__ void store_tile(const float (&acc)[kConfig.warp_m / 16][kConfig.warp_n / 8][4], std::byte* staging,
-                                           const GemmSm80Params& p, int first_row, int first_column) {
+__device__ __forceinline__ void store_tile(const float (&acc)[kConfig.warp_m / 16][kConfig.warp_n / 8][4], uint32_t staging, const GemmSm80Params& p,
+                                           int first_row, int first_column) {
   constexpr int kRowBytes = kConfig.epilogue_row_bytes(), kLanesPerRow = kConfig.warp_n / 8, kRowsPerPass = 32 / kLanesPerRow;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int own_row = lane / kLanesPerRow, own_column = lane % kLanesPerRow * 8;
+  // Of its 32 bytes every second group of four lanes reads the upper half first: the eight lanes of a wavefront then meet all banks, not half of them
+  // twice.
+  const int upper_first = lane / 4 % 2;
 #pragma unroll
   for (int i = 0; i < kConfig.warp_m / 16; ++i) {
     ptx::warp_sync();  // the rows before have been read
@@ -96,8 +99,8 @@ __device__ __forceinline__ void store_tile(const float (&acc)[kConfig.warp_m / 1
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const Element at = mma_m16n8k16::d(lane, 2 * half);
-        std::byte* to = staging + at.row * kRowBytes + (j * 8 + at.column) * 4;
-        *reinterpret_cast<float2*>(to) = make_float2(acc[i][j][2 * half], acc[i][j][2 * half + 1]);
+        ptx::st64_shared(staging + at.row * kRowBytes + (j * 8 + at.column) * 4,
+                         make_uint2(__float_as_uint(acc[i][j][2 * half]), __float_as_uint(acc[i][j][2 * half + 1])));
       }
     }
     ptx::warp_sync();
@@ -105,9 +108,10 @@ __device__ __forceinline__ void store_tile(const float (&acc)[kConfig.warp_m / 1
     for (int pass = 0; pass < 16 / kRowsPerPass; ++pass) {
       const int tile_row = pass * kRowsPerPass + own_row, row = first_row + i * 16 + tile_row, column = first_column + own_column;
       if (row >= p.m || column >= p.n) continue;
-      const uint32_t from = ptx::smem_u32(staging + tile_row * kRowBytes + own_column * 4);
+      const uint32_t from = staging + tile_row * kRowBytes + own_column * 4;
+      const uint4 first = ptx::ld128_shared(from + 16 * upper_first), second = ptx::ld128_shared(from + 16 * (1 - upper_first));
       float values[8];
-      thread::unpack_f32(ptx::ld128_shared(from), ptx::ld128_shared(from + 16), values);
+      thread::unpack_f32(upper_first ? second : first, upper_first ? first : second, values);
       using Out = std::conditional_t<kConfig.f32_out, float, bf16>;
       thread::store8(static_cast<Out*>(p.c) + row * p.ldc, values, column, p.n, p.accumulate);
     }
@@ -120,8 +124,7 @@ __global__ void __launch_bounds__(Config::value.threads()) gemm_sm80_kernel(cons
   constexpr int kStages = kConfig.stages, kSteps = kConfig.block_k / 16, kStageBytes = kConfig.stage_elements() * 2;
   constexpr bool kAk = kConfig.a == Major::k, kBk = kConfig.b == Major::k;
   static_assert(kStages >= 2 && kSteps >= 2);
-  std::byte* shared_bytes = dyn_smem<std::byte>();
-  const uint32_t shared = ptx::smem_u32(shared_bytes);  // (STAGE, A then B)
+  const uint32_t shared = ptx::smem_u32(dyn_smem<std::byte>());  // (STAGE, A then B)
 
   const TileAt tile = tile_at(static_cast<int>(blockIdx.x), ceil_div(p.m, kConfig.block_m), ceil_div(p.n, kConfig.block_n), kRasterRows);
   const int m0 = tile.m * kConfig.block_m, n0 = tile.n * kConfig.block_n, k_tiles = ceil_div(p.k, kConfig.block_k);
@@ -171,7 +174,7 @@ __global__ void __launch_bounds__(Config::value.threads()) gemm_sm80_kernel(cons
 
   ptx::cp_async_wait<0>();
   __syncthreads();  // the stages are free for the epilogue
-  store_tile<kConfig>(acc, shared_bytes + warp * 16 * kConfig.epilogue_row_bytes(), p, m0 + warp_row, n0 + warp_column);
+  store_tile<kConfig>(acc, shared + warp * 16 * kConfig.epilogue_row_bytes(), p, m0 + warp_row, n0 + warp_column);
 }
 
 template <GemmSm80Config kConfig>

@@ -185,6 +185,8 @@ __device__ __forceinline__ void stage_panel(const float (&d)[kConfig.block_n / 2
       ptx::stmatrix_x4(smem + row * 128 + swizzled_chunk_128(row, group * 2 + lane / 16) * 16, r);
     }
   } else {
+    // Rows 2 i and 2 i + 1 meet in the same banks: twice the wavefronts that the bytes need. Going through the groups in another order in odd rows
+    // would end that, but the selects of accumulators make ptxas serialise wgmma (C7514); so does a store by inline assembly.
 #pragma unroll
     for (int group = 0; group < 4; ++group) {  // 8 columns
 #pragma unroll

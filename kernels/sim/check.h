@@ -5,10 +5,12 @@
 // two accesses are in order only if barriers, fences, waits or atomics of the kernel put them in order (vector clocks: Lamport 1978, Mattern 1989;
 // epochs: Flanagan and Freund, "FastTrack", PLDI 2009). Errors end the launch:
 //
-//   race                        two threads, or a thread and an async op, touch the same bytes, one writes, nothing orders them; shared and global
-//   memory missing proxy fence         generic writes, then TMA or wgmma on the same bytes without fence.proxy.async between uninitialised read
-//   shared memory, or registered global memory out of bounds               exact for shared memory, __shared__ variables and registered global memory
-//   misaligned access           of types the compiler takes for aligned; g++ splits vectors, whose alignment the asan flavour checks
+// - race: two threads, or a thread and an async op, touch the same bytes, one writes, nothing orders them; shared and global memory
+// - missing proxy fence: generic writes, then TMA or wgmma on the same bytes without fence.proxy.async between
+// - uninitialised read: of shared memory, or of registered global memory
+// - out of bounds: exact for shared memory, __shared__ variables and registered global memory
+// - misaligned access: the instructions of ptx.h always; plain stores and member accesses by -fsanitize=alignment; loads of a whole struct under g++
+//   alone, since clang asks nothing there
 //
 // What orders two threads: __syncthreads and named barriers, cluster and grid barriers, mbarrier arrive -> wait, __syncwarp between lanes, atomics
 // with release and acquire (or fences around relaxed ones) of wide enough scope, and the end of a launch. Shuffles, votes and lockstep do not: CUDA
@@ -35,7 +37,8 @@ struct AccessCount {
   uint64_t extra() const { return transactions - ideal; }
 };
 
-// Starts (forgetting what was counted) or stops counting; slows the check flavour down several times. No effect in other flavours.
+// Starts (forgetting what was counted) or stops counting; slows the check flavour down several times. No effect in other flavours. Compilers may take
+// a load or store of a float2 or float4 apart, and then count it as several; those of ptx.h (ld128_shared, st64_shared) count as the one they are.
 void count_accesses(bool on);
 // By file and line. Bank model: 32 banks of 4 bytes, 128 bytes per wavefront, lanes served in order in groups that fill it (8 lanes of 16 bytes).
 std::vector<AccessCount> access_counts();

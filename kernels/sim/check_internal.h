@@ -64,6 +64,8 @@ class RaceChecker final : public Checker {
 
   // A load or store of instrumented code. aligned: the compiler took it to be.
   void instrumented(ThreadState& thread, const void* pointer, size_t bytes, bool is_write, bool aligned, const void* pc);
+  // A load or store of a type (its name in quotes) that wants more alignment than the pointer has.
+  void misaligned(ThreadState& thread, const void* pointer, size_t alignment, bool is_write, const char* type, const Site& site);
 
  private:
   struct ThreadClock {

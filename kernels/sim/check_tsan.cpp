@@ -1,4 +1,5 @@
-// The functions that -fsanitize=thread makes kernel code call, in place of libtsan (compiler-rt, tsan_interface.h; g++ and clang share the names).
+// The functions that -fsanitize=thread,alignment makes kernel code call, in place of libtsan and libubsan (compiler-rt, tsan_interface.h and
+// ubsan_handlers.h; g++ and clang share the names).
 // Host code that happens to be compiled with the flag passes through at the cost of a test.
 #include <atomic>
 #include <cstring>
@@ -18,6 +19,19 @@ inline void report(const void* pointer, size_t bytes, bool is_write, bool aligne
   race_checker().instrumented(self(), pointer, bytes, is_write, aligned, pc);
   inside = false;
 }
+
+// What the compiler says of an access that is not aligned as its type demands.
+struct TypeDescription {
+  uint16_t kind, info;
+  char name[1];  // "'float4'"
+};
+struct Misalignment {
+  const char* file;
+  uint32_t line, column;
+  const TypeDescription* type;
+  unsigned char log_alignment;
+  unsigned char kind;  // 0 load, 1 store, others: binding a reference, naming a member
+};
 
 }  // namespace
 
@@ -92,6 +106,16 @@ void* __tsan_memmove(void* to, const void* from, size_t n) {
 void* __tsan_memset(void* to, int value, size_t n) {
   report(to, n, true, false, PC);
   return std::memset(to, value, n);
+}
+
+// Asked for by the front end, before vectors are taken apart into their elements, of which each is aligned.
+void __ubsan_handle_type_mismatch_v1(const heddle::sim::Misalignment* found, void* pointer) {
+  using namespace heddle::sim;  // NOLINT: one function
+  if (current_thread == nullptr || inside) return;
+  inside = true;
+  race_checker().misaligned(self(), pointer, size_t{1} << found->log_alignment, found->kind == 1, found->type->name,
+                            {found->file, static_cast<int>(found->line), ""});
+  inside = false;
 }
 
 void __tsan_init() {}

@@ -13,6 +13,7 @@
 //   HEDDLE_SIM_DEVICES   number of devices (1)
 //   HEDDLE_SIM_MEMORY    bytes of one device, with K, M or G (2G)
 //   HEDDLE_SIM_SMS       multiprocessors of one device (8)
+//   HEDDLE_SIM_CAPABILITY  80 or 90 (90): what a device says it is, for host code that chooses by it; the machine can do the same either way
 //   HEDDLE_SIM_STREAMS   immediate: each call runs its work at once; fifo: in the order of the calls; random[:seed] (random:1)
 //   HEDDLE_SIM_PROTECT   1: device memory is unmapped while the host runs, so that a host access is reported; slow for large memory
 #pragma once
@@ -29,6 +30,7 @@ struct RuntimeOptions {
   int devices = 1;
   size_t memory = size_t{2} << 30;  // bytes per device
   int multiprocessors = 8;
+  int capability = 90;
   StreamOrder order = StreamOrder::random;
   uint64_t seed = 1;
   bool protect = false;

@@ -62,8 +62,8 @@ int attribute(const Runtime& rt, cudaDeviceAttr which) {
     case cudaDevAttrCooperativeLaunch:
     case cudaDevAttrMemoryPoolsSupported:
     case cudaDevAttrClusterLaunch: return 1;
-    case cudaDevAttrComputeCapabilityMajor: return kMajor;
-    case cudaDevAttrComputeCapabilityMinor: return kMinor;
+    case cudaDevAttrComputeCapabilityMajor: return rt.options.capability / 10;
+    case cudaDevAttrComputeCapabilityMinor: return rt.options.capability % 10;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor: return kSharedPerMultiprocessor;
     case cudaDevAttrManagedMemory:
     case cudaDevAttrPageableMemoryAccess:
@@ -114,8 +114,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp* prop, int device) {
     prop->maxThreadsDim[2] = 64;
     prop->maxGridSize[0] = 0x7fffffff;
     prop->maxGridSize[1] = prop->maxGridSize[2] = 65535;
-    prop->major = kMajor;
-    prop->minor = kMinor;
+    prop->major = call.rt.options.capability / 10;
+    prop->minor = call.rt.options.capability % 10;
     prop->multiProcessorCount = call.rt.options.multiprocessors;
     prop->concurrentKernels = 1;
     prop->asyncEngineCount = 3;
@@ -253,12 +253,12 @@ cudaError_t cudaFuncSetAttribute(const void* func, enum cudaFuncAttribute attr, 
 }
 
 cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes* attr, const void* func) {
-  return api_call("cudaFuncGetAttributes", [&](Call&) {
+  return api_call("cudaFuncGetAttributes", [&](Call& call) {
     if (!func) refuse(cudaErrorInvalidDeviceFunction);
     const FunctionLimits& limits = function_limits()[func];
     *attr = {};
     attr->maxThreadsPerBlock = kThreadsPerBlock;
-    attr->ptxVersion = attr->binaryVersion = kMajor * 10 + kMinor;
+    attr->ptxVersion = attr->binaryVersion = call.rt.options.capability;
     attr->maxDynamicSharedSizeBytes = limits.dynamic_shared;
     attr->preferredShmemCarveout = limits.carveout;
     attr->nonPortableClusterSizeAllowed = limits.large_clusters;

@@ -7,7 +7,6 @@
 
 namespace heddle::sim::cudart {
 
-inline constexpr int kMajor = 9, kMinor = 0;
 inline constexpr int kThreadsPerBlock = 1024;
 inline constexpr int kThreadsPerMultiprocessor = 2048;
 inline constexpr int kBlocksPerMultiprocessor = 32;

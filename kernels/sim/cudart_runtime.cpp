@@ -44,6 +44,11 @@ RuntimeOptions from_environment() {
   if (const char* v = std::getenv("HEDDLE_SIM_DEVICES")) options.devices = parse_count("HEDDLE_SIM_DEVICES", v, 64);
   if (const char* v = std::getenv("HEDDLE_SIM_MEMORY")) options.memory = parse_bytes(v);
   if (const char* v = std::getenv("HEDDLE_SIM_SMS")) options.multiprocessors = parse_count("HEDDLE_SIM_SMS", v, 1024);
+  if (const char* v = std::getenv("HEDDLE_SIM_CAPABILITY")) {
+    options.capability = parse_count("HEDDLE_SIM_CAPABILITY", v, 90);
+    if (options.capability != 80 && options.capability != 90)
+      fail("cuda", concat("HEDDLE_SIM_CAPABILITY: \"", v, "\" is neither 80 nor 90"), ExitCode::usage);
+  }
   if (const char* v = std::getenv("HEDDLE_SIM_PROTECT")) options.protect = std::string(v) == "1";
   if (const char* v = std::getenv("HEDDLE_SIM_STREAMS")) {
     const std::string text = v;

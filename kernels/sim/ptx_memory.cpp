@@ -57,6 +57,13 @@ void st128_shared(uint32_t smem, uint4 value, Where at) {
   std::memcpy(to, &value, sizeof value);
 }
 
+void st64_shared(uint32_t smem, uint2 value, Where at) {
+  const Site site = at.op("st.shared.v2");
+  std::byte* to = own_shared(smem, 8, 8, site);
+  sim::note_write(to, 8, site);
+  std::memcpy(to, &value, sizeof value);
+}
+
 uint32_t ld_cluster(uint32_t cluster_smem, Where at) {
   const Site site = at.op("ld.shared::cluster");
   require_aligned(cluster_smem, 4, "the shared address", site);

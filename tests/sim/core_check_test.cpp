@@ -38,6 +38,7 @@ const Case kCases[] = {
     {Race::shared_bounds, "out of bounds"},
     {Race::static_bounds, "out of bounds"},
     {Race::global_bounds, "out of bounds"},
+    {Race::misaligned_vector, "misaligned access"},
 };
 
 std::string report_of(Race kind, bool wrong) {

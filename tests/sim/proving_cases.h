@@ -17,5 +17,7 @@ struct ProvingCase {
 std::vector<ProvingCase> proving_cases();
 // One small case per kernel, for many seeds.
 std::vector<ProvingCase> short_proving_cases();
+// These, and one whole small case for each other way in which a kernel lays out shared memory.
+std::vector<ProvingCase> layout_proving_cases();
 
 }  // namespace heddle::test

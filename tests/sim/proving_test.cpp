@@ -33,9 +33,10 @@ void in_mode(sim::AsyncMode mode, uint64_t seed, const std::vector<ProvingCase>&
 }
 
 void proven(const std::string& only) {
-  in_mode(sim::AsyncMode::eager, 1, proving_cases(), only);
-  in_mode(sim::AsyncMode::lazy, 1, proving_cases(), only);
-  in_mode(sim::AsyncMode::random, 1, proving_cases(), only);
+  const std::vector<ProvingCase> cases = proving_cases();
+  in_mode(sim::AsyncMode::eager, 1, cases, only);
+  in_mode(sim::AsyncMode::lazy, 1, cases, only);
+  in_mode(sim::AsyncMode::random, 1, cases, only);
 }
 
 TEST_CASE("gemm_sm80 against float64", "[proving]") {
@@ -55,10 +56,12 @@ TEST_CASE("grid_sum against float64", "[proving]") {
 }
 
 TEST_CASE("no order of threads changes a result", "[proving]") {
-  for (uint64_t seed = 2; seed < 6; ++seed) in_mode(sim::AsyncMode::random, seed, short_proving_cases(), "");
+  const std::vector<ProvingCase> cases = short_proving_cases();
+  for (uint64_t seed = 2; seed < 6; ++seed) in_mode(sim::AsyncMode::random, seed, cases, "");
 }
 TEST_CASE("no order of threads changes a result: many seeds", "[.seeds]") {
-  for (uint64_t seed = 1; seed <= 50; ++seed) in_mode(sim::AsyncMode::random, seed, short_proving_cases(), "");
+  const std::vector<ProvingCase> cases = short_proving_cases();
+  for (uint64_t seed = 1; seed <= 50; ++seed) in_mode(sim::AsyncMode::random, seed, cases, "");
 }
 
 // Wavefronts beyond what the number of bytes needs, in the kernels of one source.
@@ -75,7 +78,7 @@ std::string bank_conflicts(const std::string& source) {
 TEST_CASE("swizzled shared memory meets no bank conflict", "[proving]") {
   if (!sim::checking) return;  // only the check flavour counts
   sim::count_accesses(true);
-  for (const ProvingCase& c : short_proving_cases()) CHECK(c.run() == "");
+  for (const ProvingCase& c : layout_proving_cases()) CHECK(c.run() == "");
   sim::count_accesses(false);
   CHECK(bank_conflicts("gemm_sm80.cuh") == "");
   CHECK(bank_conflicts("tile.cuh") == "");

@@ -27,6 +27,7 @@ __device__ float memory(void* global, uint32_t smem) {
   ptx::st128_streaming(global, v);
   ptx::st128_hinted(global, v, ptx::policy_evict_last());
   ptx::st128_shared(smem, ptx::ld128_shared(smem + 16));
+  ptx::st64_shared(smem, make_uint2(v.x, v.y));
   auto* word = static_cast<uint32_t*>(global);
   auto* real = static_cast<float*>(global);
   ptx::st_release_gpu(word, ptx::ld_acquire_gpu(word + 1));

@@ -32,6 +32,10 @@ __global__ void wide_accesses(const uint4* in, int n, uint4* out) {
   ptx::st128_hinted(out + 2 * n + i, ptx::ld128_hinted(in + i, ptx::policy_evict_first()), ptx::policy_evict_last());
   ptx::st128_shared(smem + 16 * threadIdx.x, ptx::ld128(in + i));
   ptx::st128(out + 3 * n + i, ptx::ld128_shared(smem + 16 * threadIdx.x));
+  const uint4 v = ptx::ld128(in + i);
+  ptx::st64_shared(smem + 16 * threadIdx.x + 8, uint2{v.x, v.y});
+  ptx::st64_shared(smem + 16 * threadIdx.x, uint2{v.z, v.w});
+  ptx::st128(out + 4 * n + i, ptx::ld128_shared(smem + 16 * threadIdx.x));
 }
 
 __global__ void atomics(uint32_t* words, float* reals, uint32_t* old, float* old_real) {

@@ -15,11 +15,15 @@ namespace {
 
 TEST_CASE("ptx: 16-byte loads and stores in every form") {
   constexpr int n = 20;
-  std::vector<uint4> in(n), out(4 * n);
+  std::vector<uint4> in(n), out(5 * n);
   const auto words = random_words(4 * n, 5);
   std::memcpy(in.data(), words.data(), 16 * n);
   on_machine({.shared_bytes = 512}, wide_accesses, in.data(), n, out.data());
   for (size_t form = 0; form < 4; ++form) CHECK(std::memcmp(&out[form * n], in.data(), 16 * n) == 0);
+  for (size_t i = 0; i < n; ++i) {  // in halves of 8 bytes, exchanged
+    const uint4 &halves = out[4 * n + i], &v = in[i];
+    CHECK((halves.x == v.z && halves.y == v.w && halves.z == v.x && halves.w == v.y));
+  }
   const std::string fault = fault_of(
       [&] { on_machine({.shared_bytes = 512}, wide_accesses, reinterpret_cast<uint4*>(reinterpret_cast<char*>(in.data()) + 8), 1, out.data()); });
   INFO(fault);

@@ -1,0 +1,266 @@
+// The CUDA candidates as the rest of heddle meets them: through register_cuda_kernels(), Kernel::choose and Candidate::run, on the simulated machine.
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "kernels/api/random.h"
+#include "kernels/cuda/gemm_sm80_config.h"
+#include "kernels/cuda/gemm_sm90_config.h"
+#include "kernels/cuda/register.h"
+#include "kernels/sim/cudart.h"
+#include "tests/sim/proving_checks.h"
+#include "tests/sim/proving_kernels.h"
+#include "tests/support/catch.h"
+
+namespace heddle::test {
+namespace {
+
+using namespace kernels;  // NOLINT: a test's own source
+
+// A device of this capability with two multiprocessors, so that small shapes already meet every choice of tile; forgotten at the end.
+class SmallDevice {
+ public:
+  explicit SmallDevice(int capability = 90) {
+    sim::RuntimeOptions options = before_;
+    options.multiprocessors = 2;
+    options.capability = capability;
+    sim::reset_runtime(options);
+    register_cuda_kernels();
+  }
+  ~SmallDevice() { sim::reset_runtime(before_); }
+  SmallDevice(const SmallDevice&) = delete;
+  SmallDevice& operator=(const SmallDevice&) = delete;
+
+ private:
+  sim::RuntimeOptions before_ = sim::runtime_options();
+};
+
+template <class Args>
+std::vector<std::string> names(const Kernel<Args>& kernel) {
+  std::vector<std::string> result;
+  for (const auto& candidate : kernel.candidates(DeviceType::cuda)) result.emplace_back(candidate.name);
+  return result;
+}
+template <class Args>
+std::string refusal(const Kernel<Args>& kernel, const std::string& candidate, const Args& args) {
+  for (const auto& each : kernel.candidates(DeviceType::cuda))
+    if (each.name == candidate) return each.refuses(args).value_or("");
+  return "no such candidate";
+}
+template <class Args>
+std::string chosen(const Kernel<Args>& kernel, const Args& args) {
+  return std::string(kernel.choose(DeviceType::cuda, args).name);
+}
+template <class Args>
+auto through(Kernel<Args>& kernel) {
+  return [&kernel](const Args& args) { kernel.choose(DeviceType::cuda, args).run(args, Stream{}); };
+}
+
+// Views whose data is an address that nobody follows.
+View at(uintptr_t address, DType dtype, std::initializer_list<int64_t> shape) {
+  return make_view(reinterpret_cast<void*>(address), dtype, shape);
+}
+MatmulArgs some_matmul(DType out = DType::bf16) {
+  return {.a = at(4096, DType::bf16, {64, 64}), .b = at(8192, DType::bf16, {64, 64}), .trans_b = true, .c = {at(12288, out, {64, 64})}};
+}
+
+TEST_CASE("registry: the CUDA candidates, the newest first, once", "[registry]") {
+  register_cuda_kernels();
+  register_cuda_kernels();
+  CHECK(names(matmul) == std::vector<std::string>{"wgmma_sm90", "mma_sm80"});
+  CHECK(names(attention_forward) == std::vector<std::string>{"flash2_sm80"});
+  CHECK(names(norm_forward) == std::vector<std::string>{"rows_in_registers"});
+  CHECK(names(dropout) == std::vector<std::string>{"philox"});
+}
+
+TEST_CASE("registry: what both matrix products refuse", "[registry]") {
+  const SmallDevice device;
+  const auto both_refuse = [](const MatmulArgs& args, const std::string& why) {
+    for (const char* candidate : {"wgmma_sm90", "mma_sm80"}) {
+      INFO(candidate << ": " << refusal(matmul, candidate, args));
+      CHECK(refusal(matmul, candidate, args).find(why) != std::string::npos);
+    }
+    CHECK_THROWS_AS(matmul.choose(DeviceType::cuda, args), Error);
+  };
+  CHECK(refusal(matmul, "wgmma_sm90", some_matmul()) == "");
+  CHECK(refusal(matmul, "mma_sm80", some_matmul()) == "");
+  MatmulArgs args = some_matmul();
+  args.a = at(4096, DType::f32, {64, 64});
+  both_refuse(args, "bf16 operands only");
+  both_refuse(some_matmul(DType::f64), "bf16 or f32 results only");
+  for (View MatmulArgs::*fused : {&MatmulArgs::bias, &MatmulArgs::residual, &MatmulArgs::preact}) {
+    args = some_matmul();
+    args.*fused = at(16384, DType::bf16, {64, 64});
+    both_refuse(args, "no fused epilogue");
+  }
+  args = some_matmul();
+  args.epilogue = Epilogue::gelu;
+  both_refuse(args, "no fused epilogue");
+  args = some_matmul();
+  args.column_sum = {at(16384, DType::f32, {64})};
+  both_refuse(args, "no fused epilogue");
+  args = some_matmul();
+  args.trans_a = true;
+  both_refuse(args, "not both operands transposed");
+  for (View* (*view)(MatmulArgs&) :
+       {+[](MatmulArgs& a) { return &a.a; }, +[](MatmulArgs& a) { return &a.b; }, +[](MatmulArgs& a) { return &a.c.to; }}) {
+    args = some_matmul();
+    view(args)->data += 8;
+    both_refuse(args, "multiples of 16 bytes");
+    args = some_matmul();
+    view(args)->stride[0] = 65;
+    both_refuse(args, "multiples of 16 bytes");
+  }
+  args = some_matmul();
+  args.a.shape[1] = args.b.shape[1] = 0;
+  both_refuse(args, "K is 0");
+  args = some_matmul();
+  args.a.shape[0] = args.c.to.shape[0] = int64_t{1} << 31;
+  both_refuse(args, "longer than 2^30");
+}
+
+TEST_CASE("registry: what the Hopper product leaves to the Ampere one", "[registry]") {
+  MatmulArgs weights = some_matmul(DType::f32);
+  weights.trans_a = true;
+  weights.trans_b = false;
+  {
+    const SmallDevice hopper;
+    CHECK(chosen(matmul, some_matmul()) == "wgmma_sm90");
+    CHECK(chosen(matmul, weights) == "wgmma_sm90");
+    CHECK(refusal(matmul, "wgmma_sm90", some_matmul(DType::f32)).find("bf16 results forward") != std::string::npos);
+    CHECK(chosen(matmul, some_matmul(DType::f32)) == "mma_sm80");
+    MatmulArgs narrow = weights;
+    narrow.c.to.dtype = DType::bf16;
+    CHECK(refusal(matmul, "wgmma_sm90", narrow).find("f32 for weight gradients") != std::string::npos);
+    CHECK(chosen(matmul, narrow) == "mma_sm80");
+    MatmulArgs added = some_matmul();
+    added.c.accumulate = true;
+    CHECK(refusal(matmul, "wgmma_sm90", added).find("only weight gradients accumulate") != std::string::npos);
+    CHECK(chosen(matmul, added) == "mma_sm80");
+    matmul.force("mma_sm80");
+    CHECK(chosen(matmul, some_matmul()) == "mma_sm80");
+    matmul.force("");
+  }
+  const SmallDevice ampere(80);
+  CHECK(refusal(matmul, "wgmma_sm90", some_matmul()).find("not compute capability 80") != std::string::npos);
+  CHECK(chosen(matmul, some_matmul()) == "mma_sm80");
+  CHECK(chosen(matmul, weights) == "mma_sm80");
+}
+
+// Each tile of both lists by a shape for which it is the choice, in the three products; float64 decides.
+TEST_CASE("registry: matrix products against float64", "[registry]") {
+  struct Shape {
+    int64_t m, n;
+    int sm80, sm90;  // the tile chosen on two multiprocessors
+  };
+  constexpr Shape kShapes[] = {{130, 500, 0, 0}, {100, 500, 0, 1}, {70, 72, 1, 2}};
+  bool met_sm80[cuda::kGemmSm80Tiles.size()] = {}, met_sm90[cuda::kGemmSm90Tiles.size()] = {};
+  for (const int capability : {90, 80}) {
+    const SmallDevice device(capability);
+    for (const Shape& shape : kShapes) {
+      REQUIRE(cuda::choose_gemm_sm80(shape.m, shape.n, 2) == shape.sm80);
+      REQUIRE(cuda::choose_gemm_sm90(shape.m, shape.n, 2) == shape.sm90);
+      met_sm80[shape.sm80] = met_sm90[shape.sm90] = true;
+      for (const Product product : {Product::forward, Product::input_gradient, Product::weight_gradient}) {
+        INFO(shape.m << " x " << shape.n << ", product " << static_cast<int>(product) << ", capability " << capability);
+        CHECK(check_gemm({product, shape.m, shape.n, 72, false, false, through(matmul)}) == "");
+        if (product == Product::weight_gradient) CHECK(check_gemm({product, shape.m, shape.n, 72, true, false, through(matmul)}) == "");
+      }
+      CHECK(check_gemm({Product::forward, shape.m, shape.n, 40, false, true, through(matmul)}) == "");
+      CHECK(check_gemm({Product::input_gradient, shape.m, shape.n, 40, true, true, through(matmul)}) == "");
+    }
+  }
+  for (const bool met : met_sm80) CHECK(met);
+  for (const bool met : met_sm90) CHECK(met);
+}
+
+TEST_CASE("registry: attention forward", "[registry]") {
+  const SmallDevice device;
+  const View tokens = at(4096, DType::bf16, {1, 8, 2, 64});
+  AttentionForwardArgs good{.q = tokens, .k = tokens, .v = tokens, .out = tokens};
+  good.scale = 0.125f;
+  good.lse = at(4096, DType::f32, {1, 2, 8});
+  good.document_start = at(4096, DType::i32, {1, 8});
+  const auto refuses = [&](auto&& change, const std::string& why) {
+    AttentionForwardArgs args = good;
+    change(args);
+    INFO(refusal(attention_forward, "flash2_sm80", args));
+    CHECK(refusal(attention_forward, "flash2_sm80", args).find(why) != std::string::npos);
+  };
+  CHECK(refusal(attention_forward, "flash2_sm80", good) == "");
+  refuses([](auto& args) { args.q.dtype = DType::f32; }, "bf16 only");
+  refuses([](auto& args) { args.q.shape[3] = 96; }, "64 and 128 only, not 96");
+  refuses([](auto& args) { args.scale = 0; }, "scale must be positive");
+  refuses([](auto& args) { args.q.data += 2; }, "multiples of 16 bytes");
+  refuses([](auto& args) { args.k.stride[1] = 129; }, "multiples of 16 bytes");
+  refuses([](auto& args) { args.v.stride[2] = 65; }, "multiples of 16 bytes");
+  refuses([](auto& args) { args.out.data += 8; }, "multiples of 16 bytes");
+  refuses([](auto& args) { args.lse.stride[1] = 9; }, "lse must be dense");
+  refuses([](auto& args) { args.document_start.stride[1] = 2; }, "document_start must be dense");
+
+  CHECK(check_attention({.b = 2, .t = 70, .s = 70, .h = 4, .kv = 2, .d = 64, .documents = true, .run = through(attention_forward)}) == "");
+  CHECK(check_attention({.t = 40, .s = 100, .h = 2, .kv = 1, .d = 128, .window = 30, .run = through(attention_forward)}) == "");
+}
+
+TEST_CASE("registry: norm forward", "[registry]") {
+  const SmallDevice device;
+  const View rows = at(4096, DType::bf16, {4, 64});
+  const NormForwardArgs good{.x = rows, .gain = at(4096, DType::bf16, {64}), .y = rows};
+  const auto refuses = [&](auto&& change, const std::string& why) {
+    NormForwardArgs args = good;
+    change(args);
+    INFO(refusal(norm_forward, "rows_in_registers", args));
+    CHECK(refusal(norm_forward, "rows_in_registers", args).find(why) != std::string::npos);
+  };
+  CHECK(refusal(norm_forward, "rows_in_registers", good) == "");
+  refuses([](auto& args) { args.x.dtype = DType::f32; }, "bf16 only");
+  refuses([](auto& args) { args.x = at(4096, DType::bf16, {2, 2, 64}); }, "(N, C) only");
+  refuses([](auto& args) { args.x.shape[1] = 60; }, "multiple of 8 up to 8192, not 60");
+  refuses([](auto& args) { args.x.shape[1] = 8200; }, "multiple of 8 up to 8192, not 8200");
+  for (View NormForwardArgs::*view :
+       {&NormForwardArgs::x, &NormForwardArgs::residual, &NormForwardArgs::gain, &NormForwardArgs::bias, &NormForwardArgs::sum, &NormForwardArgs::y})
+    refuses([&](auto& args) { args.*view = at(4098, DType::bf16, {4, 64}); }, "multiples of 16 bytes");
+
+  for (const NormKind kind : {NormKind::layer, NormKind::rms})
+    for (const int64_t columns : {8, 264, 768, 1032, 4104, 8192}) {
+      INFO("columns " << columns);
+      CHECK(check_norm({kind, 3, columns, true, through(norm_forward)}) == "");
+    }
+}
+
+TEST_CASE("registry: dropout", "[registry]") {
+  const SmallDevice device;
+  constexpr int64_t kCount = 1003;
+  constexpr uint64_t kFirst = 6;
+  constexpr float kDropped = 0.25f;
+  Buffer x = random_bf16({kCount}, 1), y(DType::bf16, {kCount});
+  const RngKey key{9, RngPurpose::dropout, 2, 77};
+  DropoutArgs args{x.view(), {y.view()}, key, kFirst, kDropped};
+  const auto refuses = [&](auto&& change, const std::string& why) {
+    DropoutArgs changed = args;
+    change(changed);
+    CHECK(refusal(dropout, "philox", changed).find(why) != std::string::npos);
+  };
+  refuses([](auto& a) { a.x.dtype = DType::f32; }, "bf16 only");
+  refuses([](auto& a) { a.out.to.dtype = DType::f32; }, "bf16 only");
+  refuses([](auto& a) { a.x.stride[0] = 2; }, "dense views only");
+  refuses([](auto& a) { a.out.to.stride[0] = 2; }, "dense views only");
+
+  OnDevice device_x(x), device_y(y);
+  args.x = device_x.view();
+  args.out = {device_y.view()};
+  through(dropout)(args);
+  device_y.fetch();
+  CHECK(device_y.guards() == "");
+  int64_t wrong = 0;
+  for (int64_t i = 0; i < kCount; ++i) {
+    const uint64_t e = kFirst + static_cast<uint64_t>(i);
+    const bool kept = Philox::uniform(Philox::draw(key, e / 4)[e % 4]) >= kDropped;
+    const double want = kept ? element(x.view(), i) / (1.0 - static_cast<double>(kDropped)) : 0;
+    wrong += std::abs(element(y.view(), i) - want) > std::abs(want) * (unit_roundoff(DType::bf16) + 0x1p-22);
+  }
+  CHECK(wrong == 0);
+}
+
+}  // namespace
+}  // namespace heddle::test
