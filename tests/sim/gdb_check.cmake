@@ -1,0 +1,26 @@
+# cmake -DGDB=program -DPROGRAM=sim_ptx_plain -DROOT=... -P gdb_check.cmake: gdb stops inside a kernel, in one thread of one block, once, as
+# kernels/sim/README.md tells; the stack shows the kernel and a local variable has that thread's value.
+if(NOT GDB)
+  message("not tried: no gdb here")
+  return()
+endif()
+set(source ptx_memory_kernels.cu)
+file(READ ${ROOT}/tests/sim/${source} text)
+string(FIND "${text}" "ptx::red_add_v4_f32(" at)  # in vector_atomics, behind `i = threadIdx.x`
+string(SUBSTRING "${text}" 0 ${at} before)
+string(REGEX MATCHALL "\n" lines "${before}")
+list(LENGTH lines line)
+math(EXPR line "${line} + 1")
+execute_process(
+  COMMAND ${CMAKE_COMMAND} -E env HEDDLE_SIM_THREADS=1 ${GDB} -nx -batch -ex "set debuginfod enabled off" -ex "break ${source}:${line} if heddle_at(2, 17)"
+          -ex run -ex bt -ex "print i" -ex continue --args ${PROGRAM} "ptx: atomics of many threads lose nothing"
+  OUTPUT_VARIABLE said ERROR_VARIABLE said RESULT_VARIABLE status TIMEOUT 100)
+if(said MATCHES "ptrace|Could not trace")
+  message("not tried: gdb may not trace here")
+  return()
+endif()
+string(REGEX MATCHALL "Breakpoint 1, [^\n]*vector_atomics" stops "${said}")
+list(LENGTH stops times)
+if(NOT times EQUAL 1 OR NOT said MATCHES "#0 [^\n]*vector_atomics[^\n]*:${line}" OR NOT said MATCHES "= 17\n")
+  message(FATAL_ERROR "${source}:${line}: gdb stopped ${times} times in block 2, thread 17, and said\n${said}")
+endif()
