@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -74,8 +73,8 @@ int report(std::string_view message, ExitCode code) {
 int run_program(Args args) {
   try {
     const int code = dispatch(args);
-    std::cout.flush();
-    if (code == 0 && (!std::cout || std::fflush(stdout) != 0 || std::ferror(stdout))) fail("heddle", "cannot write to standard output", ExitCode::io);
+    std::cout.flush();  // and with it stdout
+    if (code == 0 && !std::cout) fail("heddle", "cannot write to standard output", ExitCode::io);
     return code;
   } catch (const Error& e) {
     return report(e.what(), e.code());

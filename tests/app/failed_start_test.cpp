@@ -72,6 +72,10 @@ TEST_CASE("a start that fails leaves nothing behind, whatever was wrong") {
     w.refused(data + " --steps 1 --val 'shards/nothing*'" + kModel, 2, {"shards/nothing*"});
     w.refused(data + " --steps 1 --layers 1000 --heads 512 --dim 65536 --seq 16", 71, {"PiB"});
   }
+  // A place where no directory can be made is found out first of all, not after the data was read.
+  for (const char* place : {"words.txt", "words.txt/below/it"}) {
+    w.refused(std::string("pretrain --data 'shards/nothing*' --steps 1 --out ") + place + kModel, 74, {"words.txt is not a directory", "--out"});
+  }
   CHECK(w.heddle(data + " --steps 2" + kModel).code == 0);  // and a good one begins in the same place
   CHECK(has(w.heddle("inspect new --digest").out, "step 2"));
   // tokenize too: its folder is gone again.
