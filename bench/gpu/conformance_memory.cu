@@ -22,13 +22,11 @@ Words converted() {
   return out.words();
 }
 Words moved_wide() {
-  constexpr size_t kN = 32, kForms = 4, kRoom = 8;
-  const Array<uint32_t> in(random_words(kN * 4, 34)), out(kN * 4 * kRoom, 0);
-  launch(one_block(kN, kN * 16), test::wide_accesses, reinterpret_cast<const uint4*>(static_cast<uint32_t*>(in)), static_cast<int>(kN),
+  constexpr int kN = 32, kForms = 5;
+  const Array<uint32_t> in(random_words(kN * 4, 34)), out(kN * 4 * kForms, 0);
+  launch(one_block(kN, kN * 16), test::wide_accesses, reinterpret_cast<const uint4*>(static_cast<uint32_t*>(in)), kN,
          reinterpret_cast<uint4*>(static_cast<uint32_t*>(out)));
-  Words words = out.words();
-  words.resize(kN * 4 * kForms);
-  return words;
+  return out.words();
 }
 // What one thread sees depends on the order of all; as a set it does not.
 Words atomic() {
