@@ -9,11 +9,14 @@ usage: tests/nightly.sh [--kills N] [--power-loss-states N] [--fuzz-seconds N] [
   --kills N              SIGKILLs of one run (466: the interruptions of a 54-day run of 405B parameters)
   --power-loss-states N  states of the disk after a power loss (20000)
   --fuzz-seconds N       for each fuzz target (1800)
-  PART                   tests kills power-loss simulated-ucontext simulated-own-headers gpu-build fuzz stall; default: all, in this order
+  PART                   tests kills power-loss simulated-gcc simulated-clang simulated-seeds simulated-mutations simulated-ucontext
+                         simulated-own-headers gpu-build fuzz stall; default: all, in this order
 Every part runs whatever the ones before it gave; the last lines are their verdicts. Logs lie in build/nightly.
 TEXT
 }
 
+parts=(tests kills power-loss simulated-gcc simulated-clang simulated-seeds simulated-mutations simulated-ucontext simulated-own-headers gpu-build fuzz
+  stall)
 kills=466 states=20000 fuzz_seconds=1800 chosen=()
 while [ $# -gt 0 ]; do
   case $1 in
@@ -21,12 +24,14 @@ while [ $# -gt 0 ]; do
     --power-loss-states) states=${2:?}; shift ;;
     --fuzz-seconds) fuzz_seconds=${2:?}; shift ;;
     -h | --help) usage; exit 0 ;;
-    tests | kills | power-loss | simulated-ucontext | simulated-own-headers | gpu-build | fuzz | stall) chosen+=("$1") ;;
-    *) echo "nightly.sh: unknown argument $1" >&2; usage >&2; exit 2 ;;
+    *)
+      [[ " ${parts[*]} " == *" $1 "* ]] || { echo "nightly.sh: unknown argument $1" >&2; usage >&2; exit 2; }
+      chosen+=("$1")
+      ;;
   esac
   shift
 done
-[ ${#chosen[@]} != 0 ] || chosen=(tests kills power-loss simulated-ucontext simulated-own-headers gpu-build fuzz stall)
+[ ${#chosen[@]} != 0 ] || chosen=("${parts[@]}")
 
 logs=build/nightly
 mkdir -p "$logs"
@@ -54,6 +59,15 @@ simulated() {
     cmake --build "$folder" --parallel "$(nproc)" --target kernels/sim/all tests/sim/all bench/gpu/all >"$logs/build-simulated.log" 2>&1 &&
     ctest --test-dir "$folder" -L sim -j 2 --no-tests=error --output-on-failure
 }
+# The same, every flavour by one compiler; then in the other modes what takes its mode from outside. Whole kernels go through all modes by themselves.
+in_every_mode() {
+  local mode
+  simulated "$@" || return 1
+  for mode in lazy random:1; do
+    HEDDLE_SIM_MODE=$mode ctest --test-dir "build/nightly-$1" -R '^sim_(core|ptx)_(plain|check|asan)$' --no-tests=error --output-on-failure ||
+      return 1
+  done
+}
 # One stall in 200 s of training may cost 1 %.
 stall() {
   local line
@@ -66,6 +80,15 @@ build || { tail -n 40 "$logs/build.log" "$logs/configure.log"; exit 1; }
 part tests ./test.sh --keep-going
 part kills env HEDDLE_KILLS="$kills" build/cpu/bin/kills_test
 part power-loss env HEDDLE_POWER_LOSS_STATES="$states" build/cpu/bin/test_checkpoint_power_loss
+part simulated-gcc in_every_mode gcc -DCMAKE_CXX_COMPILER=g++ -DHEDDLE_SIM_CHECK_COMPILER=OFF
+part simulated-clang in_every_mode clang -DCMAKE_CXX_COMPILER=clang++
+part simulated-seeds build/cpu/bin/sim_proving_check "[.seeds]"  # 50 orders of threads and async operations
+# Every synchronisation of the proving kernels left out or weakened once, but for the five of which kernels/sim/README.md says that nothing needs them.
+mutations() {
+  build/cpu/bin/heddle-mutate --only kernels/cuda/ --ignore 'gemm_sm80.cuh:175#' --ignore 'gemm_sm80.cuh:176#' --ignore 'gemm_sm90.cuh:312#' \
+    --ignore 'gemm_sm90.cuh:278#barrier.cluster.arrive.release:weaken' -- build/cpu/bin/sim_proving_check "[.mutate]"
+}
+part simulated-mutations mutations
 part simulated-ucontext simulated ucontext -DHEDDLE_SIM_UCONTEXT=ON
 part simulated-own-headers simulated own-headers -DHEDDLE_CUDA=OFF  # as on a machine without the CUDA toolkit
 part gpu-build ctest --test-dir build/cpu -C nightly -L nightly --output-on-failure

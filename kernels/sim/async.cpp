@@ -177,7 +177,7 @@ void copy_async_arrive(uint32_t mbarrier_address, bool noinc, const Site& site) 
   if (me.copies.open_op != 0) ops.push_back(me.copies.open_op);
   me.copies.open_op = 0;
   me.copies.group_ops.assign(me.copies.group_ops.size(), 0);
-  const auto arrive = [&me, &home, mbarrier_address, site, ops] {
+  const auto arrive = [&home, mbarrier_address, site, ops] {
     if (checker != nullptr)
       for (const uint32_t op : ops)
         if (op != 0) checker->attach_op(op, find_mbarrier(home, mbarrier_address, site).clock);

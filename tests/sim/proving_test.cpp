@@ -64,6 +64,12 @@ TEST_CASE("no order of threads changes a result: many seeds", "[.seeds]") {
   for (uint64_t seed = 1; seed <= 50; ++seed) in_mode(sim::AsyncMode::random, seed, cases, "");
 }
 
+// What heddle-mutate runs once per synchronisation: every kernel, in each mode once.
+TEST_CASE("short cases in every mode", "[.mutate]") {
+  const std::vector<ProvingCase> cases = short_proving_cases();
+  for (const sim::AsyncMode mode : {sim::AsyncMode::eager, sim::AsyncMode::lazy, sim::AsyncMode::random}) in_mode(mode, 1, cases, "");
+}
+
 // Wavefronts beyond what the number of bytes needs, in the kernels of one source.
 std::string bank_conflicts(const std::string& source) {
   std::string text;
