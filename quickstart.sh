@@ -20,9 +20,12 @@ TEXT
 out=run/quickstart fresh=0 flags=()
 while [ $# -gt 0 ]; do
   case $1 in
-    --seed) flags+=(--seed "${2:?--seed takes a number}"); shift ;;
-    --minutes) flags+=(--time-limit "${2:?--minutes takes a number}m"); shift ;;
-    --out) out=${2:?--out takes a directory}; shift ;;
+    --seed | --minutes | --out) [ $# -gt 1 ] || { echo "quickstart.sh: $1 takes a value" >&2; usage >&2; exit 2; } ;;
+  esac
+  case $1 in
+    --seed) flags+=(--seed "$2"); shift ;;
+    --minutes) flags+=(--time-limit "$2m"); shift ;;
+    --out) out=$2; shift ;;
     --fresh) fresh=1 ;;
     --no-install) install_packages=0 ;;
     --) shift; flags+=("$@"); break ;;

@@ -21,7 +21,7 @@ while [ $# -gt 0 ]; do
     --no-sanitize) sanitize=0 ;;
     --keep-going) keep_going=1 ;;
     --no-install) install_packages=0 ;;
-    --jobs) jobs=${2:?--jobs takes a number}; shift ;;
+    --jobs) [ $# -gt 1 ] || { echo "test.sh: --jobs takes a number" >&2; usage >&2; exit 2; }; jobs=$2; shift ;;
     -h | --help) usage; exit 0 ;;
     *) echo "test.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
   esac

@@ -104,6 +104,9 @@ Tokenizer make_tokenizer(const PrepareOptions& options, TextSource& source) {
     return trainer.train(vocab);
   }
   if (options.tokenizer.empty()) refuse("no tokenizer: give --tokenizer bytes, bpe:N or a tokenizer.json");
+  std::error_code none;
+  if (!fs::exists(options.tokenizer, none))
+    refuse(concat("--tokenizer '", options.tokenizer, "' is neither bytes nor bpe:N, and no such file exists"));
   return Tokenizer::load(options.tokenizer);
 }
 

@@ -79,7 +79,7 @@ std::span<const Option<GenerateOptions>> GenerateOptions::options() {
 
 void GenerateOptions::validate() const {
   if (path.empty()) refuse("generate", "no model: give a run directory, as in heddle generate run --prompt TEXT");
-  if (prompt.empty() == prompt_ids.empty()) refuse("generate", "give either --prompt TEXT or --prompt-ids 1,2,...");
+  if (prompt.empty() == prompt_ids.empty()) refuse("generate", "give either --prompt with a text that is not empty or --prompt-ids 1,2,...");
   if (greedy && (temperature != 1 || top_k != 0 || top_p != 1)) {
     refuse("generate", "--greedy takes the most likely token: it goes with none of --temperature, --top-k, --top-p");
   }

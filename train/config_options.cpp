@@ -52,7 +52,7 @@ std::vector<Option<C>> make_table() {
 
   group = "Model";
   add("model", &C::model, kMust, "PRESET", "preset whose sizes and layers are the defaults of this group").optional();
-  add("depth", &C::depth, kMust, "N", "one dial: width, heads, batch, learning rate and horizon follow from the number of layers")
+  add("depth", &C::depth, kMust, "N", "one dial: width, heads, learning rate and horizon follow from the number of layers")
       .optional()
       .between(1, kMaxLayers);
   add("layers", &C::layers, kMust, "N", "transformer blocks").optional().between(1, kMaxLayers);
@@ -121,9 +121,9 @@ std::vector<Option<C>> make_table() {
   add("threads", &C::threads, kFree, "N", "CPU threads of a rank; results do not depend on it").optional().between(0, 4096).per_launch();
   add("memory-check", &C::memory_check, kFree, "", "refuse a run on the CPU whose estimated memory is more than what is available").per_launch();
   add("dp", &C::dp, kFree, "N", "data-parallel ranks; default: all ranks / --tp").optional().between(0, kMaxRanks).per_launch();
-  add("tp", &C::tp, kFree, "N", "tensor-parallel ranks").between(1, 1024);
-  add("sp", &C::sp, kFree, "", "sequence parallelism within a tensor-parallel group");
-  add("zero", &C::zero, kFree, "0|1|2|3", "ZeRO stage: what data-parallel ranks slice among them").between(0, 3);
+  add("tp", &C::tp, kFree, "N", "tensor-parallel ranks; this version takes 1").between(1, 1024);
+  add("sp", &C::sp, kFree, "", "sequence parallelism within a tensor-parallel group; not in this version");
+  add("zero", &C::zero, kFree, "0|1|2|3", "ZeRO stage: what data-parallel ranks slice among them; this version takes 0").between(0, 3);
   add("recompute", &C::recompute, kFree, "", "recompute each block in backward: less memory, same result");
   add("deterministic", &C::deterministic, kOverride, "", "bit-identical for any --dp (a power of two) and any split into micro-steps");
   add("kernel", &C::kernel, kFree, "OP=NAME...", "use this kernel candidate for an op; a wrong name lists them").optional();

@@ -135,7 +135,9 @@ int run(const std::string& text, uint64_t steps) {
 int main(int argc, char** argv) {
   kernels::register_cpu_kernels();
   try {
-    return run(argc > 1 ? read_file(argv[1]) : built_in_text(), argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 300);
+    const uint64_t steps = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 300;
+    if (steps == 0) throw Error("usage: tiny_gpt [TEXT FILE] [STEPS], at least one step", ExitCode::usage);
+    return run(argc > 1 ? read_file(argv[1]) : built_in_text(), steps);
   } catch (const Error& e) {
     std::cerr << e.what() << "\n";
     return static_cast<int>(e.code());

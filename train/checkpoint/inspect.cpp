@@ -216,7 +216,11 @@ Inspectable recognize(const std::string& path, FileSystem& fs) {
 bool inspect(const std::string& path, const InspectOptions& options, std::ostream& out, FileSystem& fs) {
   const Inspectable kind = recognize(path, fs);
   if (kind == Inspectable::other) {
-    fail("inspect", concat(path, " is no run directory, checkpoint or safetensors file"), ExitCode::usage);
+    fail("inspect",
+         concat(path,
+                ": inspect reads a run directory, a checkpoint, a .safetensors file, a token shard (.bin), a folder that heddle tokenize wrote, "
+                "and a tokenizer.json; this is none of them"),
+         ExitCode::usage);
   }
   if (kind == Inspectable::safetensors) return inspect_safetensors(fs, path, options, out);
   if (options.digest) {
