@@ -1,6 +1,6 @@
 // The one error type of heddle and the checks that throw it.
 //
-// Every message reads `[op] rule: values at file:line, rank r`. Nothing in heddle calls exit, abort or assert on input.
+// Every message reads `[op] rule: values (file:line, rank r)`. Nothing in heddle calls exit, abort or assert on input.
 #pragma once
 
 #include <sstream>
@@ -43,10 +43,10 @@ std::string concat(const Parts&... parts) {
   return out.str();
 }
 
-// The rank that prefixes every error of this process; -1 (one process) prints nothing.
+// The rank that every error of this process names; -1 (one process): none.
 void set_error_rank(int rank);
 
-// Throws Error "[op] text at file:line, rank r".
+// Throws Error "[op] text (file:line, rank r)".
 [[noreturn]] void fail(std::string_view op, const std::string& text, ExitCode code = ExitCode::runtime, const char* file = __builtin_FILE(),
                        int line = __builtin_LINE());
 
