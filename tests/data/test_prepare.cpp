@@ -304,7 +304,7 @@ TEST_CASE("what prepare refuses leaves the folder as it was", "[prepare]") {
     refused(with([&](PrepareOptions& o) { o.tokenizer = bad; }), ExitCode::usage, "N of bpe:N");
   }
   refused(with([](PrepareOptions& o) { o.tokenizer = "bpe:100000"; }), ExitCode::usage, "ask for fewer");
-  refused(with([&](PrepareOptions& o) { o.tokenizer = scratch / "none.json"; }), ExitCode::io, "none.json: cannot open");
+  refused(with([&](PrepareOptions& o) { o.tokenizer = scratch / "none.json"; }), ExitCode::usage, "none.json' is neither bytes nor bpe:N");
   refused(with([&](PrepareOptions& o) { o.inputs = {scratch.write("blank.txt", "\n\n \n")}; }), ExitCode::bad_data, "no text in the input");
 
   const int held = ::open(out.c_str(), O_RDONLY | O_DIRECTORY);
