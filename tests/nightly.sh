@@ -81,7 +81,7 @@ part tests ./test.sh --keep-going
 part kills env HEDDLE_KILLS="$kills" build/cpu/bin/kills_test
 part power-loss env HEDDLE_POWER_LOSS_STATES="$states" build/cpu/bin/test_checkpoint_power_loss
 part simulated-gcc in_every_mode gcc -DCMAKE_CXX_COMPILER=g++ -DHEDDLE_SIM_CHECK_COMPILER=OFF
-part simulated-clang in_every_mode clang -DCMAKE_CXX_COMPILER=clang++ -DHEDDLE_WERROR=OFF  # the machine itself draws a warning
+part simulated-clang in_every_mode clang -DCMAKE_CXX_COMPILER=clang++
 part simulated-seeds build/cpu/bin/sim_proving_check "[.seeds]"  # 50 orders of threads and async operations
 # Every synchronisation of the proving kernels left out or weakened once, but for the five of which kernels/sim/README.md says that nothing needs them.
 mutations() {

@@ -111,7 +111,7 @@ bool write_host(std::byte* to, const std::byte* from, size_t bytes) {
   return move(to, from, bytes, false);
 }
 
-HostUse::HostUse(Kind kind, const Rows& rows) : kind_(kind), rows_(rows) {
+HostUse::HostUse(Kind kind, const Rows& rows) : rows_(rows) {
   Watch& w = watch();
   const std::lock_guard lock(w.mutex);
   since_ = w.now();

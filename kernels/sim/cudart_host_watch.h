@@ -38,7 +38,6 @@ class HostUse {
   const Rows& rows() const { return rows_; }
 
  private:
-  Kind kind_;
   Rows rows_;
   bool poisoned_ = false;
   std::vector<uint64_t> blocks_;  // hashes of the content at the call
