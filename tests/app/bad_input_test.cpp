@@ -12,6 +12,7 @@
 namespace {
 
 namespace fs = std::filesystem;
+using heddle::test::expect_refusal;
 using heddle::test::has;
 using heddle::test::Program;
 using heddle::test::Result;
@@ -43,15 +44,7 @@ struct Trained : Workplace {
   // Refused with this code; every part in one message on standard error; the run is what it was.
   void refused(const std::string& arguments, int code, const std::vector<std::string>& parts, const std::string& before = "") const {
     const Result r = heddle(arguments, before);
-    INFO("heddle " << arguments << "\nexit code " << r.code << "\n" << r.err);
-    CHECK(r.code == code);
-    for (const std::string& part : parts) {
-      INFO("expected: " << part);
-      CHECK(has(r.err, part));
-    }
-    size_t messages = 0;
-    for (size_t at = r.err.find("heddle: ["); at != std::string::npos; at = r.err.find("heddle: [", at + 1)) ++messages;
-    CHECK(messages == 1);
+    expect_refusal(arguments, r, code, parts);
     if (!digest.empty()) CHECK(heddle("inspect run --digest").out == digest);
   }
   void put(const std::string& name, size_t at, const std::string& bytes) const {

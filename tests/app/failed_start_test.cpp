@@ -9,6 +9,7 @@
 namespace {
 
 namespace fs = std::filesystem;
+using heddle::test::expect_refusal;
 using heddle::test::has;
 using heddle::test::Result;
 using heddle::test::Workplace;
@@ -38,13 +39,7 @@ struct Shards : Workplace {
   std::string refused(const std::string& arguments, int code, const std::vector<std::string>& parts, const std::string& before = "") const {
     const std::vector<std::string> had = names();
     const Result r = heddle(arguments, before);
-    INFO("heddle " << arguments << "\nexit code " << r.code << "\n" << r.err);
-    CHECK(r.code == code);
-    for (const std::string& part : parts) {
-      INFO("expected: " << part);
-      CHECK(has(r.err, part));
-    }
-    CHECK(r.err.find("heddle: [") == r.err.rfind("heddle: ["));
+    expect_refusal(arguments, r, code, parts);
     CHECK(names() == had);
     return r.err;
   }

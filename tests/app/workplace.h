@@ -9,6 +9,7 @@
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "tests/support/catch.h"
 
@@ -51,6 +52,18 @@ struct Workplace {
 
 inline bool has(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
+}
+
+// The program ended with this code and one message on standard error, which has every part.
+inline void expect_refusal(const std::string& arguments, const Result& r, int code, const std::vector<std::string>& parts) {
+  INFO("heddle " << arguments << "\nexit code " << r.code << "\n" << r.err);
+  CHECK(r.code == code);
+  for (const std::string& part : parts) {
+    INFO("expected: " << part);
+    CHECK(has(r.err, part));
+  }
+  CHECK(has(r.err, "heddle: ["));
+  CHECK(r.err.find("heddle: [") == r.err.rfind("heddle: ["));
 }
 
 }  // namespace heddle::test
