@@ -39,6 +39,7 @@ const Case kCases[] = {
     {Race::static_bounds, "out of bounds"},
     {Race::global_bounds, "out of bounds"},
     {Race::misaligned_vector, "misaligned access"},
+    {Race::misaligned_element, "misaligned access"},
 };
 
 std::string report_of(Race kind, bool wrong) {

@@ -94,6 +94,7 @@ enum class Race {
   static_bounds,
   global_bounds,
   misaligned_vector,
+  misaligned_element,
 };
 // scratch: device memory of at least 1024 floats, zero.
 void race(Race kind, bool wrong, float* scratch);

@@ -76,9 +76,13 @@ __global__ void dynamic_bounds_kernel(bool wrong) {
   bytes[threadIdx.x + (wrong ? 4 : 3)] = 1;
 }
 
-__global__ void misaligned_kernel(bool wrong, float* out) {
+__global__ void misaligned_kernel(Race kind, bool wrong, float* out) {
   auto* four = reinterpret_cast<float4*>(out + (wrong ? 1 : 4));
-  *four = make_float4(1, 2, 3, 4);
+  if (kind == Race::misaligned_vector) {
+    *four = make_float4(1, 2, 3, 4);
+  } else {
+    four->w = out[0];  // four bytes at a multiple of four: only the type says that the address is wrong
+  }
 }
 
 // ---- global memory ----
@@ -231,7 +235,8 @@ __global__ void transpose_kernel(const float* in, float* out, int padding) {
 void race(Race kind, bool wrong, float* scratch) {
   switch (kind) {
     case Race::shared_bounds: HEDDLE_LAUNCH(dynamic_bounds_kernel, 1, 96, 99, Stream{}, wrong); break;
-    case Race::misaligned_vector: HEDDLE_LAUNCH(misaligned_kernel, 1, 1, 0, Stream{}, wrong, scratch); break;
+    case Race::misaligned_vector:
+    case Race::misaligned_element: HEDDLE_LAUNCH(misaligned_kernel, 1, 1, 0, Stream{}, kind, wrong, scratch); break;
     case Race::global_between_blocks:
     case Race::uninitialised_global:
     case Race::global_bounds:
