@@ -10,12 +10,10 @@ namespace heddle::sim {
 
 bool checking = true;
 
-RaceChecker& race_checker() {
+Checker* const checker = [] {
   static RaceChecker instance;
-  return instance;
-}
-
-Checker* const checker = &race_checker();
+  return &instance;
+}();
 
 void RaceChecker::launch_begin(const Launch& launch) {
   // Times and ops are never reused within a process; 2^31 of them would be a very long test.
@@ -55,6 +53,7 @@ void RaceChecker::group_begin(Group& group) {
   }
   groups_.push_back(std::move(run));
   syncs_.clear();
+  issues_.assign(size_t{group.block_count} * (kMaxThreadsPerBlock / kWarpgroupSize), {});
   fences_used_ = false;
 }
 
@@ -63,6 +62,7 @@ void RaceChecker::group_end(Group& group) {
     for (const WarpState& warp : group.blocks[slot]->warps) count_flush(warp);
   threads_.clear();
   syncs_.clear();
+  issues_.clear();
   forget_joins();
   group_ = nullptr;
 }
@@ -97,14 +97,14 @@ void RaceChecker::sync_warp(WarpState& warp, uint32_t mask) {
   ClockRef known, async_known;
   for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
     const ThreadClock& lane = clock_of(warp.lanes[__builtin_ctz(rest)]);
-    known = join(known, lane.known);
-    async_known = join(async_known, lane.async_known);
+    add(known, lane.known);
+    add(async_known, lane.async_known);
   }
   const uint32_t time = tick();
   if (mask == warp.live) {
-    known = with_warp(known, warp.lanes[0].id, time);
+    known = with_warp(std::move(known), warp.lanes[0].id, time);
   } else {
-    for (uint32_t rest = mask; rest != 0; rest &= rest - 1) known = with_thread(known, warp.lanes[__builtin_ctz(rest)].id, time);
+    for (uint32_t rest = mask; rest != 0; rest &= rest - 1) known = with_thread(std::move(known), warp.lanes[__builtin_ctz(rest)].id, time);
   }
   for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
     ThreadClock& lane = clock_of(warp.lanes[__builtin_ctz(rest)]);
@@ -118,12 +118,12 @@ void RaceChecker::sync_block(BlockState& block) {
   ClockRef known, async_known, fenced;
   for (const ThreadState& thread : block.threads) {
     const ThreadClock& clock = clock_of(thread);
-    known = join(known, clock.known);
-    async_known = join(async_known, clock.async_known);
-    if (fences_used_) fenced = join(fenced, clock.fenced);
+    add(known, clock.known);
+    add(async_known, clock.async_known);
+    if (fences_used_) add(fenced, clock.fenced);
   }
   const uint32_t time = tick();
-  known = with_block(known, block.slot, time);
+  known = with_block(std::move(known), block.slot, time);
   for (const ThreadState& thread : block.threads) {
     ThreadClock& clock = clock_of(thread);
     clock.known = known;
@@ -137,13 +137,15 @@ void RaceChecker::sync_block(BlockState& block) {
 
 void RaceChecker::release(SyncClock& sync, ThreadState& thread) {
   SyncState& state = sync_state(sync);
-  state.gathered = join(state.gathered, published(thread));
-  state.async_gathered = join(state.async_gathered, clock_of(thread).async_known);
+  ThreadClock& mine = clock_of(thread);
+  add(state.gathered, mine.known);
+  add_thread(state.gathered, thread.id, new_stamp(mine));
+  add(state.async_gathered, mine.async_known);
 }
 
 void RaceChecker::release_fenced(SyncClock& sync, ThreadState& thread) {
   SyncState& state = sync_state(sync);
-  state.gathered = join(state.gathered, clock_of(thread).fenced);
+  add(state.gathered, clock_of(thread).fenced);
 }
 
 void RaceChecker::release_warp(SyncClock& sync, WarpState& warp) {
@@ -153,20 +155,20 @@ void RaceChecker::release_warp(SyncClock& sync, WarpState& warp) {
   const uint32_t time = tick();
   for (uint32_t rest = warp.live; rest != 0; rest &= rest - 1) {
     ThreadClock& lane = clock_of(warp.lanes[__builtin_ctz(rest)]);
-    known = join(known, lane.known);
-    async_known = join(async_known, lane.async_known);
+    add(known, lane.known);
+    add(async_known, lane.async_known);
     lane.stamp = time;
   }
   if (!known) return;
-  state.gathered = join(state.gathered, with_warp(known, warp.lanes[0].id, time));
-  state.async_gathered = join(state.async_gathered, async_known);
+  add(state.gathered, with_warp(std::move(known), warp.lanes[0].id, time));
+  add(state.async_gathered, async_known);
 }
 
 void RaceChecker::complete(SyncClock& sync) {
   SyncState& state = sync_state(sync);
   ++state.phase;
   if (!state.gathered) state.gathered = empty_clock(groups_.back().number, shape_);
-  state.gathered = with_phase(state.gathered, sync.id, state.phase);
+  state.gathered = with_phase(std::move(state.gathered), sync.id, state.phase);
   state.done = state.gathered;
   state.async_done = state.async_gathered;
 }
@@ -200,13 +202,7 @@ void RaceChecker::proxy_fence(ThreadState& thread) {
 }
 
 void RaceChecker::atomic(ThreadState& thread, const void* pointer, size_t bytes, AtomicKind kind, Order order, Scope scope, const Site& site) {
-  Observer by = observer(thread);
-  by.atomic = true;
-  by.who |= kAtomic;
-  const uint32_t place = place_of(site);
-  if (kind != AtomicKind::store) access(by, Access::read, pointer, bytes, place);
-  if (kind != AtomicKind::load) access(by, Access::write, pointer, bytes, place);
-
+  atomic_access(thread, pointer, bytes, kind, place_of(site));
   ThreadClock& mine = clock_of(thread);
   AtomicState& state = atomics_[pointer];
   const Scope needed = state.block == thread.block && state.group == groups_.back().number ? Scope::block : Scope::device;
@@ -247,22 +243,28 @@ void RaceChecker::issue(Agent& agent, ThreadState& issuer) {
 // What all four warps know, each counting what any of its lanes knows: the instruction reads for all of them.
 void RaceChecker::issue_warpgroup(Agent& agent, WarpState& first) {
   const uint32_t time = tick();
-  ClockRef all, async_all;
+  auto& block = *static_cast<BlockState*>(first.block);
+  std::array<ClockRef, 4> known, async_known;
   for (uint32_t w = 0; w < 4; ++w) {
-    WarpState& warp = static_cast<BlockState*>(first.block)->warps[first.id + w];
-    ClockRef known, async_known;
-    for (uint32_t lane = 0; lane < kWarpSize; ++lane) {
-      ThreadClock& clock = clock_of(warp.lanes[lane]);
-      known = join(known, clock.known);
-      async_known = join(async_known, clock.async_known);
+    for (ThreadState *lane = block.warps[first.id + w].lanes, *end = lane + kWarpSize; lane != end; ++lane) {
+      ThreadClock& clock = clock_of(*lane);
+      add(known[w], clock.known);
+      add(async_known[w], clock.async_known);
       clock.stamp = time;
     }
-    known = with_warp(known, warp.lanes[0].id, time);
-    all = all ? meet(all, known) : known;
-    async_all = async_all ? meet(async_all, async_known) : async_known;
   }
-  agent.clock = all;
-  agent.async_clock = async_all;
+  WarpgroupIssue& last = issues_[block.slot * (kMaxThreadsPerBlock / kWarpgroupSize) + first.id / 4];
+  if (!last.all || last.known != known || last.async_known != async_known) {
+    // A warp's own time is news to the others, so it makes no difference to what all of them know.
+    last = {known, async_known, {}, {}};
+    for (uint32_t w = 0; w < 4; ++w) {
+      const ClockRef mine = with_warp(known[w], block.warps[first.id + w].lanes[0].id, time);
+      last.all = w == 0 ? mine : meet(last.all, mine);
+      last.async_all = w == 0 ? async_known[w] : meet(last.async_all, async_known[w]);
+    }
+  }
+  agent.clock = last.all;
+  agent.async_clock = last.async_all;
   agent.issued_at = 0;  // no thread's own accesses count: the other warps must know of them
 }
 

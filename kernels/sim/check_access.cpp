@@ -23,7 +23,7 @@ const char* verb(bool write, bool past) {
 
 // ---- who looks ----
 
-Observer RaceChecker::observer(const ThreadState& thread) const {
+inline Observer RaceChecker::observer(const ThreadState& thread) const {
   const ThreadClock& clock = threads_[thread.id];
   Observer by;
   by.who = thread.id;
@@ -34,7 +34,7 @@ Observer RaceChecker::observer(const ThreadState& thread) const {
   return by;
 }
 
-Observer RaceChecker::observer(const Agent& agent) const {
+inline Observer RaceChecker::observer(const Agent& agent) const {
   Observer by;
   by.who = kByOp;
   by.when = agent.op;
@@ -99,67 +99,77 @@ bool RaceChecker::visible_to_proxy(const Record& write, const Observer& by) cons
 // ---- one cell ----
 
 void RaceChecker::remember_read(Cell& cell, const Observer& by, uint32_t place) {
-  const Record mine = by.by_op() ? Record{by.when, kByOp, place, 1} : Record{by.when, (by.who & ~(kWarpSize - 1)), place, by.lanes};
+  const bool by_op = by.by_op();
+  const Record mine = by_op ? Record{by.when, kByOp, place, 1} : Record{by.when, (by.who & ~(kWarpSize - 1)), place, by.lanes};
   const auto merge = [&](Record& record) {
-    if (record.who != mine.who || by.by_op()) return false;
+    if (by_op || record.who != mine.who) return false;
     if (record.when != mine.when && record.lanes != mine.lanes) return false;  // another stamp: only a later look of the same lane replaces it
     record.when = mine.when;
     record.lanes |= mine.lanes;
     record.where = place;
     return true;
   };
+  // A read that is ordered before this one says nothing that this one does not: who writes later must be ordered after both.
+  const auto replace = [&](Record& record) {
+    if (record.lanes != 0 && (((record.who ^ mine.who) & kAtomic) != 0 || !ordered(record, by))) return false;
+    record = mine;
+    return true;
+  };
   for (Record& record : cell.reads)
     if (record.lanes != 0 && merge(record)) return;
-  for (Record& record : cell.reads) {
-    // A read that is ordered before this one says nothing that this one does not: who writes later must be ordered after both.
-    if (record.lanes == 0 || (((record.who ^ mine.who) & kAtomic) == 0 && ordered(record, by))) {
-      record = mine;
-      return;
-    }
-  }
-  if (cell.more_reads != nullptr)
-    for (Record& record : *cell.more_reads)
+  for (Record& record : cell.reads)
+    if (replace(record)) return;
+  if (cell.more_reads != 0) {
+    std::vector<Record>& more = pool_->more_reads(cell);
+    for (Record& record : more)
       if (merge(record)) return;
+    for (Record& record : more)
+      if (replace(record)) return;
+  }
   pool_->add_read(cell, mine);
 }
 
 void RaceChecker::touch_whole(Cell& cell, const Observer& by, Access kind, uint32_t place) {
   const bool is_write = kind == Access::write;
   if (!is_write && !cell.initialised) complain(by, "uninitialised read", concat("reads ", address_text(), ", which nobody has written"), place);
+  const auto exempt = [&](const Record& before) { return by.atomic && (before.who & kAtomic) != 0; };
   const Record& last = cell.write;
-  if (last.lanes != 0 && !(by.atomic && (last.who & kAtomic) != 0)) {
+  if (last.lanes != 0 && !last.same_access(by.fine_write) && !exempt(last)) {
     if (!ordered(last, by)) race(last, true, by, kind, place);
     if (!visible_to_proxy(last, by))
       complain(by, "missing proxy fence",
                concat(verb(is_write, false), " ", address_text(), " through the async proxy; ", who_text(last), " wrote it at ",
                       place_text(last.where), " by ordinary stores, and no fence.proxy.async lies between"),
                place);
+    by.fine_write = last;
   }
   if (!is_write) return remember_read(cell, by, place);
-  for (Record& record : cell.reads) {
-    if (record.lanes == 0 || (by.atomic && (record.who & kAtomic) != 0)) continue;
+  const auto check_read = [&](const Record& record) {
+    if (record.lanes == 0 || record.same_access(by.fine_read) || exempt(record)) return;
     if (!ordered(record, by)) race(record, false, by, kind, place);
-  }
-  if (cell.more_reads != nullptr)
-    for (const Record& record : *cell.more_reads)
-      if (!(by.atomic && (record.who & kAtomic) != 0) && !ordered(record, by)) race(record, false, by, kind, place);
-  if (cell.more_reads != nullptr || cell.reads[0].lanes != 0) pool_->clear_reads(cell);
+    by.fine_read = record;
+  };
+  for (const Record& record : cell.reads) check_read(record);
+  if (cell.more_reads != 0)
+    for (const Record& record : pool_->more_reads(cell)) check_read(record);
+  if (cell.more_reads != 0 || cell.reads[0].lanes != 0) pool_->clear_reads(cell);
   cell.write = {by.when, by.who, place, 1};
   cell.initialised = true;
 }
 
-void RaceChecker::touch(Cell& cell, uint32_t cell_bytes, uint32_t begin, uint32_t end, const Observer& by, Access kind, uint32_t place) {
-  const bool whole = begin == 0 && end == cell_bytes;
-  if (cell.parts == nullptr) {
-    if (whole) return touch_whole(cell, by, kind, place);
-    pool_->split(cell, cell_bytes);
-  }
+inline void RaceChecker::touch(Cell& cell, uint32_t cell_bytes, uint32_t begin, uint32_t end, const Observer& by, Access kind, uint32_t place) {
+  if (cell.parts == nullptr && begin == 0 && end == cell_bytes) return touch_whole(cell, by, kind, place);
+  touch_parts(cell, cell_bytes, begin, end, by, kind, place);
+}
+
+void RaceChecker::touch_parts(Cell& cell, uint32_t cell_bytes, uint32_t begin, uint32_t end, const Observer& by, Access kind, uint32_t place) {
+  if (cell.parts == nullptr) pool_->split(cell, cell_bytes);
   const uint32_t part = part_bytes(cell_bytes);
   for (uint32_t i = begin / part; i * part < end; ++i) {
     const uint32_t first = std::max(begin, i * part), last = std::min(end, (i + 1) * part);
     touch(cell.parts[i], part, first - i * part, last - i * part, by, kind, place);
   }
-  if (whole && kind == Access::write) {  // all parts alike again
+  if (begin == 0 && end == cell_bytes && kind == Access::write) {  // all parts alike again
     pool_->forget(cell, cell_bytes);
     cell.write = {by.when, by.who, place, 1};
   }
@@ -167,9 +177,8 @@ void RaceChecker::touch(Cell& cell, uint32_t cell_bytes, uint32_t begin, uint32_
 
 // ---- a range ----
 
-void RaceChecker::check_shared_bounds(const Observer& by, Access kind, BlockState& block, size_t offset, size_t bytes, uint32_t place) {
+void RaceChecker::check_static_bounds(const Observer& by, Access kind, BlockState& block, size_t offset, size_t bytes, uint32_t place) {
   const LaunchState& launch = *block.group->shared;
-  if (offset >= kSharedReserved && offset + bytes <= launch.dynamic_end()) return;
   const uint32_t count = launch.static_count.load(std::memory_order_relaxed);
   for (uint32_t i = 0; i < count; ++i) {
     const StaticPlace& variable = launch.statics[i];
@@ -181,14 +190,30 @@ void RaceChecker::check_shared_bounds(const Observer& by, Access kind, BlockStat
            place);
 }
 
+inline BlockState* RaceChecker::owner_of(const Observer& by, const std::byte* pointer) const {
+  auto& block = *static_cast<BlockState*>(by.thread->block);
+  if (static_cast<size_t>(pointer - block.shared) < kSharedWindowBytes) return &block;
+  if (block.cluster_size == 1) return nullptr;
+  for (uint32_t i = 0; i < block.cluster_size; ++i) {
+    BlockState& owner = peer(block, i);
+    if (static_cast<size_t>(pointer - owner.shared) < kSharedWindowBytes) return &owner;
+  }
+  return nullptr;
+}
+
+inline std::vector<Cell>& RaceChecker::shared_cells(const BlockState& block, size_t last) {
+  pool_ = &shared_pool_;
+  auto& cells = shared_[block.slot].cells;
+  if (cells.size() <= last) cells.resize(std::max(last + 1, size_t{block.group->shared->dynamic_end() / kCellBytes}));
+  return cells;
+}
+
 void RaceChecker::access_shared(const Observer& by, Access kind, BlockState& block, size_t offset, size_t bytes, uint32_t place) {
   current_.block = &block;
   current_.offset = offset;
-  check_shared_bounds(by, kind, block, offset, bytes, place);
-  pool_ = &shared_pool_;
-  auto& cells = shared_[block.slot].cells;
+  if (offset < kSharedReserved || offset + bytes > block.group->shared->dynamic_end()) check_static_bounds(by, kind, block, offset, bytes, place);
   const size_t last = (offset + bytes - 1) / kCellBytes;
-  if (cells.size() <= last) cells.resize(std::max(last + 1, size_t{block.group->shared->dynamic_end() / kCellBytes}));
+  Cell* const cells = shared_cells(block, last).data();
   for (size_t i = offset / kCellBytes; i <= last; ++i) {
     const size_t begin = std::max(offset, i * kCellBytes) - i * kCellBytes, end = std::min(offset + bytes, (i + 1) * kCellBytes) - i * kCellBytes;
     touch(cells[i], kCellBytes, static_cast<uint32_t>(begin), static_cast<uint32_t>(end), by, kind, place);
@@ -235,13 +260,21 @@ void RaceChecker::access(const Observer& by, Access kind, const void* pointer, s
   if (bytes == 0) return;
   const auto* byte = static_cast<const std::byte*>(pointer);
   current_ = {pointer, bytes, nullptr, 0, nullptr};
-  auto& block = *static_cast<BlockState*>(by.thread->block);
-  for (uint32_t i = 0; i < block.cluster_size; ++i) {
-    BlockState& owner = i == 0 ? block : peer(block, i == block.cluster_rank ? 0 : i);  // its own memory first
-    const size_t offset = static_cast<size_t>(byte - owner.shared);
-    if (offset < kSharedWindowBytes) return access_shared(by, kind, owner, offset, bytes, place);
-  }
+  if (BlockState* owner = owner_of(by, byte)) return access_shared(by, kind, *owner, static_cast<size_t>(byte - owner->shared), bytes, place);
   if (byte + kGuardBytes >= globals_begin_ && byte < globals_end_ + kGuardBytes) access_global(by, kind, byte, bytes, place);
+}
+
+void RaceChecker::access_chunks(const Observer& by, Access kind, const std::byte* base, std::span<const uint32_t> offsets, uint32_t place) {
+  if (offsets.empty()) return;
+  BlockState* owner = owner_of(by, base + offsets[0]);
+  HEDDLE_CHECK(owner != nullptr, "sim", "chunks lie in shared memory");
+  const size_t first = static_cast<size_t>(base - owner->shared), dynamic_end = owner->group->shared->dynamic_end();
+  for (const uint32_t chunk : offsets) {
+    const size_t offset = first + chunk;
+    current_ = {base + chunk, kCellBytes, owner, offset, nullptr};
+    if (offset < kSharedReserved || offset + kCellBytes > dynamic_end) check_static_bounds(by, kind, *owner, offset, kCellBytes, place);
+    touch(shared_cells(*owner, offset / kCellBytes)[offset / kCellBytes], kCellBytes, 0, kCellBytes, by, kind, place);
+  }
 }
 
 // ---- entry points ----
@@ -267,6 +300,27 @@ void RaceChecker::write(Agent& agent, const void* pointer, size_t bytes) {
   access(observer(agent), Access::write, pointer, bytes, place_of(agent.site));
 }
 
+void RaceChecker::read_chunks(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) {
+  access_chunks(observer(agent), Access::read, base, offsets, place_of(agent.site));
+}
+
+void RaceChecker::write_chunks(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) {
+  op_state(agent.op).generic = !agent.async_proxy;
+  access_chunks(observer(agent), Access::write, base, offsets, place_of(agent.site));
+}
+
+void RaceChecker::atomic_access(ThreadState& thread, const void* pointer, size_t bytes, AtomicKind kind, uint32_t place) {
+  Observer by = observer(thread);
+  by.atomic = true;
+  by.who |= kAtomic;
+  if (kind != AtomicKind::store) access(by, Access::read, pointer, bytes, place);
+  if (kind != AtomicKind::load) access(by, Access::write, pointer, bytes, place);
+}
+
+void RaceChecker::sync_object(ThreadState& thread, const void* pointer, size_t bytes, AtomicKind kind, const Site& site) {
+  atomic_access(thread, pointer, bytes, kind, place_of(site));
+}
+
 void RaceChecker::atomic(Agent& agent, const void* pointer, size_t bytes) {
   Observer by = observer(agent);
   by.atomic = true;
@@ -286,7 +340,6 @@ void RaceChecker::misaligned(ThreadState& thread, const void* pointer, size_t al
 
 void RaceChecker::instrumented(ThreadState& thread, const void* pointer, size_t bytes, bool is_write, bool aligned, const void* pc) {
   const auto* byte = static_cast<const std::byte*>(pointer);
-  if (static_cast<size_t>(byte - thread.stack->base) < thread.stack->size) return;  // its own locals
   const bool shared = static_cast<size_t>(byte - thread.block->shared) < kSharedWindowBytes || (thread.block->cluster_size > 1 && is_shared(pointer));
   if (!shared && (byte + kGuardBytes < globals_begin_ || byte >= globals_end_ + kGuardBytes) && !counting) return;
   const uint32_t place = place_of(pc);

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <array>
 
-#include "kernels/sim/machine.h"
-
 namespace heddle::sim {
 
 void retain(Clock* clock) {
@@ -18,34 +16,12 @@ namespace {
 
 constexpr uint32_t kThreads = kMaxThreadsPerBlock;
 
-uint32_t lookup(const std::vector<Clock::Entry>& sorted, uint32_t key) {
-  const auto at = std::lower_bound(sorted.begin(), sorted.end(), Clock::Entry{key, 0});
-  return at != sorted.end() && at->first == key ? at->second : 0;
-}
-
 void raise(std::vector<Clock::Entry>& sorted, uint32_t key, uint32_t value) {
   const auto at = std::lower_bound(sorted.begin(), sorted.end(), Clock::Entry{key, 0});
   if (at != sorted.end() && at->first == key)
     at->second = std::max(at->second, value);
   else
     sorted.insert(at, {key, value});
-}
-
-std::vector<Clock::Entry> merged(const std::vector<Clock::Entry>& a, const std::vector<Clock::Entry>& b) {
-  std::vector<Clock::Entry> result;
-  result.reserve(a.size() + b.size());
-  auto i = a.begin(), j = b.begin();
-  while (i != a.end() || j != b.end()) {
-    if (j == b.end() || (i != a.end() && i->first < j->first)) {
-      result.push_back(*i++);
-    } else if (i == a.end() || j->first < i->first) {
-      result.push_back(*j++);
-    } else {
-      result.emplace_back(i->first, std::max(i->second, j->second));
-      ++i, ++j;
-    }
-  }
-  return result;
 }
 
 size_t block_floor(const Clock& clock, uint32_t block) {
@@ -75,10 +51,25 @@ void fold_warp(Clock& clock, uint32_t thread) {
   lanes.erase(std::remove_if(begin, end, [&](const Clock::Entry& lane) { return lane.second <= earliest; }), end);
 }
 
-void fold_warps(Clock& clock) {
-  if (clock.lanes.size() < kWarpSize) return;
-  for (uint32_t block = 0; block < clock.shape.blocks; ++block)
-    for (uint32_t w = 0; w < clock.shape.warps; ++w) fold_warp(clock, block * kThreads + w * kWarpSize);
+// Both sorted, and mostly of the same threads: one walk.
+void raise_lanes(Clock& clock, const std::vector<Clock::Entry>& more) {
+  auto at = clock.lanes.begin();
+  uint32_t unfolded = ~0u;  // a thread of a warp that has got new entries
+  for (const auto& [thread, time] : more) {
+    if (unfolded != ~0u && unfolded / kWarpSize != thread / kWarpSize) {
+      fold_warp(clock, unfolded);
+      unfolded = ~0u;
+      at = clock.lanes.begin();
+    }
+    while (at != clock.lanes.end() && at->first < thread) ++at;
+    if (at != clock.lanes.end() && at->first == thread) {
+      at->second = std::max(at->second, time);
+    } else if (time > clock.floor_of_warp(thread)) {
+      at = clock.lanes.insert(at, {thread, time});
+      unfolded = thread;
+    }
+  }
+  if (unfolded != ~0u) fold_warp(clock, unfolded);
 }
 
 Clock* copy_of(const ClockRef& clock) {
@@ -87,15 +78,40 @@ Clock* copy_of(const ClockRef& clock) {
   return copy;
 }
 
-bool same(const Clock& a, const Clock& b) {
-  return a.group == b.group && a.floors == b.floors && a.lanes == b.lanes && a.phases == b.phases && a.others == b.others;
+// The clock to change: this one if nobody else refers to it, so that shared clocks never change.
+Clock& writable(ClockRef& clock) {
+  if (clock->refs > 1) clock = ClockRef(copy_of(clock));
+  return const_cast<Clock&>(*clock.get());
+}
+
+// Whether a knows all that b knows.
+bool covers(const Clock& a, const Clock& b) {
+  if (a.group != b.group) return false;
+  for (size_t i = 0; i < a.floors.size(); ++i)
+    if (a.floors[i] < b.floors[i]) return false;
+  auto lane = a.lanes.begin();
+  for (const auto& [thread, time] : b.lanes) {
+    while (lane != a.lanes.end() && lane->first < thread) ++lane;
+    const bool above_floor = lane != a.lanes.end() && lane->first == thread && lane->second >= time;
+    if (!above_floor && a.floor_of_warp(thread) < time) return false;
+  }
+  auto known = a.phases.begin();
+  for (const auto& [sync, phase] : b.phases) {
+    while (known != a.phases.end() && known->first < sync) ++known;
+    if (known == a.phases.end() || known->first != sync || known->second < phase) return false;
+  }
+  for (const ClockRef& other : b.others) {
+    const Clock* mine = a.of_group(other->group);
+    if (mine == nullptr || (mine != other.get() && !covers(*mine, *other.get()))) return false;
+  }
+  return true;
 }
 
 void know_other(Clock& clock, const ClockRef& other) {
   const auto at =
       std::lower_bound(clock.others.begin(), clock.others.end(), other->group, [](const ClockRef& o, uint32_t group) { return o->group < group; });
   if (at != clock.others.end() && (*at)->group == other->group)
-    *at = join(*at, other);
+    add(*at, other);
   else
     clock.others.insert(at, other);
 }
@@ -108,25 +124,6 @@ ClockRef own_part(const ClockRef& clock) {
   return ClockRef(own);
 }
 
-ClockRef join_now(const ClockRef& a, const ClockRef& b) {
-  Clock* sum = copy_of(a);
-  ClockRef result(sum);
-  if (a->group == b->group) {
-    for (size_t i = 0; i < sum->floors.size(); ++i) sum->floors[i] = std::max(sum->floors[i], b->floors[i]);
-    sum->lanes = merged(a->lanes, b->lanes);
-    drop_covered(*sum);
-    fold_warps(*sum);
-    sum->phases = merged(a->phases, b->phases);
-  } else {
-    know_other(*sum, own_part(b));
-  }
-  for (const ClockRef& other : b->others)
-    if (other->group != sum->group) know_other(*sum, other);
-  if (same(*sum, *a.get())) return a;
-  if (same(*sum, *b.get())) return b;
-  return result;
-}
-
 // Threads of a warp join the same two clocks one after the other: remember the last results.
 struct Remembered {
   ClockRef a, b, sum;
@@ -135,16 +132,9 @@ std::array<Remembered, 64> remembered;
 
 }  // namespace
 
-uint32_t Clock::floor_of_warp(uint32_t thread) const {
-  return std::max(floors[block_floor(*this, thread / kThreads)], floors[warp_floor(*this, thread)]);
-}
-
-uint32_t Clock::time_of(uint32_t thread) const {
-  return std::max(floor_of_warp(thread), lanes.empty() ? 0 : lookup(lanes, thread));
-}
-
-uint32_t Clock::phase_of(uint32_t sync) const {
-  return lookup(phases, sync);
+uint32_t Clock::lookup(const std::vector<Entry>& sorted, uint32_t key) {
+  const auto at = std::lower_bound(sorted.begin(), sorted.end(), Entry{key, 0});
+  return at != sorted.end() && at->first == key ? at->second : 0;
 }
 
 const Clock* Clock::of_group(uint32_t number) const {
@@ -162,13 +152,44 @@ ClockRef empty_clock(uint32_t group, ClockShape shape) {
   return ClockRef(clock);
 }
 
+void add(ClockRef& clock, const ClockRef& more) {
+  if (!more || clock == more) return;
+  if (!clock) {
+    clock = more;
+    return;
+  }
+  if (clock->refs > 1) {
+    if (covers(*clock.get(), *more.get())) return;
+    if (covers(*more.get(), *clock.get())) {
+      clock = more;
+      return;
+    }
+  }
+  Clock& sum = writable(clock);
+  if (sum.group == more->group) {
+    bool raised = false;
+    for (size_t i = 0; i < sum.floors.size(); ++i) {
+      raised |= sum.floors[i] < more->floors[i];
+      sum.floors[i] = std::max(sum.floors[i], more->floors[i]);
+    }
+    if (raised) drop_covered(sum);
+    raise_lanes(sum, more->lanes);
+    for (const auto& [sync, phase] : more->phases) raise(sum.phases, sync, phase);
+  } else {
+    know_other(sum, own_part(more));
+  }
+  for (const ClockRef& other : more->others)
+    if (other->group != sum.group) know_other(sum, other);
+}
+
 ClockRef join(const ClockRef& a, const ClockRef& b) {
   if (a == b || !b) return a;
   if (!a) return b;
   const size_t hash = (reinterpret_cast<uintptr_t>(a.get()) / 32 * 31 + reinterpret_cast<uintptr_t>(b.get()) / 32) % remembered.size();
   Remembered& slot = remembered[hash];
   if (slot.a == a && slot.b == b) return slot.sum;
-  ClockRef sum = join_now(a, b);
+  ClockRef sum = a;
+  add(sum, b);
   slot = {a, b, sum};
   return sum;
 }
@@ -194,33 +215,36 @@ ClockRef meet(const ClockRef& a, const ClockRef& b) {
   return result;
 }
 
-ClockRef with_thread(const ClockRef& clock, uint32_t thread, uint32_t time) {
-  Clock* result = copy_of(clock);
-  raise(result->lanes, thread, time);
-  fold_warp(*result, thread);
-  return ClockRef(result);
+void add_thread(ClockRef& clock, uint32_t thread, uint32_t time) {
+  Clock& changed = writable(clock);
+  raise(changed.lanes, thread, time);
+  fold_warp(changed, thread);
 }
 
-ClockRef with_warp(const ClockRef& clock, uint32_t thread, uint32_t time) {
-  Clock* result = copy_of(clock);
-  result->floors[warp_floor(*result, thread)] = time;
-  drop_covered(*result);
-  return ClockRef(result);
+ClockRef with_thread(ClockRef clock, uint32_t thread, uint32_t time) {
+  add_thread(clock, thread, time);
+  return clock;
 }
 
-ClockRef with_block(const ClockRef& clock, uint32_t block, uint32_t time) {
-  Clock* result = copy_of(clock);
-  const size_t first = block_floor(*result, block);
-  std::fill_n(result->floors.begin() + static_cast<std::ptrdiff_t>(first), result->shape.warps + 1, 0);
-  result->floors[first] = time;
-  drop_covered(*result);
-  return ClockRef(result);
+ClockRef with_warp(ClockRef clock, uint32_t thread, uint32_t time) {
+  Clock& changed = writable(clock);
+  changed.floors[warp_floor(changed, thread)] = time;
+  drop_covered(changed);
+  return clock;
 }
 
-ClockRef with_phase(const ClockRef& clock, uint32_t sync, uint32_t phase) {
-  Clock* result = copy_of(clock);
-  raise(result->phases, sync, phase);
-  return ClockRef(result);
+ClockRef with_block(ClockRef clock, uint32_t block, uint32_t time) {
+  Clock& changed = writable(clock);
+  const size_t first = block_floor(changed, block);
+  std::fill_n(changed.floors.begin() + static_cast<std::ptrdiff_t>(first), changed.shape.warps + 1, 0);
+  changed.floors[first] = time;
+  drop_covered(changed);
+  return clock;
+}
+
+ClockRef with_phase(ClockRef clock, uint32_t sync, uint32_t phase) {
+  raise(writable(clock).phases, sync, phase);
+  return clock;
 }
 
 void forget_joins() {

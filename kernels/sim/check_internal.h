@@ -1,6 +1,7 @@
 // The check flavour's state, shared by check*.cpp.
 #pragma once
 
+#include <array>
 #include <map>
 #include <memory>
 #include <string>
@@ -24,6 +25,8 @@ struct Observer {
   const Clock* async_known = nullptr;  // TMA and wgmma: generic writes must also be known here
   uint32_t issued_at = 0;              // ops: earlier accesses of the issuer are ordered before
   bool atomic = false;
+  // Neighbouring bytes tend to have one history: the accesses last found to be ordered before this one.
+  mutable Record fine_write, fine_read;
   bool by_op() const { return (who & kByOp) != 0; }
 };
 
@@ -44,6 +47,7 @@ class RaceChecker final : public Checker {
   void acquire_warp(SyncClock& sync, WarpState& warp, uint32_t lanes) override;
   void atomic(ThreadState& thread, const void* pointer, size_t bytes, AtomicKind kind, Order order, Scope scope, const Site& site) override;
   void atomic(Agent& agent, const void* pointer, size_t bytes) override;
+  void sync_object(ThreadState& thread, const void* pointer, size_t bytes, AtomicKind kind, const Site& site) override;
   void fence(ThreadState& thread, Order order, Scope scope) override;
   void proxy_fence(ThreadState& thread) override;
 
@@ -57,6 +61,8 @@ class RaceChecker final : public Checker {
   void write(ThreadState& thread, const void* pointer, size_t bytes, const Site& site) override;
   void read(Agent& agent, const void* pointer, size_t bytes) override;
   void write(Agent& agent, const void* pointer, size_t bytes) override;
+  void read_chunks(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) override;
+  void write_chunks(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) override;
 
   void add_global(const void* pointer, size_t bytes) override;
   void remove_global(const void* pointer) override;
@@ -95,6 +101,11 @@ class RaceChecker final : public Checker {
     const Block* block = nullptr;
     uint32_t group = 0;
   };
+  // What the last wgmma of a warpgroup was issued with: the next one mostly finds the same.
+  struct WarpgroupIssue {
+    std::array<ClockRef, 4> known, async_known;  // of each warp
+    ClockRef all, async_all;
+  };
   struct GroupRun {
     uint32_t number, first_time;
     std::vector<Index3> blocks;  // for reports
@@ -122,9 +133,14 @@ class RaceChecker final : public Checker {
   Observer observer(const ThreadState& thread) const;
   Observer observer(const Agent& agent) const;
   void access(const Observer& by, Access kind, const void* pointer, size_t bytes, uint32_t place);
+  void access_chunks(const Observer& by, Access kind, const std::byte* base, std::span<const uint32_t> offsets, uint32_t place);
+  void atomic_access(ThreadState& thread, const void* pointer, size_t bytes, AtomicKind kind, uint32_t place);
+  BlockState* owner_of(const Observer& by, const std::byte* pointer) const;  // of shared memory; null: elsewhere
+  std::vector<Cell>& shared_cells(const BlockState& block, size_t last);     // at least up to cell `last`
   void access_shared(const Observer& by, Access kind, BlockState& block, size_t offset, size_t bytes, uint32_t place);
   void access_global(const Observer& by, Access kind, const std::byte* pointer, size_t bytes, uint32_t place);
   void touch(Cell& cell, uint32_t cell_bytes, uint32_t begin, uint32_t end, const Observer& by, Access kind, uint32_t place);
+  void touch_parts(Cell& cell, uint32_t cell_bytes, uint32_t begin, uint32_t end, const Observer& by, Access kind, uint32_t place);
   void touch_whole(Cell& cell, const Observer& by, Access kind, uint32_t place);
   void remember_read(Cell& cell, const Observer& by, uint32_t place);
   void initialise(Cell& cell, uint32_t cell_bytes, size_t begin, size_t end);  // the host wrote it
@@ -134,7 +150,8 @@ class RaceChecker final : public Checker {
   const GroupRun& group_of(uint32_t time) const;
   bool is_current(uint32_t time) const { return time >= groups_.back().first_time; }
   Allocation* find_allocation(const std::byte* pointer);
-  void check_shared_bounds(const Observer& by, Access kind, BlockState& block, size_t offset, size_t bytes, uint32_t place);
+  // Outside the block's dynamic shared memory only static variables may be touched.
+  void check_static_bounds(const Observer& by, Access kind, BlockState& block, size_t offset, size_t bytes, uint32_t place);
   // Reports; none returns.
   [[noreturn]] void race(const Record& before, bool before_writes, const Observer& by, Access kind, uint32_t place);
   [[noreturn]] void complain(const Observer& by, const std::string& rule, const std::string& text, uint32_t place);
@@ -149,6 +166,7 @@ class RaceChecker final : public Checker {
   std::vector<ThreadClock> threads_;
   std::vector<SyncState> syncs_;
   std::vector<OpState> ops_;
+  std::vector<WarpgroupIssue> issues_;  // by slot and warpgroup
   uint32_t first_op_ = 1;
   bool fences_used_ = false;
   std::unordered_map<const void*, AtomicState> atomics_;
@@ -171,7 +189,9 @@ class RaceChecker final : public Checker {
   } current_;
 };
 
-RaceChecker& race_checker();
+inline RaceChecker& race_checker() {
+  return static_cast<RaceChecker&>(*checker);
+}
 
 void left_callback();  // check_tsan.cpp: report() is left for good
 

@@ -19,15 +19,17 @@ struct Record {
   uint32_t who = 0;    // the thread's id in its group, and the flags above
   uint32_t where = 0;  // its place: check_report.h
   uint32_t lanes = 0;  // relative to `who`; 0: no access
+  bool same_access(const Record& other) const { return when == other.when && who == other.who && lanes == other.lanes; }
 };
 
-struct Cell {
+struct alignas(64) Cell {  // one cache line
   Record write;
   std::array<Record, 2> reads;
-  std::vector<Record>* more_reads = nullptr;
-  Cell* parts = nullptr;  // once split, the rest of this cell is stale
+  Cell* parts = nullptr;    // once split, the rest of this cell is stale
+  uint32_t more_reads = 0;  // a list of its pool; 0: none
   bool initialised = false;
 };
+static_assert(sizeof(Cell) == 64);
 
 inline constexpr uint32_t kCellBytes = 16;
 
@@ -43,7 +45,8 @@ class CellPool {
   void forget(Cell& cell, uint32_t bytes);  // whole again, no history, initialised
   void clear_reads(Cell& cell);
   void add_read(Cell& cell, const Record& record);  // to the long list
-  void clear();                                     // every cell that used this pool is stale
+  std::vector<Record>& more_reads(const Cell& cell) { return *lists_[cell.more_reads - 1]; }
+  void clear();  // every cell that used this pool is stale
 
  private:
   static constexpr size_t kChunk = 1024;
@@ -51,7 +54,7 @@ class CellPool {
   size_t next_ = 0;  // quads handed out
   std::vector<Cell*> free_;
   std::vector<std::unique_ptr<std::vector<Record>>> lists_;
-  std::vector<std::vector<Record>*> free_lists_;
+  std::vector<uint32_t> free_lists_;
 };
 
 }  // namespace heddle::sim

@@ -15,6 +15,8 @@ __thread bool inside __attribute__((tls_model("initial-exec")));
 
 inline void report(const void* pointer, size_t bytes, bool is_write, bool aligned, const void* pc) {
   if (current_thread == nullptr || inside) return;
+  const Stack& stack = *self().stack;
+  if (static_cast<size_t>(static_cast<const std::byte*>(pointer) - stack.base) < stack.size) return;  // its own locals
   inside = true;
   race_checker().instrumented(self(), pointer, bytes, is_write, aligned, pc);
   inside = false;

@@ -403,7 +403,7 @@ void launch_into_stream(Launch launch, void* native_stream) {
   const char* const kernel = launch.kernel;
   // The first frame is the machine's own submit(), the next ones are the launch.
   CallSite launch_site = call_site_deep("launch", return_address());
-  std::ranges::rotate(launch_site.frames, launch_site.frames.begin() + 1);
+  std::rotate(launch_site.frames.begin(), launch_site.frames.begin() + 1, launch_site.frames.end());
   launch_site.frames.back() = nullptr;
   const cudaError_t status = guarded(kernel, launch_site.frames[0], [&](Call& call) {
     CUstream_st& stream = call.rt.stream(static_cast<cudaStream_t>(native_stream), kernel);

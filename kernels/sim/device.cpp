@@ -245,6 +245,12 @@ void note_read_checked(Agent& agent, const void* pointer, size_t bytes) {
 void note_write_checked(Agent& agent, const void* pointer, size_t bytes) {
   checker->write(agent, pointer, bytes);
 }
+void note_read_chunks_checked(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) {
+  checker->read_chunks(agent, base, offsets);
+}
+void note_write_chunks_checked(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) {
+  checker->write_chunks(agent, base, offsets);
+}
 void register_global(const void* pointer, size_t bytes) {
   if (checker != nullptr) checker->add_global(pointer, bytes);
 }

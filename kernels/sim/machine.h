@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 
 namespace heddle::sim {
@@ -191,6 +192,8 @@ void note_read_checked(const void* pointer, size_t bytes, const Site& site);
 void note_write_checked(const void* pointer, size_t bytes, const Site& site);
 void note_read_checked(Agent& agent, const void* pointer, size_t bytes);
 void note_write_checked(Agent& agent, const void* pointer, size_t bytes);
+void note_read_chunks_checked(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets);
+void note_write_chunks_checked(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets);
 
 inline void note_read(const void* pointer, size_t bytes, const Site& site) {  // [thread] by the calling thread, generic proxy
   if (checking) note_read_checked(pointer, bytes, site);
@@ -203,6 +206,14 @@ inline void note_read(Agent& agent, const void* pointer, size_t bytes) {  // by 
 }
 inline void note_write(Agent& agent, const void* pointer, size_t bytes) {
   if (checking) note_write_checked(agent, pointer, bytes);
+}
+
+// The same for a swizzled tile: chunks of 16 bytes at base + offset, each at a multiple of 16 of one block's shared memory.
+inline void note_read_chunks(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) {
+  if (checking) note_read_chunks_checked(agent, base, offsets);
+}
+inline void note_write_chunks(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) {
+  if (checking) note_write_chunks_checked(agent, base, offsets);
 }
 
 // An async op's relaxed update (TMA reduce-add): no race with other atomics.

@@ -307,6 +307,8 @@ class Checker {
   virtual void acquire_warp(SyncClock& sync, WarpState& warp, uint32_t lanes) = 0;
   virtual void atomic(ThreadState& thread, const void* pointer, size_t bytes, AtomicKind kind, Order order, Scope scope, const Site& site) = 0;
   virtual void atomic(Agent& agent, const void* pointer, size_t bytes) = 0;  // relaxed update
+  // A look at the memory of an object whose own SyncClock passes the order on.
+  virtual void sync_object(ThreadState& thread, const void* pointer, size_t bytes, AtomicKind kind, const Site& site) = 0;
   virtual void fence(ThreadState& thread, Order order, Scope scope) = 0;
   virtual void proxy_fence(ThreadState& thread) = 0;
 
@@ -322,6 +324,8 @@ class Checker {
   virtual void write(ThreadState& thread, const void* pointer, size_t bytes, const Site& site) = 0;
   virtual void read(Agent& agent, const void* pointer, size_t bytes) = 0;
   virtual void write(Agent& agent, const void* pointer, size_t bytes) = 0;
+  virtual void read_chunks(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) = 0;
+  virtual void write_chunks(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) = 0;
 
   // Global memory.
   virtual void add_global(const void* pointer, size_t bytes) = 0;

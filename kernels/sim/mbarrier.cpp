@@ -62,7 +62,7 @@ bool phase_complete(const Mbarrier& barrier, uint32_t parity) {
 
 // The object itself is memory too: whoever uses it must be ordered after its initialisation.
 void touch(uint32_t address, AtomicKind kind, const Site& site) {
-  if (checking) note_atomic(object_bytes(block_state(self()), address, site), sizeof(InMemory), kind, Order::relaxed, Scope::cluster, site);
+  if (checker != nullptr) checker->sync_object(self(), object_bytes(block_state(self()), address, site), sizeof(InMemory), kind, site);
 }
 
 }  // namespace
@@ -148,7 +148,12 @@ void mbarrier_arrive(uint32_t address, uint32_t arrivals, uint32_t expect_tx_byt
   me.site = site;
   Mbarrier& barrier = find_mbarrier(block_state(me), address, site);
   touch(address, AtomicKind::update, site);
-  if (release && arrivals != 0 && checker != nullptr) checker->release(barrier.clock, me);
+  if (arrivals != 0 && checker != nullptr) {
+    if (release)
+      checker->release(barrier.clock, me);
+    else
+      checker->release_fenced(barrier.clock, me);
+  }
   arrive(barrier, arrivals, expect_tx_bytes, site);
 }
 

@@ -103,6 +103,11 @@ void by_chunk(uint32_t begin, uint32_t end, F f) {
 void load_tile(Agent& agent, const Tile& tile, std::byte* shared, uint32_t start) {
   const uint32_t row_bytes = tile.row_bytes();
   std::vector<std::byte> line(row_bytes);
+  if (sim::checking) {
+    std::vector<uint32_t> chunks;
+    by_chunk(0, tile.bytes(), [&](uint32_t offset, uint32_t) { chunks.push_back(tile.place(start, offset)); });
+    sim::note_write_chunks(agent, shared, chunks);
+  }
   for (uint32_t r = 0; r < tile.rows(); ++r) {
     const Tile::Row row = tile.row(r);
     std::fill(line.begin(), line.begin() + row.begin, tile.fill());
@@ -113,7 +118,6 @@ void load_tile(Agent& agent, const Tile& tile, std::byte* shared, uint32_t start
     }
     by_chunk(0, row_bytes, [&](uint32_t offset, uint32_t bytes) {
       std::byte* to = shared + tile.place(start, r * row_bytes + offset);
-      sim::note_write(agent, to, bytes);
       std::memcpy(to, line.data() + offset, bytes);
     });
   }

@@ -4,6 +4,7 @@
 #include <array>
 #include <memory>
 #include <unordered_map>
+#include <vector>
 
 #include "kernels/sim/machine_internal.h"
 #include "kernels/sim/ptx_internal.h"
@@ -95,9 +96,14 @@ struct Workspace {
 
 // A shared operand as [row][k].
 void read_operand(Agent& agent, const SharedOperand& operand, const std::byte* window, int rows, uint16_t (*bits)[kK]) {
+  if (sim::checking) {
+    std::array<uint32_t, kMaxN * kK / 8> chunks;
+    size_t count = 0;
+    operand.each_chunk(rows, [&](uint32_t address, int, int) { chunks[count++] = address; });
+    sim::note_read_chunks(agent, window, {chunks.data(), count});
+  }
   const bool k_major = operand.major == Major::k;
   operand.each_chunk(rows, [&](uint32_t address, int row, int k) {
-    sim::note_read(agent, window + address, 16);
     if (k_major) {
       std::memcpy(&bits[row][k], window + address, 16);
     } else {
@@ -200,8 +206,8 @@ void require_same(bool same, const char* operand, const Site& site) {
 // first wgmma and after every write to them; here the values are always there, so the rule is checked by itself: the first wgmma by a flag, later
 // ones (check flavour) by comparing what the accumulators hold with what the last wgmma left in them.
 struct Left {
-  bool done = false;  // the product has been carried out
-  uint64_t hash = 0;  // of the accumulators then
+  uint32_t issued = 0, done = 0;  // products on these accumulators
+  std::vector<float> values;      // of all threads, once all are done
 };
 struct Fences {
   uint32_t launch = 0;
@@ -218,24 +224,32 @@ Fences& fences_of(const Warp& first) {
   return f;
 }
 
-uint64_t hash_of(const Product& p) {  // FNV-1a over the bits of all accumulators
-  uint64_t hash = 0xCBF29CE484222325u;
-  for (const float* d : p.d) {
-    for (int i = 0; i < p.n / 2; ++i) hash = (hash ^ std::bit_cast<uint32_t>(d[i])) * 0x100000001B3u;
-  }
-  return hash;
+void leave(Left& left, const Product& p) {
+  if (++left.done != left.issued) return;
+  const auto count = static_cast<size_t>(p.n / 2);
+  left.values.resize(kLanes * count);
+  for (size_t lane = 0; lane < kLanes; ++lane) std::copy_n(p.d[lane], count, left.values.data() + lane * count);
 }
 
-// Returns where the product has to leave its hash, null where nobody will look.
+bool still_there(const Left& left, const Product& p) {
+  const auto count = static_cast<size_t>(p.n / 2);
+  if (left.values.size() != kLanes * count) return false;
+  for (size_t lane = 0; lane < kLanes; ++lane)  // by bits: a NaN equals itself
+    if (std::memcmp(p.d[lane], left.values.data() + lane * count, count * sizeof(float)) != 0) return false;
+  return true;
+}
+
+// Returns where the product has to leave its accumulators, null where nobody will look.
 std::shared_ptr<Left> check_fence(const Warp& first, const Product& p, const Site& site) {
   Fences& f = fences_of(first);
   if (!f.executed) sim::fault("wgmma without fence", "the first wgmma of a warpgroup must follow wgmma_fence", site);
   if (!sim::checking) return nullptr;
   std::shared_ptr<Left>& left = f.since[p.d[0]];
-  if (left != nullptr && left->done && p.accumulate && left->hash != hash_of(p)) {
+  if (left == nullptr) left = std::make_shared<Left>();
+  if (left->issued != 0 && left->done == left->issued && p.accumulate && !still_there(*left, p)) {
     sim::fault("wgmma without fence", "its accumulators were written after the last wgmma on them: wgmma_fence must stand between", site);
   }
-  left = std::make_shared<Left>();
+  ++left->issued;
   return left;
 }
 
@@ -264,7 +278,7 @@ void wgmma_op(Warp& first, void* const* args) {
   const std::shared_ptr<Left> left = check_fence(first, *p, own.site);
   const auto task = [p, left](Agent& agent) {
     multiply(agent, *p);
-    if (left != nullptr) *left = {true, hash_of(*p)};
+    if (left != nullptr) leave(*left, *p);
   };
   sim::issue_wgmma(first, task, own.site);
 }

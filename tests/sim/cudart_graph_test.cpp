@@ -124,7 +124,11 @@ TEST_CASE("calls that a capture forbids fail and end it") {
   float* x = device_array(1);
   const cudaEvent_t event = new_event();
   void* more = nullptr;
-  const std::vector<std::pair<std::string, std::function<cudaError_t(cudaStream_t)>>> forbidden = {
+  struct Forbidden {
+    std::string name;
+    std::function<cudaError_t(cudaStream_t)> call;
+  };
+  const std::vector<Forbidden> forbidden = {
       {"cudaMalloc", [&](cudaStream_t) { return cudaMalloc(&more, 4); }},
       {"cudaFree", [&](cudaStream_t) { return cudaFree(x); }},
       {"cudaMallocHost", [&](cudaStream_t) { return cudaMallocHost(&more, 4); }},
@@ -135,15 +139,15 @@ TEST_CASE("calls that a capture forbids fail and end it") {
       {"cudaMemcpy", [&](cudaStream_t) { return cudaMemcpy(x, x, 4, cudaMemcpyDeviceToDevice); }},
       {"cudaMemset", [&](cudaStream_t) { return cudaMemset(x, 0, 4); }},
   };
-  for (const auto& [name, call] : forbidden) {
-    INFO(name);
+  for (const Forbidden& f : forbidden) {
+    INFO(f.name);
     const cudaError_t end = end_after(cudaStreamCaptureModeGlobal, [&](cudaStream_t stream) {
-      refused(call(stream), cudaErrorStreamCaptureUnsupported, {name + " called by", "is capturing"});
+      refused(f.call(stream), cudaErrorStreamCaptureUnsupported, {f.name + " called by", "is capturing"});
       cudaStreamCaptureStatus status;
       ok(cudaStreamIsCapturing(stream, &status));
       CHECK(status == cudaStreamCaptureStatusInvalidated);
     });
-    refused(end, cudaErrorStreamCaptureInvalidated, {name + " called by"});
+    refused(end, cudaErrorStreamCaptureInvalidated, {f.name + " called by"});
   }
   // Another thread may allocate beside a thread-local capture, this one beside a relaxed one.
   ok(end_after(cudaStreamCaptureModeThreadLocal, [&](cudaStream_t) { std::thread([&] { ok(cudaMalloc(&more, 4)); }).join(); }));

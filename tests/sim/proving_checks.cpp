@@ -84,15 +84,15 @@ std::string check_attention(const AttentionCase& c, const Once<oracle::Attention
 }
 
 std::string check_norm(const NormCase& c) {
-  const auto& [kind, n, columns, everything, run] = c;
+  const int64_t n = c.n, columns = c.columns;
   Buffer x = random_bf16({n, columns}, 1), residual = random_bf16({n, columns}, 2), gain = random_bf16({columns}, 3),
          bias = random_bf16({columns}, 4);
   Buffer sum(DType::bf16, {n, columns}, aligned(columns)), y(DType::bf16, {n, columns}, aligned(columns)), mean(DType::f32, {n}),
       rstd(DType::f32, {n});
-  const bool layer = kind == NormKind::layer;
+  const bool layer = c.kind == NormKind::layer;
   const auto args_of = [&](auto&& view) {
-    NormForwardArgs args{.kind = kind, .x = view(x)};
-    if (everything) {
+    NormForwardArgs args{.kind = c.kind, .x = view(x)};
+    if (c.everything) {
       args.residual = view(residual);
       args.gain = view(gain);
       args.bias = view(bias);
@@ -108,7 +108,7 @@ std::string check_norm(const NormCase& c) {
       device_rstd(rstd);
   OnDevice* all[] = {&device_x, &device_residual, &device_gain, &device_bias, &device_sum, &device_y, &device_mean, &device_rstd};
   Buffer* hosts[] = {&x, &residual, &gain, &bias, &sum, &y, &mean, &rstd};
-  run(args_of([&](Buffer& b) {
+  c.run(args_of([&](Buffer& b) {
     for (size_t i = 0; i < std::size(all); ++i) {
       if (hosts[i] == &b) return all[i]->view();
     }
@@ -122,8 +122,8 @@ std::string check_norm(const NormCase& c) {
   const double terms = static_cast<double>(columns) + 10;
   text += difference(y.view(), want.y.want, want.y.magnitude, Bound{DType::bf16, terms});
   text += difference(rstd.view(), want.rstd.want, want.rstd.magnitude, Bound{DType::f32, terms});
-  if (everything && layer) text += difference(mean.view(), want.mean.want, want.mean.magnitude, Bound{DType::f32, terms});
-  if (everything && values(sum.view()) != want.sum) text += "the sum with the residual is not exact; ";
+  if (c.everything && layer) text += difference(mean.view(), want.mean.want, want.mean.magnitude, Bound{DType::f32, terms});
+  if (c.everything && values(sum.view()) != want.sum) text += "the sum with the residual is not exact; ";
   return text;
 }
 
