@@ -172,8 +172,7 @@ __global__ void __launch_bounds__(Config::value.threads()) gemm_sm80_kernel(cons
     read_stage = next_stage;
   }
 
-  ptx::cp_async_wait<0>();
-  __syncthreads();  // the stages are free for the epilogue
+  // The loop's last barrier came after every copy and every read: the stages are free for the epilogue.
   store_tile<kConfig>(acc, shared + warp * 16 * kConfig.epilogue_row_bytes(), p, m0 + warp_row, n0 + warp_column);
 }
 

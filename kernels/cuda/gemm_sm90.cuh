@@ -275,7 +275,7 @@ __device__ __forceinline__ void consume(const GemmSm90Shared<kConfig> shared, st
 template <int kCluster>
 __device__ __forceinline__ void barrier_of_all() {
   if constexpr (kCluster > 1) {
-    ptx::cluster_arrive();
+    ptx::cluster_arrive();  // fence_mbarrier_init has released already: heddle-mutate: ignore weaken
     ptx::cluster_wait();
   } else {
     __syncthreads();
@@ -309,7 +309,7 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
     ptx::setmaxnreg_dec<kConfig.producer_registers()>();
     if (ptx::shfl_idx(static_cast<int>(threadIdx.x) / 32, 0) == 0) {
       if (ptx::elect_one()) produce<kConfig>(shared, &map_a, &map_b, p);
-      ptx::warp_sync();
+      ptx::warp_sync();  // converges the warp: heddle-mutate: ignore
     }
   } else {
     ptx::setmaxnreg_inc<kConfig.consumer_registers()>();

@@ -195,8 +195,17 @@ void warp_arrives(Warp& warp, void* const* args, uint32_t mask) {
 
 }  // namespace
 
+namespace {
+// A barrier of some warps may be left out, or expect one warp less.
+Mutation mutate_barrier(uint32_t& count, const Site& site) {
+  const Mutation mutation = mutation_at(site, count > kWarpSize ? kMayDrop | kMayWeaken : kMayDrop);
+  if (mutation == Mutation::weaken) count -= kWarpSize;
+  return mutation;
+}
+}  // namespace
+
 void barrier_sync(uint32_t id, uint32_t count, const Site& site) {
-  if (mutation_at(site, kMayDrop) == Mutation::drop) return;
+  if (mutate_barrier(count, site) == Mutation::drop) return;
   ThreadState& me = self();
   me.site = site;
   Barrier& barrier = block_state(me).barriers[id % kMaxNamedBarriers];
@@ -206,7 +215,7 @@ void barrier_sync(uint32_t id, uint32_t count, const Site& site) {
 }
 
 void barrier_arrive(uint32_t id, uint32_t count, const Site& site) {
-  if (mutation_at(site, kMayDrop) == Mutation::drop) return;
+  if (mutate_barrier(count, site) == Mutation::drop) return;
   ThreadState& me = self();
   me.site = site;
   check_barrier(block_state(me).barriers[id % kMaxNamedBarriers], id, count, site);

@@ -34,13 +34,14 @@ constexpr const char* kUsage =
     "  --ignore TEXT    leave out such sites: for synchronisation that the tests cannot miss; may be repeated\n"
     "  --timeout N      seconds after which a run counts as hung (60)\n"
     "  --jobs N         runs at a time (1)\n"
-    "  --list           print the mutations and stop\n";
+    "  --list           print the mutations and stop\n"
+    "A source line with the comment 'heddle-mutate: ignore' (or 'ignore drop', 'ignore weaken') is left out as well.\n";
 
 struct Options {
   std::vector<std::string> only, ignore, command;
   double timeout = 60;
   int jobs = 1;
-  bool list = false;
+  bool list = false, help = false;
 };
 
 struct Child {
@@ -68,6 +69,10 @@ Options parse(int argc, char** argv) {
   int i = 1;
   for (; i < argc && std::string(argv[i]) != "--"; ++i) {
     const std::string flag = argv[i];
+    if (flag == "--help" || flag == "-h") {
+      options.help = true;
+      return options;
+    }
     if (flag == "--list") {
       options.list = true;
       continue;
@@ -161,6 +166,29 @@ bool holds_one(const std::string& text, const std::vector<std::string>& parts) {
   return std::any_of(parts.begin(), parts.end(), [&](const std::string& part) { return text.find(part) != std::string::npos; });
 }
 
+// The line of source that a mutation, path:line#operation:kind, stands on. The path is relative to the tree the program was built from.
+std::string source_line(const std::string& mutation) {
+  const size_t hash = mutation.find('#'), colon = mutation.rfind(':', hash);
+  if (hash == std::string::npos || colon == std::string::npos) return "";
+  const std::string path = mutation.substr(0, colon);
+  std::ifstream in(path);
+  if (!in) in.open(std::string(HEDDLE_SOURCE_ROOT) + "/" + path);
+  std::string text;
+  for (int left = std::atoi(mutation.c_str() + colon + 1); left > 0; --left)
+    if (!std::getline(in, text)) return "";
+  return text;
+}
+
+bool ignored_in_source(const std::string& mutation) {
+  static const std::string kMark = "heddle-mutate: ignore";
+  const std::string text = source_line(mutation);
+  const size_t at = text.find(kMark);
+  if (at == std::string::npos) return false;
+  const std::string rest = text.substr(at + kMark.size());
+  const bool names_kind = rest.rfind(" drop", 0) == 0 || rest.rfind(" weaken", 0) == 0;
+  return !names_kind || rest.compare(1, std::string::npos, mutation.substr(mutation.rfind(':') + 1)) == 0;
+}
+
 std::vector<std::string> find_mutations(const Options& options) {
   const std::string list_path = temporary_file();
   const Outcome outcome = wait_for(start(options, "HEDDLE_SIM_MUTATE_LIST=" + list_path, ""), options.timeout);
@@ -168,7 +196,8 @@ std::vector<std::string> find_mutations(const Options& options) {
   std::vector<std::string> mutations;
   std::ifstream in(list_path);
   for (std::string line; std::getline(in, line);)
-    if ((options.only.empty() || holds_one(line, options.only)) && !holds_one(line, options.ignore)) mutations.push_back(line);
+    if ((options.only.empty() || holds_one(line, options.only)) && !holds_one(line, options.ignore) && !ignored_in_source(line))
+      mutations.push_back(line);
   unlink(list_path.c_str());
   HEDDLE_CHECK(!mutations.empty(), "heddle-mutate", "no synchronisation was executed: is it a test of the simulated machine, and does --only match?");
   return mutations;
@@ -185,6 +214,10 @@ const char* name_of(Verdict verdict) {
 }
 
 int run(const Options& options) {
+  if (options.help) {
+    std::cout << kUsage;
+    return 0;
+  }
   const std::vector<std::string> mutations = find_mutations(options);
   if (options.list) {
     for (const std::string& mutation : mutations) std::cout << mutation << '\n';

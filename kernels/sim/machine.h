@@ -268,7 +268,7 @@ void wgmma_wait(Warp& first, uint32_t groups_left, const Site& site);  // from a
 
 enum class Mutation : uint8_t { none, drop, weaken };
 inline constexpr unsigned kMayDrop = 1;    // leaving it out is a meaningful fault
-inline constexpr unsigned kMayWeaken = 2;  // so is doing less: wait for one group less, expect one arrival less, the other parity, fewer bytes
+inline constexpr unsigned kMayWeaken = 2;  // so is doing less: see mutation.h
 
 extern bool mutating;  // a mutation is set, or sites are being listed
 Mutation mutation_at_slow(const Site& site, unsigned kinds);

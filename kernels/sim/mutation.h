@@ -5,6 +5,10 @@
 //   HEDDLE_SIM_MUTATE_LIST=sites.txt ./norm_test                          writes every mutation of every site that ran, one per line, as above
 //
 // The program heddle-mutate does all of it for a test program. A file matches by its last path components.
+//
+// Weakened, a wait leaves one group more pending, an mbarrier's wait takes the other parity, an arrival releases nothing or announces 16 bytes less,
+// an mbarrier expects one arrival less, a barrier of some warps one warp less, an atomic is relaxed, and a multicast leaves its last block out. The
+// masks of warp collectives need no mutation: a lane outside its own mask, or missing from it, is always reported.
 #pragma once
 
 #include <string>

@@ -1,6 +1,7 @@
 // The tensor memory accelerator: tiles by tensor map, bulk copies. A task captures all it needs when it is issued, because its thread may be gone
 // when it runs. Source: PTX ISA, "Tensors" (tiled mode, out-of-bounds accesses, swizzling modes) and "Asynchronous Data Movement".
 #include <algorithm>
+#include <bit>
 #include <memory>
 #include <vector>
 
@@ -213,10 +214,12 @@ void detail::tma_load(uint32_t smem, const CUtensorMap* map, uint32_t mbarrier, 
   const Tile tile(checked_map(map, from, site), from);
   own_shared(smem, tile.bytes(), 128, site);
   own_shared(mbarrier, 8, 8, site);
-  const uint32_t targets = blocks == kThisBlock ? 1u << own_rank() : blocks;
+  uint32_t targets = blocks == kThisBlock ? 1u << own_rank() : blocks;
   if (targets >> sim::this_block().cluster_size != 0) {
     sim::fault("multicast mask", "names blocks beyond the cluster's " + std::to_string(sim::this_block().cluster_size), site);
   }
+  // One block of several goes without.
+  if (std::popcount(targets) > 1 && sim::mutation_at(site, sim::kMayWeaken) == sim::Mutation::weaken) targets ^= std::bit_floor(targets);
   const uint32_t start = smem & ((1u << sim::kSharedRankShift) - 1);  // the swizzle follows the address inside a block
   for (uint32_t rest = targets; rest != 0; rest &= rest - 1) {
     const auto rank = static_cast<uint32_t>(std::countr_zero(rest));
