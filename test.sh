@@ -80,8 +80,14 @@ tests() {
   ctest --test-dir build/cpu -j $tests_at_once --no-tests=error --output-on-failure | tee build/ctest.log
 }
 
+packages() {
+  need_packages build/apt.log $heddle_packages $heddle_test_packages || return 1
+  need_packages build/apt.log gdb || echo "without gdb the test sim_gdb is skipped"
+  need_cuobjdump build/tools || echo "without cuobjdump the tests cuda_sass_* are skipped"
+}
+
 mkdir -p build
-part 3 "packages" need_packages build/apt.log $heddle_packages $heddle_test_packages
+part 3 "packages" packages
 part 1 "lint" cmake -P cmake/lint.cmake  # before the build, since it takes a second; ctest runs it again
 part 6 "configure and build" build_cpu
 part 6 "tests" tests

@@ -32,3 +32,30 @@ need_packages() {
     return 1
   fi
 }
+
+# need_cuobjdump FOLDER: where nvcc has no cuobjdump beside it, unpacks PyPI's packages of it (NVIDIA's own) into FOLDER/nvidia; fails when it cannot.
+# Nothing to do where there is no nvcc: only the tests cuda_sass_* read machine code.
+need_cuobjdump() {
+  local folder=$1 nvcc python
+  nvcc=$(PATH=$PATH:/usr/local/cuda/bin command -v nvcc) || return 0
+  if command -v cuobjdump >/dev/null || [ -x "${nvcc%/*}/cuobjdump" ] || [ -x "$folder/nvidia/cuobjdump" ]; then
+    return 0
+  fi
+  python=$(command -v python3) && [ "${install_packages:-1}" = 1 ] || return 1
+  mkdir -p "$folder"
+  # nvdisasm must lie beside cuobjdump.
+  "$python" -m pip download -q --no-deps -d "$folder" nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm >"$folder/pip.log" 2>&1 &&
+    "$python" - "$folder" <<'PYTHON'
+import glob, os, sys, zipfile
+folder = os.path.join(sys.argv[1], "nvidia")
+os.makedirs(folder, exist_ok=True)
+for wheel in glob.glob(os.path.join(sys.argv[1], "nvidia_cuda_*.whl")):
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            program = os.path.basename(name)
+            if program in ("cuobjdump", "nvdisasm"):
+                with open(os.path.join(folder, program), "wb") as out:
+                    out.write(archive.read(name))
+                os.chmod(out.name, 0o755)
+PYTHON
+}
