@@ -36,7 +36,7 @@ void RaceChecker::group_begin(Group& group) {
   group_ = &group;
   BlockState& first = *group.blocks[0];
   shape_ = {group.block_count, first.warp_count};
-  GroupRun run{static_cast<uint32_t>(groups_.size()) + 1, tick(), {}};
+  GroupRun run{static_cast<uint32_t>(groups_.size()) + 1, tick(), first_op_ + static_cast<uint32_t>(ops_.size()), {}};
   threads_.assign(size_t{group.block_count} * kMaxThreadsPerBlock, {});
   const ClockRef nothing = empty_clock(run.number, shape_);
   shared_.resize(std::max<size_t>(shared_.size(), group.block_count));

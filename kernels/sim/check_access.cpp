@@ -65,7 +65,8 @@ bool RaceChecker::lane_ordered(uint32_t thread, uint32_t stamp, const Observer& 
 
 bool RaceChecker::ordered(const Record& before, const Observer& by) const {
   if ((before.who & kByOp) != 0) {
-    if (before.when < first_op_) return true;  // of an earlier launch
+    if (before.when < first_op_) return true;                                             // of an earlier launch
+    if (before.when < groups_.back().first_op && by.known->others.empty()) return false;  // of other blocks, of whom nothing is known
     const OpState& op = ops_[before.when - first_op_];
     if (op.stage == OpState::Stage::pending) return false;
     if (op.stage == OpState::Stage::adopted) return lane_ordered(op.who, op.when, by);
@@ -119,14 +120,7 @@ void RaceChecker::remember_read(Cell& cell, const Observer& by, uint32_t place) 
     if (record.lanes != 0 && merge(record)) return;
   for (Record& record : cell.reads)
     if (replace(record)) return;
-  if (cell.more_reads != 0) {
-    std::vector<Record>& more = pool_->more_reads(cell);
-    for (Record& record : more)
-      if (merge(record)) return;
-    for (Record& record : more)
-      if (replace(record)) return;
-  }
-  pool_->add_read(cell, mine);
+  if (!pool_->any_more_read(cell, merge) && !pool_->any_more_read(cell, replace)) pool_->add_read(cell, mine);
 }
 
 void RaceChecker::touch_whole(Cell& cell, const Observer& by, Access kind, uint32_t place) {
@@ -145,13 +139,13 @@ void RaceChecker::touch_whole(Cell& cell, const Observer& by, Access kind, uint3
   }
   if (!is_write) return remember_read(cell, by, place);
   const auto check_read = [&](const Record& record) {
-    if (record.lanes == 0 || record.same_access(by.fine_read) || exempt(record)) return;
+    if (record.lanes == 0 || record.same_access(by.fine_read) || exempt(record)) return false;
     if (!ordered(record, by)) race(record, false, by, kind, place);
     by.fine_read = record;
+    return false;
   };
   for (const Record& record : cell.reads) check_read(record);
-  if (cell.more_reads != 0)
-    for (const Record& record : pool_->more_reads(cell)) check_read(record);
+  pool_->any_more_read(cell, check_read);
   if (cell.more_reads != 0 || cell.reads[0].lanes != 0) pool_->clear_reads(cell);
   cell.write = {by.when, by.who, place, 1};
   cell.initialised = true;
@@ -307,6 +301,23 @@ void RaceChecker::read_chunks(Agent& agent, const std::byte* base, std::span<con
 void RaceChecker::write_chunks(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) {
   op_state(agent.op).generic = !agent.async_proxy;
   access_chunks(observer(agent), Access::write, base, offsets, place_of(agent.site));
+}
+
+void RaceChecker::copy_now(ThreadState& issuer, uint32_t op, const void* to, size_t bytes, const void* from, size_t source_bytes, const Site& site) {
+  const auto offset = static_cast<size_t>(static_cast<const std::byte*>(to) - issuer.block->shared);
+  const auto& cells = shared_[block_state(issuer).slot].cells;
+  if (offset / kCellBytes < cells.size()) __builtin_prefetch(&cells[offset / kCellBytes]);  // its turn comes after the source's
+  ThreadClock& mine = clock_of(issuer);
+  Observer by;
+  by.who = kByOp;
+  by.when = op;
+  by.thread = &issuer;
+  by.known = mine.known.get();
+  by.issued_at = new_stamp(mine);
+  op_state(op).generic = true;
+  const uint32_t place = place_of(site);
+  access(by, Access::read, from, source_bytes, place);
+  access(by, Access::write, to, bytes, place);
 }
 
 void RaceChecker::atomic_access(ThreadState& thread, const void* pointer, size_t bytes, AtomicKind kind, uint32_t place) {

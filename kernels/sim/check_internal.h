@@ -53,6 +53,7 @@ class RaceChecker final : public Checker {
 
   uint32_t begin_op() override;
   void issue(Agent& agent, ThreadState& issuer) override;
+  void copy_now(ThreadState& issuer, uint32_t op, const void* to, size_t bytes, const void* from, size_t source_bytes, const Site& site) override;
   void issue_warpgroup(Agent& agent, WarpState& first) override;
   void adopt_op(uint32_t op, ThreadState& thread) override;
   void attach_op(uint32_t op, SyncClock& sync) override;
@@ -107,7 +108,7 @@ class RaceChecker final : public Checker {
     ClockRef all, async_all;
   };
   struct GroupRun {
-    uint32_t number, first_time;
+    uint32_t number, first_time, first_op;
     std::vector<Index3> blocks;  // for reports
   };
   struct Allocation {

@@ -12,11 +12,10 @@ void CellPool::split(Cell& cell, uint32_t bytes) {
     parts = &(*chunks_[next_ / kChunk])[next_ % kChunk * 4];
     ++next_;
   }
-  const std::vector<Record> more = cell.more_reads != 0 ? more_reads(cell) : std::vector<Record>();
   for (uint32_t i = 0; i < bytes / part_bytes(bytes); ++i) {
     parts[i] = cell;
     parts[i].more_reads = 0;
-    for (const Record& record : more) add_read(parts[i], record);
+    any_more_read(cell, [&](const Record& record) { return add_read(parts[i], record), false; });
   }
   clear_reads(cell);
   cell.parts = parts;
@@ -35,31 +34,36 @@ void CellPool::forget(Cell& cell, uint32_t bytes) {
 void CellPool::clear_reads(Cell& cell) {
   cell.reads = {};
   if (cell.more_reads == 0) return;
-  more_reads(cell).clear();
-  free_lists_.push_back(cell.more_reads);
+  uint32_t last = cell.more_reads;
+  while (block(last).next != 0) last = block(last).next;
+  block(last).next = free_block_;
+  free_block_ = cell.more_reads;
   cell.more_reads = 0;
 }
 
+uint32_t CellPool::new_block() {
+  const uint32_t index = free_block_ != 0 ? free_block_ : next_block_++;
+  if (index / kChunk == read_blocks_.size()) read_blocks_.push_back(std::make_unique<std::array<ReadBlock, kChunk>>());
+  if (free_block_ != 0) free_block_ = block(index).next;
+  block(index).count = block(index).next = 0;
+  return index;
+}
+
 void CellPool::add_read(Cell& cell, const Record& record) {
-  if (cell.more_reads == 0) {
-    if (free_lists_.empty()) {
-      lists_.push_back(std::make_unique<std::vector<Record>>());
-      free_lists_.push_back(static_cast<uint32_t>(lists_.size()));
-    }
-    cell.more_reads = free_lists_.back();
-    free_lists_.pop_back();
+  uint32_t first = cell.more_reads;
+  if (first == 0 || block(first).count == block(first).reads.size()) {
+    first = new_block();
+    block(first).next = cell.more_reads;
+    cell.more_reads = first;
   }
-  more_reads(cell).push_back(record);
+  block(first).reads[block(first).count++] = record;
 }
 
 void CellPool::clear() {
   next_ = 0;
   free_.clear();
-  free_lists_.clear();
-  for (uint32_t i = 0; i < lists_.size(); ++i) {
-    lists_[i]->clear();
-    free_lists_.push_back(i + 1);
-  }
+  next_block_ = 1;
+  free_block_ = 0;
 }
 
 }  // namespace heddle::sim

@@ -26,10 +26,17 @@ struct alignas(64) Cell {  // one cache line
   Record write;
   std::array<Record, 2> reads;
   Cell* parts = nullptr;    // once split, the rest of this cell is stale
-  uint32_t more_reads = 0;  // a list of its pool; 0: none
+  uint32_t more_reads = 0;  // the first ReadBlock of its pool; 0: none
   bool initialised = false;
 };
 static_assert(sizeof(Cell) == 64);
+
+// Reads that found no place in their cell.
+struct alignas(64) ReadBlock {
+  std::array<Record, 3> reads;  // the first `count`
+  uint32_t count = 0, next = 0;
+};
+static_assert(sizeof(ReadBlock) == 64);
 
 inline constexpr uint32_t kCellBytes = 16;
 
@@ -44,8 +51,15 @@ class CellPool {
   void split(Cell& cell, uint32_t bytes);   // each part starts as a copy
   void forget(Cell& cell, uint32_t bytes);  // whole again, no history, initialised
   void clear_reads(Cell& cell);
-  void add_read(Cell& cell, const Record& record);  // to the long list
-  std::vector<Record>& more_reads(const Cell& cell) { return *lists_[cell.more_reads - 1]; }
+  void add_read(Cell& cell, const Record& record);  // beyond those in the cell itself
+  // f(record) for each of those, until one returns true.
+  template <class F>
+  bool any_more_read(const Cell& cell, F f) {
+    for (uint32_t i = cell.more_reads; i != 0; i = block(i).next)
+      for (uint32_t r = 0; r < block(i).count; ++r)
+        if (f(block(i).reads[r])) return true;
+    return false;
+  }
   void clear();  // every cell that used this pool is stale
 
  private:
@@ -53,8 +67,11 @@ class CellPool {
   std::vector<std::unique_ptr<std::array<Cell, kChunk * 4>>> chunks_;
   size_t next_ = 0;  // quads handed out
   std::vector<Cell*> free_;
-  std::vector<std::unique_ptr<std::vector<Record>>> lists_;
-  std::vector<uint32_t> free_lists_;
+  ReadBlock& block(uint32_t index) { return (*read_blocks_[index / kChunk])[index % kChunk]; }
+  uint32_t new_block();
+  std::vector<std::unique_ptr<std::array<ReadBlock, kChunk>>> read_blocks_;
+  uint32_t next_block_ = 1;  // number 0 is none
+  uint32_t free_block_ = 0;  // a chain
 };
 
 }  // namespace heddle::sim

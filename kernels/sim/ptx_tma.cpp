@@ -106,6 +106,7 @@ void load_tile(Agent& agent, const Tile& tile, std::byte* shared, uint32_t start
   std::vector<std::byte> line(row_bytes);
   if (sim::checking) {
     std::vector<uint32_t> chunks;
+    chunks.reserve(tile.bytes() / kChunk);
     by_chunk(0, tile.bytes(), [&](uint32_t offset, uint32_t) { chunks.push_back(tile.place(start, offset)); });
     sim::note_write_chunks(agent, shared, chunks);
   }
