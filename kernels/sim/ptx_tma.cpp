@@ -252,6 +252,18 @@ std::byte* bulk_operands(const void* global, uint32_t smem, uint32_t bytes, cons
   if (bytes == 0 || bytes % 16 != 0) sim::fault("bulk size", "bytes must be a positive multiple of 16, not " + std::to_string(bytes), site);
   return own_shared(smem, bytes, 16, site);
 }
+
+// write(agent, bytes) gets what shared memory held when the op read it.
+template <class Write>
+void issue_from_shared(const std::byte* shared, uint32_t bytes, Write write, const Site& site) {
+  const auto staging = std::make_shared<std::vector<std::byte>>();
+  sim::issue_bulk(
+      [=](Agent& agent) {
+        sim::note_read(agent, shared, bytes);
+        staging->assign(shared, shared + bytes);
+      },
+      [=](Agent& agent) { write(agent, staging->data()); }, site);
+}
 }  // namespace
 
 void bulk_load(uint32_t smem, const void* global, uint32_t bytes, uint32_t mbarrier, Where at) {
@@ -270,33 +282,23 @@ void bulk_load(uint32_t smem, const void* global, uint32_t bytes, uint32_t mbarr
 
 void bulk_store(void* global, uint32_t smem, uint32_t bytes, Where at) {
   const Site site = at.op("cp.async.bulk store");
-  const std::byte* shared = bulk_operands(global, smem, bytes, site);
-  const auto staging = std::make_shared<std::vector<std::byte>>();
-  sim::issue_bulk(
-      [=](Agent& agent) {
-        sim::note_read(agent, shared, bytes);
-        staging->assign(shared, shared + bytes);
-      },
-      [=](Agent& agent) {
+  issue_from_shared(
+      bulk_operands(global, smem, bytes, site), bytes,
+      [=](Agent& agent, const std::byte* from) {
         sim::note_write(agent, global, bytes);
-        std::memcpy(global, staging->data(), bytes);
+        std::memcpy(global, from, bytes);
       },
       site);
 }
 
 void bulk_reduce_add_f32(float* global, uint32_t smem, uint32_t bytes, Where at) {
   const Site site = at.op("cp.reduce.async.bulk.add.f32");
-  const std::byte* shared = bulk_operands(global, smem, bytes, site);
-  const auto staging = std::make_shared<std::vector<std::byte>>();
-  sim::issue_bulk(
-      [=](Agent& agent) {
-        sim::note_read(agent, shared, bytes);
-        staging->assign(shared, shared + bytes);
-      },
-      [=](Agent& agent) {
+  issue_from_shared(
+      bulk_operands(global, smem, bytes, site), bytes,
+      [=](Agent& agent, const std::byte* from) {
         sim::note_atomic(agent, global, bytes);
         for (uint32_t i = 0; i < bytes; i += 4) {
-          add_element(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, reinterpret_cast<std::byte*>(global) + i, staging->data() + i);
+          add_element(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, reinterpret_cast<std::byte*>(global) + i, from + i);
         }
       },
       site);
