@@ -24,10 +24,9 @@ void set_error_rank(int rank) {
 }
 
 void fail(std::string_view op, const std::string& text, ExitCode code, const char* file, int line) {
-  std::string message = concat("[", op, "] ", text, " (", source_path(file), ":", line);
-  if (const int rank = error_rank; rank >= 0) message += concat(", rank ", rank);
-  message += ")";
-  throw Error(message, code);
+  std::string place = file == nullptr || *file == 0 ? "" : concat(source_path(file), ":", line);
+  if (const int rank = error_rank; rank >= 0) place += concat(place.empty() ? "" : ", ", "rank ", rank);
+  throw Error(place.empty() ? concat("[", op, "] ", text) : concat("[", op, "] ", text, " (", place, ")"), code);
 }
 
 }  // namespace heddle

@@ -15,6 +15,7 @@
 #undef __grid_constant__
 #undef __cluster_dims__
 #undef __maxnreg__
+#undef __shared__
 #define __global__
 #define __device__
 #define __host__
@@ -24,6 +25,7 @@
 #define __grid_constant__
 #define __cluster_dims__(...)
 #define __maxnreg__(...)
+#define __shared__ static_assert(false, "a kernel declares shared memory by HEDDLE_SHARED(type, name, [size]) or dyn_smem");
 
 #define threadIdx (::heddle::sim::thread_index())
 #define blockIdx (::heddle::sim::block_index())
@@ -31,10 +33,10 @@
 #define gridDim (::heddle::sim::grid_dim())
 #define warpSize 32
 
-#define HEDDLE_SHARED(type, name, ...)                                                                         \
-  using name##_heddle_type = type __VA_ARGS__;                                                                 \
-  static constinit ::heddle::sim::SharedVariable name##_heddle_place;                                          \
-  name##_heddle_type& name = *reinterpret_cast<name##_heddle_type*>(::heddle::sim::static_shared(              \
+#define HEDDLE_SHARED(type, name, ...)                                                            \
+  using name##_heddle_type = type __VA_ARGS__;                                                    \
+  static constinit ::heddle::sim::SharedVariable name##_heddle_place;                             \
+  name##_heddle_type& name = *reinterpret_cast<name##_heddle_type*>(::heddle::sim::static_shared( \
       name##_heddle_place, sizeof(name##_heddle_type), alignof(name##_heddle_type), #name, {__FILE__, __LINE__, "__shared__"}))
 
 namespace heddle {

@@ -115,12 +115,14 @@ void RaceChecker::sync_warp(WarpState& warp, uint32_t mask) {
 }
 
 void RaceChecker::sync_block(BlockState& block) {
-  ClockRef known, async_known, fenced;
+  ClockRef known, async_known, fenced, pending;
   for (const ThreadState& thread : block.threads) {
     const ThreadClock& clock = clock_of(thread);
     add(known, clock.known);
     add(async_known, clock.async_known);
-    if (fences_used_) add(fenced, clock.fenced);
+    if (!fences_used_) continue;
+    add(fenced, clock.fenced);
+    add(pending, clock.pending);
   }
   const uint32_t time = tick();
   known = with_block(std::move(known), block.slot, time);
@@ -128,8 +130,12 @@ void RaceChecker::sync_block(BlockState& block) {
     ThreadClock& clock = clock_of(thread);
     clock.known = known;
     clock.async_known = async_known;
-    // "Every thread stores and fences, the block meets, one thread raises the flag" is taken for ordered, as hardware does it.
-    if (fences_used_) clock.fenced = fenced;
+    // "Every thread stores and fences, the block meets, one thread raises the flag" is taken for ordered, as hardware does it; so is "one thread
+    // sees the flag, the block meets, every thread fences and loads".
+    if (fences_used_) {
+      clock.fenced = fenced;
+      clock.pending = pending;
+    }
     clock.stamp = time;
   }
   for (const WarpState& warp : block.warps) count_flush(warp);

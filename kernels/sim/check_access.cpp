@@ -137,16 +137,25 @@ void RaceChecker::touch_whole(Cell& cell, const Observer& by, Access kind, uint3
                place);
     by.fine_write = last;
   }
-  if (!is_write) return remember_read(cell, by, place);
+  Record plain_write;  // before the atomic ones
   const auto check_read = [&](const Record& record) {
+    if ((record.who & kWrote) != 0) plain_write = record;
     if (record.lanes == 0 || record.same_access(by.fine_read) || exempt(record)) return false;
-    if (!ordered(record, by)) race(record, false, by, kind, place);
+    if (!is_write && (record.who & kWrote) == 0) return false;
+    if (!ordered(record, by)) race(record, (record.who & kWrote) != 0, by, kind, place);
     by.fine_read = record;
     return false;
   };
-  for (const Record& record : cell.reads) check_read(record);
-  pool_->any_more_read(cell, check_read);
+  if (is_write || by.atomic) {
+    for (const Record& record : cell.reads) check_read(record);
+    pool_->any_more_read(cell, check_read);
+  }
+  if (!is_write) return remember_read(cell, by, place);
   if (cell.more_reads != 0 || cell.reads[0].lanes != 0) pool_->clear_reads(cell);
+  if (by.atomic) {
+    if (last.lanes != 0 && (last.who & kAtomic) == 0) plain_write = {last.when, last.who | kWrote, last.where, last.lanes};
+    cell.reads[0] = plain_write;
+  }
   cell.write = {by.when, by.who, place, 1};
   cell.initialised = true;
 }

@@ -72,6 +72,18 @@ void raise_lanes(Clock& clock, const std::vector<Clock::Entry>& more) {
   if (unfolded != ~0u) fold_warp(clock, unfolded);
 }
 
+// Adds what `more` knows of the same group.
+void raise_all(Clock& clock, const Clock& more) {
+  bool raised = false;
+  for (size_t i = 0; i < clock.floors.size(); ++i) {
+    raised |= clock.floors[i] < more.floors[i];
+    clock.floors[i] = std::max(clock.floors[i], more.floors[i]);
+  }
+  if (raised) drop_covered(clock);
+  raise_lanes(clock, more.lanes);
+  for (const auto& [sync, phase] : more.phases) raise(clock.phases, sync, phase);
+}
+
 Clock* copy_of(const ClockRef& clock) {
   auto* copy = new Clock(*clock.get());
   copy->refs = 1;
@@ -166,20 +178,16 @@ void add(ClockRef& clock, const ClockRef& more) {
     }
   }
   Clock& sum = writable(clock);
-  if (sum.group == more->group) {
-    bool raised = false;
-    for (size_t i = 0; i < sum.floors.size(); ++i) {
-      raised |= sum.floors[i] < more->floors[i];
-      sum.floors[i] = std::max(sum.floors[i], more->floors[i]);
-    }
-    if (raised) drop_covered(sum);
-    raise_lanes(sum, more->lanes);
-    for (const auto& [sync, phase] : more->phases) raise(sum.phases, sync, phase);
-  } else {
+  if (more->group == sum.group)
+    raise_all(sum, *more.get());
+  else
     know_other(sum, own_part(more));
+  for (const ClockRef& other : more->others) {
+    if (other->group == sum.group)
+      raise_all(sum, *other.get());
+    else
+      know_other(sum, other);
   }
-  for (const ClockRef& other : more->others)
-    if (other->group != sum.group) know_other(sum, other);
 }
 
 ClockRef join(const ClockRef& a, const ClockRef& b) {

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -48,19 +49,10 @@ std::string shell_quoted(const std::string& text) {
   return quoted + "'";
 }
 
-// Asks addr2line, which knows the chain of inlined calls; innermost first.
-Site symbolise(const void* pc) {
-  Dl_info info;
-  if (dladdr(pc, &info) == 0 || info.dli_fname == nullptr) return {"an unknown program", 0, ""};
-  std::string module = info.dli_fname;
-  char self[4096];
-  if (module.find('/') == std::string::npos) {
-    const char* real = realpath("/proc/self/exe", self);
-    if (real != nullptr) module = real;
-  }
-  const uint64_t offset = static_cast<uint64_t>(static_cast<const char*>(pc) - static_cast<const char*>(info.dli_fbase));
+// Asks addr2line, which knows the chain of inlined calls; innermost first. Line 0 where it knows no line.
+Site look_up(const std::string& module, uint64_t offset) {
   char address[32];
-  std::snprintf(address, sizeof address, "0x%llx", static_cast<unsigned long long>(offset - 1));  // of the call, not behind it
+  std::snprintf(address, sizeof address, "0x%llx", static_cast<unsigned long long>(offset));
   const std::string command = concat("addr2line -i -e ", shell_quoted(module), " ", address, " 2>/dev/null");
   Site found{for_ever(concat(module, "+", address)), 0, ""};
   FILE* pipe = popen(command.c_str(), "r");
@@ -79,6 +71,23 @@ Site symbolise(const void* pc) {
   }
   pclose(pipe);
   return found;
+}
+
+Site symbolise(const void* pc) {
+  Dl_info info;
+  if (dladdr(pc, &info) == 0 || info.dli_fname == nullptr) return {"an unknown program", 0, ""};
+  std::string module = info.dli_fname;
+  char self[4096];
+  if (module.find('/') == std::string::npos) {
+    const char* real = realpath("/proc/self/exe", self);
+    if (real != nullptr) module = real;
+  }
+  const uint64_t call = static_cast<uint64_t>(static_cast<const char*>(pc) - static_cast<const char*>(info.dli_fbase)) - 1;  // not behind it
+  // Where the compiler has merged the code of several lines it names none: take what stands before.
+  constexpr uint64_t kFarthest = 32;
+  Site found{};
+  for (uint64_t back = 0; found.line == 0 && back < std::min(kFarthest, call); ++back) found = look_up(module, call - back);
+  return found.line != 0 ? found : look_up(module, call);
 }
 
 }  // namespace

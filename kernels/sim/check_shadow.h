@@ -11,7 +11,8 @@ namespace heddle::sim {
 
 inline constexpr uint32_t kByOp = 0x80000000u;    // in `who`: an async op did it, and `when` is the op
 inline constexpr uint32_t kAtomic = 0x40000000u;  // in `who`: the access was atomic
-inline constexpr uint32_t kWhoMask = 0x3fffffffu;
+inline constexpr uint32_t kWrote = 0x20000000u;   // in `who`, among the reads: the plain write before the atomic ones, which must be ordered after it
+inline constexpr uint32_t kWhoMask = 0x1fffffffu;
 
 // An access. Reads by lanes of one warp with one stamp share a record: `who` is then the warp's first thread.
 struct Record {

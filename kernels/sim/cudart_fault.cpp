@@ -1,14 +1,17 @@
-// A touch of device memory that this machine's memory protection refused: named, then fatal.
+// Touches of memory that this machine's memory protection refused, in simulated threads and of device memory by the host: named, then fatal.
 #include <signal.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <mutex>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "kernels/api/check.h"
 #include "kernels/sim/cudart_memory.h"
+#include "kernels/sim/machine_internal.h"
 
 namespace heddle::sim::cudart {
 namespace {
@@ -35,17 +38,41 @@ void* program_counter([[maybe_unused]] void* context) {
 #endif
 }
 
-// Runs on the stack of the faulting code. It uses locks and the heap, which a signal handler may not in general: the fault is synchronous, in code
-// that holds neither of ours, and the process ends right after.
+// "thread (3,0,0) of block (1,0,0)" where simulated code ran, else "".
+std::string simulated_thread() {
+  return current_thread == nullptr ? "" : concat(thread_text(*current_thread), ": ");
+}
+
+bool below_its_stack(const void* address) {
+  const Stack* stack = current_thread == nullptr ? nullptr : self().stack;
+  constexpr ptrdiff_t kBelow = 1 << 20;  // one large frame may step over the guard page
+  return stack != nullptr && address < stack->base && stack->base - static_cast<const std::byte*>(address) < kBelow;
+}
+
+std::string report(const void* address, void* context) {
+  const char* const kernel = running.load();
+  if (memory().is_device(address)) {
+    std::string text = concat("[cuda] ", kernel ? "kernel " : "host ", kernel ? kernel : "", kernel ? ": " : "", simulated_thread(), verb(context),
+                              kernel ? " outside an allocation: " : " of device memory: ", address, " is ", memory().describe(address));
+    Allocation allocation;
+    if (memory().find_device(address, allocation) && allocation.life == Life::freed) text += ", freed by " + allocation.released.text();
+    return text;
+  }
+  if (current_thread == nullptr) return "";
+  std::string text = concat("[sim] kernel ", kernel_name(current_worker->group.launch->kernel), ": ", simulated_thread());
+  if (below_its_stack(address))
+    return concat(text, "its stack of ", self().stack->size / 1024, " KiB is used up, by large local variables or recursion: ", verb(context), " of ",
+                  address);
+  return concat(text, verb(context), " of ", address, ", where no memory is (or not for this access)");
+}
+
+// Runs on a stack of its own, since that of the faulting code may be what is used up. It uses locks and the heap, which a signal handler may not in
+// general: the fault is synchronous, in code that holds neither of ours, and the process ends right after.
 void handle(int signal, siginfo_t* info, void* context) {
   struct sigaction& previous = signal == SIGSEGV ? previous_segv : previous_bus;
-  if (memory().is_device(info->si_addr)) {
-    const char* const kernel = running.load();
-    std::string text = concat("[cuda] ", kernel ? "kernel " : "host ", kernel ? kernel : "", kernel ? ": " : "", verb(context),
-                              kernel ? " outside an allocation: " : " of device memory: ", info->si_addr, " is ", memory().describe(info->si_addr));
-    Allocation allocation;
-    if (memory().find_device(info->si_addr, allocation) && allocation.life == Life::freed) text += ", freed by " + allocation.released.text();
-    text += concat("; by ", call_site("code", static_cast<char*>(program_counter(context)) + 1).text(), "\n");
+  std::string text = report(info->si_addr, context);
+  if (!text.empty()) {
+    text += concat("; ", call_site("access", static_cast<char*>(program_counter(context)) + 1).text(), "\n");
     for (size_t done = 0; done < text.size();) {
       const ssize_t n = write(STDERR_FILENO, text.data() + done, text.size() - done);
       if (n <= 0) break;
@@ -56,6 +83,31 @@ void handle(int signal, siginfo_t* info, void* context) {
   sigaction(signal, &previous, nullptr);
 }
 
+// An OS thread's stack for signals, unless something else (a sanitizer, a test framework) has given it one.
+class SignalStack {
+ public:
+  SignalStack() {
+    stack_t now = {};
+    if (sigaltstack(nullptr, &now) != 0 || (now.ss_flags & SS_DISABLE) == 0) return;
+    memory_.resize(256 * 1024);
+    stack_t mine = {};
+    mine.ss_sp = memory_.data();
+    mine.ss_size = memory_.size();
+    sigaltstack(&mine, nullptr);
+  }
+  ~SignalStack() {
+    if (memory_.empty()) return;
+    stack_t none = {};
+    none.ss_flags = SS_DISABLE;
+    sigaltstack(&none, nullptr);
+  }
+  SignalStack(const SignalStack&) = delete;
+  SignalStack& operator=(const SignalStack&) = delete;
+
+ private:
+  std::vector<std::byte> memory_;
+};
+
 }  // namespace
 
 void set_running(const char* what) {
@@ -64,6 +116,7 @@ void set_running(const char* what) {
 
 // Again and again: test frameworks put their own handlers in place for a while.
 void install_fault_handler() {
+  static thread_local SignalStack stack;
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   struct sigaction action = {};

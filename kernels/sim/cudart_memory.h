@@ -111,8 +111,8 @@ class Memory {
 
 Memory& memory();
 
-// Reports an access to device memory that the hardware of this machine refused (host access under HEDDLE_SIM_PROTECT, a kernel past a guard page),
-// then lets the signal take its course. Called by every device allocation.
+// Reports an access that the hardware of this machine refused (host access under HEDDLE_SIM_PROTECT, a kernel past a guard page, a simulated thread
+// anywhere), then lets the signal take its course. Called by every device allocation and by each launch on the OS threads that run it.
 void install_fault_handler();
 // A SIGSEGV inside is a kernel's; set by what runs work.
 void set_running(const char* what);

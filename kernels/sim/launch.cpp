@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "kernels/api/check.h"
+#include "kernels/sim/cudart_memory.h"
 #include "kernels/sim/machine_internal.h"
 
 namespace heddle::sim {
@@ -174,6 +175,7 @@ void work(LaunchState& state, Worker& worker, size_t id) {
   const Options& options = the_options();
   worker.shuffle_order = options.mode == AsyncMode::random;
   worker.defer = options.mode != AsyncMode::eager;
+  cudart::install_fault_handler();
   current_worker = &worker;
   current_geometry = &state.launch->geometry;
   for (;;) {
@@ -255,15 +257,15 @@ class Pool {
   bool stopping_ = false;
 };
 
+Launcher the_launcher = nullptr;
+
+}  // namespace
+
 std::string kernel_name(const char* text) {
   std::string_view name = text;
   while (name.size() > 2 && name.front() == '(' && name.back() == ')') name = name.substr(1, name.size() - 2);
   return std::string(name);
 }
-
-Launcher the_launcher = nullptr;
-
-}  // namespace
 
 bool lower_groups_are_running(const Group& group) {
   return std::any_of(group.shared->running.begin(), group.shared->running.end(),
@@ -289,7 +291,7 @@ void validate(const Launch& launch) {
   check(block.volume() != 0 && block.volume() <= kMaxThreadsPerBlock && block.z <= 64, "block ", text(block),
         " is empty, beyond 1024 threads or 64 in z");
   check(cluster.volume() != 0 && cluster.volume() <= kMaxBlocksPerCluster, "cluster ", text(cluster), " is empty or beyond ", kMaxBlocksPerCluster,
-        " blocks");
+        " blocks (more need an attribute of the kernel that HEDDLE_LAUNCH_AS does not set)");
   check(grid.x % cluster.x == 0 && grid.y % cluster.y == 0 && grid.z % cluster.z == 0, "cluster ", text(cluster), " does not divide grid ",
         text(grid));
   check(launch.dynamic_shared <= kMaxSharedBytes, launch.dynamic_shared, " bytes of dynamic shared memory; a block has at most ", kMaxSharedBytes);

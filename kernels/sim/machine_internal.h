@@ -259,11 +259,14 @@ void wait();                                                     // the running 
 void run_group(Worker& worker);                                  // all blocks of worker.group, to their end; the report, if any, is in group.failure
 void record_failure(const std::string& text, const Site& site);  // the first one counts
 std::string deadlock_report(const Group& group);
-std::string thread_text(const Thread& thread);      // "thread (3,0,0) of block (1,0,0)"
-std::string site_text(const Site& site);            // "__syncthreads at kernels/cuda/norm.cu:31"
-[[noreturn]] void abandon();                        // leaves the failed thread without unwinding it: where its code cannot let an exception pass
-void progress_made();                               // something other than spinning happened
-bool lower_groups_are_running(const Group& group);  // launch.cpp
+std::string thread_text(const Thread& thread);  // "thread (3,0,0) of block (1,0,0)"
+std::string site_text(const Site& site);        // "__syncthreads at kernels/cuda/norm.cu:31"
+[[noreturn]] void abandon();                    // leaves the failed thread without unwinding it: where its code cannot let an exception pass
+void progress_made();                           // something other than spinning happened
+
+// ---- launch.cpp ----
+bool lower_groups_are_running(const Group& group);
+std::string kernel_name(const char* text);  // without the parentheses that HEDDLE_LAUNCH may need
 
 // ---- collect.cpp ----
 void complete_if_all(ClusterBarrier& barrier);

@@ -154,6 +154,8 @@ void live(Group& group, ThreadState& thread) {
   } catch (const Abort&) {
   } catch (const std::exception& error) {
     record_failure(concat(thread_text(thread), ": the kernel threw: ", error.what()), thread.site);
+  } catch (...) {
+    record_failure(concat(thread_text(thread), ": the kernel threw something that is no std::exception"), thread.site);
   }
   if (thread.stage != ThreadState::Stage::done) end_thread(thread);
 }

@@ -40,6 +40,14 @@ const Case kCases[] = {
     {Race::global_bounds, "out of bounds"},
     {Race::misaligned_vector, "misaligned access"},
     {Race::misaligned_element, "misaligned access"},
+    {Race::vectors_between_blocks, "race on global memory (write after write)"},
+    {Race::vectors_shared, ""},
+    {Race::vectors_zeroed, "uninitialised read"},
+    {Race::vector_bounds, "out of bounds"},
+    {Race::mbarrier_init, ""},
+    {Race::plain_then_atomic, ""},
+    {Race::spinlock, "race on global memory"},
+    {Race::last_block_all_fence, "race on global memory (read after write)"},
 };
 
 std::string report_of(Race kind, bool wrong) {

@@ -21,6 +21,11 @@ __device__ uint32_t address(const void* p, Where where = Where::here()) {
   return sim::shared_address(p, where.op("cvta"));
 }
 
+__device__ int deeper(int n) {
+  volatile int here[64] = {n};
+  return n == 0 ? 0 : deeper(n - 1) + here[n % 64];
+}
+
 __global__ void misbehave_kernel(Fault fault) {
   HEDDLE_SHARED(uint64_t, barrier, [2]);
   HEDDLE_SHARED(float, buffer, [64]);
@@ -117,6 +122,15 @@ __global__ void misbehave_kernel(Fault fault) {
       if (i < 64) buffer[i] = 0;
       __syncthreads();
       spin_until([&] { return buffer[0] == 1.0f; });
+      break;
+    case Fault::throws_number:
+      if (i == 3) throw 42;
+      break;
+    case Fault::null_pointer:
+      if (i == 3) *static_cast<volatile float*>(nullptr) = 1.0f;
+      break;
+    case Fault::deep_recursion:
+      if (i == 3) buffer[0] = static_cast<float>(deeper(100'000));
       break;
   }
 }

@@ -66,6 +66,9 @@ enum class Fault {
   cluster_twice,
   trap,
   spin_for_ever,
+  throws_number,
+  null_pointer,    // dies
+  deep_recursion,  // dies
 };
 void misbehave(Fault fault);
 
@@ -95,6 +98,14 @@ enum class Race {
   global_bounds,
   misaligned_vector,
   misaligned_element,
+  vectors_between_blocks,  // every block writes the same float4
+  vectors_shared,          // whole float4s through shared memory, no __syncthreads between
+  vectors_zeroed,          // the same, set to zero as a whole; one is left out
+  vector_bounds,           // the last float4 begins inside the allocation
+  mbarrier_init,           // no __syncthreads after mbarrier.init, and the initialising thread uses it first
+  plain_then_atomic,       // one thread sets the counter and adds to it, no __syncthreads before the others add
+  spinlock,                // taken and given by relaxed atomics, no __threadfence
+  last_block_all_fence,    // one thread sees the flag, the block meets, every thread fences; wrong: none does
 };
 // scratch: device memory of at least 1024 floats, zero.
 void race(Race kind, bool wrong, float* scratch);

@@ -85,6 +85,28 @@ __global__ void misaligned_kernel(Race kind, bool wrong, float* out) {
   }
 }
 
+// Whole vectors: compilers copy and clear them by calls of memcpy and memset.
+__global__ void vector_kernel(Race kind, bool wrong, float* scratch) {
+  HEDDLE_SHARED(float4, tile, [64]);
+  auto* in = reinterpret_cast<const float4*>(scratch);
+  auto* out = reinterpret_cast<float4*>(scratch + 512);
+  const unsigned i = threadIdx.x;
+  switch (kind) {
+    case Race::vectors_between_blocks: out[wrong ? i : 64 * blockIdx.x + i] = in[i]; break;
+    case Race::vectors_shared:
+      tile[i] = in[i];
+      if (!wrong) __syncthreads();
+      out[i] = tile[63 - i];
+      break;
+    case Race::vectors_zeroed:
+      if (!wrong || i != 7) tile[i] = {};
+      __syncthreads();
+      out[i] = tile[i];
+      break;
+    default: out[i] = *reinterpret_cast<const float4*>(scratch + 4 * i + 1024 - 4 * 64 + (wrong ? 4 : 0)); break;
+  }
+}
+
 // ---- global memory ----
 
 __global__ void global_kernel(Race kind, bool wrong, float* out) {
@@ -120,6 +142,40 @@ __global__ void last_block_kernel(Race kind, bool wrong, float* out) {
   }
   __syncthreads();
   if (last && threadIdx.x < gridDim.x) out[64 + threadIdx.x] = out[16 + threadIdx.x];
+}
+
+__global__ void last_block_all_fence_kernel(bool wrong, float* out) {
+  HEDDLE_SHARED(bool, last);
+  out[16 + blockIdx.x * 64 + threadIdx.x] = 1.0f;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicAdd(reinterpret_cast<unsigned*>(out), 1u) == gridDim.x - 1;
+  __syncthreads();
+  if (!last) return;
+  if (!wrong) __threadfence();
+  for (unsigned b = 0; b < gridDim.x; ++b) out[512 + threadIdx.x] += out[16 + b * 64 + 63 - threadIdx.x];
+}
+
+__global__ void spinlock_kernel(bool wrong, float* out) {
+  auto* lock = reinterpret_cast<unsigned*>(out);
+  for (unsigned turn = 0; turn < blockDim.x; ++turn) {
+    if (turn == threadIdx.x) {
+      spin_until([&] { return atomicCAS(lock, 0u, 1u) == 0u; });
+      if (!wrong) __threadfence();
+      out[16] += 1.0f;
+      if (!wrong) __threadfence();
+      atomicExch(lock, 0u);
+    }
+  }
+}
+
+__global__ void plain_then_atomic_kernel(bool wrong, float* out) {
+  HEDDLE_SHARED(unsigned, count);
+  if (threadIdx.x == 0) count = 0;
+  if (!wrong) __syncthreads();
+  atomicAdd(&count, 1u);
+  __syncthreads();
+  if (threadIdx.x == 0) out[0] = static_cast<float>(count);
 }
 
 // ---- async copies ----
@@ -171,6 +227,14 @@ __global__ void mbarrier_kernel(Race kind, bool wrong, float* data) {
     __syncwarp();
     if (!early && i == 0) sim::mbarrier_arrive(address(&empty), 1, 0, true, here("arrive empty"));
   }
+}
+
+__global__ void mbarrier_init_kernel(bool wrong) {
+  HEDDLE_SHARED(uint64_t, met);
+  if (threadIdx.x == 0) sim::mbarrier_init(address(&met), blockDim.x, here("mbarrier.init"));
+  if (!wrong) __syncthreads();
+  sim::mbarrier_arrive(address(&met), 1, 0, true, here("mbarrier.arrive"));
+  sim::mbarrier_wait(address(&met), 0, here("mbarrier.try_wait"));
 }
 
 __global__ void bulk_kernel(Race kind, bool wrong, float* data) {
@@ -242,6 +306,17 @@ void race(Race kind, bool wrong, float* scratch) {
     case Race::global_bounds:
       HEDDLE_LAUNCH(global_kernel, kind == Race::global_between_blocks ? 3u : 1u, 32, 0, Stream{}, kind, wrong, scratch);
       break;
+    case Race::vectors_between_blocks:
+    case Race::vectors_shared:
+    case Race::vectors_zeroed:
+    case Race::vector_bounds:
+      HEDDLE_LAUNCH(vector_kernel, kind == Race::vectors_between_blocks ? 2u : 1u, kind == Race::vectors_between_blocks ? 32u : 64u, 0, Stream{},
+                    kind, wrong, scratch);
+      break;
+    case Race::mbarrier_init: HEDDLE_LAUNCH(mbarrier_init_kernel, 1, 64, 0, Stream{}, wrong); break;
+    case Race::plain_then_atomic: HEDDLE_LAUNCH(plain_then_atomic_kernel, 1, 64, 0, Stream{}, wrong, scratch); break;
+    case Race::spinlock: HEDDLE_LAUNCH(spinlock_kernel, 2, 2, 0, Stream{}, wrong, scratch); break;
+    case Race::last_block_all_fence: HEDDLE_LAUNCH(last_block_all_fence_kernel, 4, 64, 0, Stream{}, wrong, scratch); break;
     case Race::last_block_fence:
     case Race::last_block_scope: HEDDLE_LAUNCH(last_block_kernel, 4, 64, 0, Stream{}, kind, wrong, scratch); break;
     case Race::copy_without_wait:

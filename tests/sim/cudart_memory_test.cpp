@@ -1,14 +1,11 @@
 // Memory of the simulated devices: bounds, lifetimes, limits, and accesses that do not belong.
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <cmath>
 #include <csignal>
 #include <cstring>
-#include <functional>
 
 #include "tests/sim/cudart_kernels.h"
 #include "tests/sim/cudart_support.h"
+#include "tests/sim/in_child.h"
 
 namespace heddle::test {
 namespace {
@@ -179,28 +176,6 @@ TEST_CASE("what a pointer is") {
   CHECK(attributes.type == cudaMemoryTypeUnregistered);
 }
 
-// Runs act in a child process; returns what it wrote to stderr, and how it ended.
-std::string in_child(const std::function<void()>& act, int* signal) {
-  int ends[2];
-  REQUIRE(pipe(ends) == 0);
-  const pid_t child = fork();
-  if (child == 0) {
-    dup2(ends[1], 2);
-    for (int s : {SIGSEGV, SIGBUS, SIGABRT}) std::signal(s, SIG_DFL);  // not the test program's own
-    act();
-    _exit(0);
-  }
-  close(ends[1]);
-  std::string text;
-  char part[512];
-  for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) text.append(part, static_cast<size_t>(n));
-  close(ends[0]);
-  int status = 0;
-  waitpid(child, &status, 0);
-  *signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-  return text;
-}
-
 TEST_CASE("a host access to device memory is reported by name when asked for") {
   int signal = 0;
   const std::string text = in_child(
@@ -219,7 +194,7 @@ TEST_CASE("a host access to device memory is reported by name when asked for") {
       &signal);
   INFO(text);
   CHECK(signal == SIGSEGV);
-  for (const char* part : {"[cuda] host ", "of device memory", "is byte 40 of 4096 bytes of device 0", "cudaMalloc called by", "; by code called by"})
+  for (const char* part : {"[cuda] host ", "of device memory", "is byte 40 of 4096 bytes of device 0", "cudaMalloc called by", "; access called by"})
     CHECK(text.find(part) != std::string::npos);
 }
 
