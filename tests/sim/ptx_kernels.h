@@ -140,6 +140,23 @@ enum class PtxRace {
   wgmma_operand_overwritten,
   uninitialised_ldmatrix,
   tiles_of_two_blocks,
+  wide_global,
+  narrow_shared,
+  async_copy_not_waited,
+  bulk_not_waited,
+  bulk_source_overwritten,
+  bulk_source_without_proxy_fence,
+  tile_overwritten_on_its_way,
+  bulk_target_not_waited,
+  bulk_sum_not_waited,
+  cluster_words,
+  add_acq_rel,
+  cas_acq_rel,
+  red_release,
+  release_acquire,
+  fences_of_grid,
+  fences_of_cluster,
+  fences_of_block,
 };
 using PtxRaces = void(const CUtensorMap map, bool wrong, uint32_t* out);  // map: 16 rows of 64 bf16, one box, no swizzle
 PtxRaces* ptx_race(PtxRace kind);
