@@ -193,7 +193,9 @@ void RaceChecker::acquire_warp(SyncClock& sync, WarpState& warp, uint32_t lanes)
 
 void RaceChecker::fence(ThreadState& thread, Order order, Scope scope) {
   ThreadClock& mine = clock_of(thread);
-  if (order == Order::acquire || order == Order::acq_rel) mine.known = join(mine.known, mine.pending);
+  if (order == Order::acquire || order == Order::acq_rel) {
+    for (size_t s = 0; s < mine.pending.size() && s <= static_cast<size_t>(scope); ++s) mine.known = join(mine.known, mine.pending[s]);
+  }
   if (order == Order::release || order == Order::acq_rel) {
     fences_used_ = true;
     mine.fenced = published(thread);
@@ -211,13 +213,20 @@ void RaceChecker::atomic(ThreadState& thread, const void* pointer, size_t bytes,
   atomic_access(thread, pointer, bytes, kind, place_of(site));
   ThreadClock& mine = clock_of(thread);
   AtomicState& state = atomics_[pointer];
-  const Scope needed = state.block == thread.block && state.group == groups_.back().number ? Scope::block : Scope::device;
+  const bool same_group = state.block != nullptr && state.group == groups_.back().number;
+  const auto cluster = [](const Block* block) { return static_cast<const BlockState*>(block)->slot / block->cluster_size; };
+  const Scope needed = !same_group                                     ? Scope::device
+                       : state.block == thread.block                   ? Scope::block
+                       : cluster(state.block) == cluster(thread.block) ? Scope::cluster
+                                                                       : Scope::device;
   if (kind != AtomicKind::store && state.clock && state.scope >= needed) {
     const bool acquires = order == Order::acquire || order == Order::acq_rel;
     if (acquires && scope >= needed)
       acquire_clock(mine, state.clock, state.async_clock);
-    else if (!acquires)
-      mine.pending = mine.pending ? join(mine.pending, state.clock) : join(empty_clock(groups_.back().number, shape_), state.clock);
+    else if (!acquires) {
+      ClockRef& pending = mine.pending[static_cast<size_t>(needed)];
+      pending = join(pending ? pending : empty_clock(groups_.back().number, shape_), state.clock);
+    }
   }
   if (kind == AtomicKind::load) return;
   const bool releases = order == Order::release || order == Order::acq_rel;

@@ -79,8 +79,8 @@ class RaceChecker final : public Checker {
     ClockRef known;        // whose accesses are ordered before what this thread does next
     ClockRef async_known;  // of these, whose generic writes TMA and wgmma see
     ClockRef fenced;       // what the last release fence covered; relaxed atomics publish it
-    ClockRef pending;      // what relaxed loads saw; an acquire fence makes it known
     Scope fence_scope = Scope::block;
+    std::array<ClockRef, 3> pending;  // what relaxed loads saw, by the scope that the acquire fence that makes it known must have
     uint32_t stamp = 0;
   };
   struct SyncState {

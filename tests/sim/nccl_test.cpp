@@ -137,6 +137,12 @@ void every_collective() {
     check_values(y, n, [&](size_t i) { return at(size - 1, i); });
     run([&] { return ncclAllReduce(x, y, n, type, ncclMin, world.comm, world.stream); });
     check_values(y, n, [&](size_t i) { return at(0, i); });
+    run([&] { return ncclAllReduce(x, y, n, type, ncclProd, world.comm, world.stream); });
+    check_values(y, n, [&](size_t i) {
+      double product = 1;
+      for (int r = 0; r < size; ++r) product *= at(r, i);
+      return product;
+    });
     run([&] { return ncclReduceScatter(wide, y, n, type, ncclSum, world.comm, world.stream); });
     check_values(y, n, [&](size_t i) { return sum(static_cast<size_t>(rank) * n + i); });
     run([&] { return ncclAllGather(x, y, n, type, world.comm, world.stream); });
@@ -151,7 +157,7 @@ void every_collective() {
     check_values(y, n, [&](size_t i) { return rank == size - 1 ? sum(i) : 0.0; });
     run([&] { return ncclAllReduce(x, x, n, type, ncclSum, world.comm, world.stream); });  // in place
     check_values(x, n, sum);
-    if (size == 2 || size == 4) {  // exact halves and quarters
+    if (std::is_integral_v<T> || size == 2 || size == 4) {  // exact halves and quarters
       T* even = filled<T>(rank, n);
       run([&] { return ncclAllReduce(even, even, n, type, ncclSum, world.comm, world.stream); });
       run([&] { return ncclAllReduce(even, y, n, type, ncclAvg, world.comm, world.stream); });
@@ -168,6 +174,14 @@ TEST_CASE("every collective in every type") {
   every_collective<int>();
   every_collective<long long>();
   every_collective<__nv_bfloat16>();
+
+  const World world;
+  const long long big = 1LL << 40;  // more than 32 bits, and a sum that carries into them
+  long long* x = device_array<long long>(1);
+  to_device(x, std::vector<long long>{big + 0xFFFFFFFFLL + world.rank});
+  ok(ncclAllReduce(x, x, 1, ncclInt64, ncclSum, world.comm, world.stream));
+  ok(cudaStreamSynchronize(world.stream));
+  CHECK(on_host(x, 1)[0] == world.size * (big + 0xFFFFFFFFLL) + world.size * (world.size - 1) / 2);
 }
 
 TEST_CASE("a collective waits for the work before it in its stream") {
@@ -270,7 +284,36 @@ TEST_CASE("ranks that call different things are named, with both calls") {
         if (w.rank > 1) return ncclSend(x, 3, ncclFloat32, w.rank, w.comm, w.stream);  // no partner at all
         return first ? ncclSend(x, 3, ncclFloat32, 1, w.comm, w.stream) : ncclRecv(x, 4, ncclFloat32, 0, w.comm, w.stream);
       },
-      {});
+      world_rank() > 1
+          ? std::vector<std::string>{"1 sends to itself and 0 receives"}
+          : std::vector<std::string>{"different sizes", other, "ncclSend(count 3, float32, to rank 1)", "ncclRecv(count 4, float32, from rank 0)"});
+}
+
+TEST_CASE("the same calls in another order on one rank are named, with their place in the order") {
+  const Mpi mpi;
+  const bool last = world_rank() == world_size() - 1;
+  const std::string other = "on rank " + std::to_string(last ? 0 : world_size() - 1);
+  // The same calls everywhere, but that the last rank makes the second and the third the other way round. By then the mistake may be known.
+  const auto in_order = [&](const World& w, float* x, const auto& second, const auto& third) {
+    const ncclResult_t status = ncclAllReduce(x, x, 4, ncclFloat32, ncclSum, w.comm, w.stream);
+    last ? third() : second();
+    last ? second() : third();
+    return status;
+  };
+  check_mismatch(
+      [&](const World& w, float* x) {
+        return in_order(
+            w, x, [&] { ncclAllReduce(x, x, 4, ncclFloat32, ncclSum, w.comm, w.stream); },
+            [&] { ncclBroadcast(x, x, 4, ncclFloat32, 0, w.comm, w.stream); });
+      },
+      {"different calls", other, "collective 2 is ncclAllReduce(count 4", "collective 2 is ncclBroadcast(count 4"});
+  check_mismatch(
+      [&](const World& w, float* x) {
+        return in_order(
+            w, x, [&] { ncclAllReduce(x, x, 5, ncclFloat32, ncclSum, w.comm, w.stream); },
+            [&] { ncclAllReduce(x, x, 6, ncclFloat32, ncclSum, w.comm, w.stream); });
+      },
+      {"different counts", other, "collective 2 is ncclAllReduce(count 5", "collective 2 is ncclAllReduce(count 6"});
 }
 
 TEST_CASE("a rank that does not come is named when the deadline has passed") {
@@ -370,8 +413,11 @@ TEST_CASE("wrong arguments are refused at the call") {
   };
   why(ncclAllReduce(x, x, 16, ncclFloat32, ncclSum, nullptr, world.stream), ncclInvalidArgument, "");
   why(ncclAllReduce(host.data(), x, 16, ncclFloat32, ncclSum, world.comm, world.stream), ncclInvalidArgument, "sendbuff is pageable host memory");
+  why(ncclAllReduce(x, host.data(), 16, ncclFloat32, ncclSum, world.comm, world.stream), ncclInvalidArgument, "recvbuff is pageable host memory");
+  why(ncclAllReduce(x, nullptr, 16, ncclFloat32, ncclSum, world.comm, world.stream), ncclInvalidArgument, "recvbuff is null");
   why(ncclAllReduce(x, x, 17, ncclFloat32, ncclSum, world.comm, world.stream), ncclInvalidArgument, "4 bytes past the end of byte 0 of 64 bytes");
   why(ncclAllReduce(x, x, 16, ncclFloat16, ncclSum, world.comm, world.stream), ncclInvalidArgument, "no float16");
+  why(ncclAllReduce(x, x, 16, ncclFloat32, static_cast<ncclRedOp_t>(ncclAvg + 1), world.comm, world.stream), ncclInvalidArgument, "operation 5");
   why(ncclBroadcast(x, x, 16, ncclFloat32, world.size, world.comm, world.stream), ncclInvalidArgument, "rank ");
   why(ncclSend(x, 1, ncclFloat32, -1, world.comm, world.stream), ncclInvalidArgument, "rank -1");
   ok(cudaFree(x));
@@ -393,7 +439,9 @@ TEST_CASE("a communicator that not all ranks join is given up after the deadline
     const std::string report = ncclGetLastError(nullptr);
     INFO(report);
     CHECK(report.find("ncclCommInitRank on rank 0") != std::string::npos);
-    CHECK(report.find(world.size == 2 ? "rank 1 did not come within 1 s" : "did not come within 1 s") != std::string::npos);
+    std::string absent = "rank 1";
+    for (int r = 2; r < world.size; ++r) absent += ", " + std::to_string(r);
+    CHECK(report.find(absent + " did not come within 1 s") != std::string::npos);
   }
   MPI_Barrier(MPI_COMM_WORLD);
 }

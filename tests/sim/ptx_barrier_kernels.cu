@@ -13,12 +13,16 @@ __global__ void named_barriers(uint32_t* out, uint32_t rounds) {
       shared[thread] = r * 100 + thread;
       ptx::bar_arrive(1, 128);
     }
-  } else {
+    ptx::bar_arrive(3, 128);  // both sides arrive before either waits
+    ptx::bar_sync(4, 128);
+  } else if (threadIdx.x < 128) {
     for (uint32_t r = 0; r < rounds; ++r) {
       ptx::bar_sync(1, 128);
       out[r * 64 + thread] = shared[63 - thread];
       if (r + 1 < rounds) ptx::bar_arrive(2, 128);
     }
+    ptx::bar_arrive(4, 128);
+    ptx::bar_sync(3, 128);
   }
 }
 
@@ -60,9 +64,9 @@ __global__ void pipeline(const uint32_t* in, uint32_t tiles, uint32_t stages, ui
   }
 }
 
-__global__ void ring(uint32_t* out) {
+__global__ void ring(const uint4* in, uint32_t* out) {
   auto* shared = dyn_smem<uint32_t>();
-  const uint32_t smem = ptx::smem_u32(shared), given = smem + 64, rank = ptx::cluster_rank(), size = ptx::cluster_size();
+  const uint32_t smem = ptx::smem_u32(shared), given = smem + 64, loaded = smem + 80, rank = ptx::cluster_rank(), size = ptx::cluster_size();
   if (threadIdx.x == 0) {
     ptx::mbarrier_init(smem, 2);
     ptx::fence_mbarrier_init();
@@ -71,13 +75,15 @@ __global__ void ring(uint32_t* out) {
   ptx::cluster_wait();
   if (threadIdx.x == 0) {
     const uint32_t next = (rank + 1) % size;
-    ptx::st_cluster(ptx::mapa(given, next), rank + 1);
+    ptx::st_cluster(ptx::mapa(given, next), kGift + rank);
+    ptx::bulk_load(loaded, in + rank, 16, smem);
     ptx::mbarrier_arrive_cluster(ptx::mapa(smem, next));
-    ptx::mbarrier_arrive_expect_tx_cluster(ptx::mapa(smem, next), 0);
+    ptx::mbarrier_arrive_expect_tx_cluster(ptx::mapa(smem, next), 16);
     ptx::mbarrier_wait_cluster(smem, 0);
     out[rank] = ptx::ld_cluster(given);
     out[size + rank] = ptx::mbarrier_test(smem, 0) ? 1 : 0;
     out[2 * size + rank] = ptx::mbarrier_test(smem, 1) ? 1 : 0;
+    out[3 * size + rank] = shared[20];
   }
   ptx::cluster_arrive();
   ptx::cluster_wait();
@@ -117,12 +123,26 @@ __global__ void misuse(uint32_t* out) {
     ptx::mbarrier_init(smem, 1);
     ptx::mbarrier_wait(smem, 0);
   }
+  if constexpr (Kind == BarrierMisuse::invalidated) {
+    for (int i = 0; i < 2; ++i) {
+      ptx::mbarrier_init(smem, 1);
+      ptx::mbarrier_inval(smem);
+    }
+    ptx::mbarrier_arrive(smem);
+  }
+  if constexpr (Kind == BarrierMisuse::unfenced) {
+    ptx::mbarrier_init(smem, 1);
+    ptx::mbarrier_arrive_expect_tx(smem, 16);
+    ptx::bulk_load(smem + 16, out, 16, smem);
+    ptx::mbarrier_wait(smem, 0);
+  }
   if constexpr (Kind == BarrierMisuse::half_a_warpgroup) {
     if (threadIdx.x < 64) ptx::setmaxnreg_dec<40>();
   }
   if constexpr (Kind == BarrierMisuse::peer_address) {
     ptx::st128_shared(ptx::mapa(smem, 1 - ptx::cluster_rank()), uint4{1, 2, 3, 4});
   }
+  if constexpr (Kind == BarrierMisuse::peer_mbarrier) ptx::mbarrier_arrive(ptx::mapa(smem, 1 - ptx::cluster_rank()));
   if constexpr (Kind == BarrierMisuse::rank_beyond) *out = ptx::mapa(smem, ptx::cluster_size());
 }
 
@@ -135,8 +155,11 @@ Misused* misused(BarrierMisuse kind) {
     case BarrierMisuse::too_many_arrivals: return misuse<BarrierMisuse::too_many_arrivals>;
     case BarrierMisuse::misaligned: return misuse<BarrierMisuse::misaligned>;
     case BarrierMisuse::deadlock: return misuse<BarrierMisuse::deadlock>;
+    case BarrierMisuse::invalidated: return misuse<BarrierMisuse::invalidated>;
+    case BarrierMisuse::unfenced: return misuse<BarrierMisuse::unfenced>;
     case BarrierMisuse::half_a_warpgroup: return misuse<BarrierMisuse::half_a_warpgroup>;
     case BarrierMisuse::peer_address: return misuse<BarrierMisuse::peer_address>;
+    case BarrierMisuse::peer_mbarrier: return misuse<BarrierMisuse::peer_mbarrier>;
     default: return misuse<BarrierMisuse::rank_beyond>;
   }
 }

@@ -12,7 +12,7 @@ TEST_CASE("ptx: named barriers hand a buffer back and forth") {
   in_every_mode([] {
     constexpr uint32_t kRounds = 7;
     std::vector<uint32_t> out(kRounds * 64);
-    on_machine({.block = {128, 1, 1}, .shared_bytes = 256}, named_barriers, out.data(), kRounds);
+    on_machine({.block = {160, 1, 1}, .shared_bytes = 256}, named_barriers, out.data(), kRounds);
     for (uint32_t r = 0; r < kRounds; ++r) {
       for (uint32_t i = 0; i < 64; ++i) REQUIRE(out[r * 64 + i] == r * 100 + 63 - i);
     }
@@ -50,27 +50,34 @@ TEST_CASE("ptx: mbarriers run a ring of stages for any number of tiles") {
 
 TEST_CASE("ptx: mbarriers fault on misuse") {
   const Shape shape = {.block = {1, 1, 1}, .shared_bytes = 64};
-  const auto fault = [&](BarrierMisuse kind) { return fault_of([&] { on_machine(shape, misused(kind), nullptr); }); };
+  alignas(16) uint32_t memory[4] = {};
+  const auto fault = [&](BarrierMisuse kind) { return fault_of([&] { on_machine(shape, misused(kind), memory); }); };
   const std::string uninitialised = fault(BarrierMisuse::uninitialised), zero = fault(BarrierMisuse::zero_count),
                     many = fault(BarrierMisuse::too_many_arrivals), misaligned = fault(BarrierMisuse::misaligned),
-                    deadlock = fault(BarrierMisuse::deadlock);
-  CAPTURE(uninitialised, zero, many, misaligned, deadlock);
+                    deadlock = fault(BarrierMisuse::deadlock), invalidated = fault(BarrierMisuse::invalidated),
+                    unfenced = fault(BarrierMisuse::unfenced);
+  CAPTURE(uninitialised, zero, many, misaligned, deadlock, invalidated, unfenced);
   CHECK(mentions(uninitialised, "mbarrier.arrive"));
   CHECK(mentions(zero, "not 0"));
   CHECK(mentions(many, "mbarrier.arrive"));
   CHECK(mentions(misaligned, "multiple of 8"));
   CHECK(mentions(deadlock, "mbarrier.try_wait.parity"));
+  CHECK(mentions(invalidated, "holds no initialised mbarrier"));
+  CHECK(mentions(unfenced, "not visible to the async proxy"));
 }
 
 TEST_CASE("ptx: blocks of a cluster reach each other's shared memory and mbarriers") {
-  in_every_mode([] {
+  std::vector<uint4> in(8);
+  for (uint32_t i = 0; i < 8; ++i) in[i].x = 1000 + i;
+  in_every_mode([&] {
     for (uint32_t size : {1u, 2u, 4u, 8u}) {
-      std::vector<uint32_t> out(3 * size);
-      on_machine({.grid = {size, 1, 1}, .block = {64, 1, 1}, .shared_bytes = 128, .cluster = {size, 1, 1}}, ring, out.data());
+      std::vector<uint32_t> out(4 * size);
+      on_machine({.grid = {size, 1, 1}, .block = {64, 1, 1}, .shared_bytes = 128, .cluster = {size, 1, 1}}, ring, in.data(), out.data());
       for (uint32_t rank = 0; rank < size; ++rank) {
-        REQUIRE(out[rank] == (rank + size - 1) % size + 1);
+        REQUIRE(out[rank] == kGift + (rank + size - 1) % size);
         REQUIRE(out[size + rank] == 1);      // phase 0 is over
         REQUIRE(out[2 * size + rank] == 0);  // phase 1 is not
+        REQUIRE(out[3 * size + rank] == 1000 + rank);
       }
     }
   });
@@ -79,7 +86,8 @@ TEST_CASE("ptx: blocks of a cluster reach each other's shared memory and mbarrie
 TEST_CASE("ptx: a peer's address is refused where the instruction takes this block's, and so is a rank beyond the cluster") {
   std::vector<uint32_t> out(32);
   const Shape shape = {.grid = {2, 1, 1}, .block = {32, 1, 1}, .shared_bytes = 512, .cluster = {2, 1, 1}};
-  CHECK(mentions(fault_of([&] { on_machine(shape, misused(BarrierMisuse::peer_address), out.data()); }), "takes this block's own shared memory"));
+  for (BarrierMisuse kind : {BarrierMisuse::peer_address, BarrierMisuse::peer_mbarrier})
+    CHECK(mentions(fault_of([&] { on_machine(shape, misused(kind), out.data()); }), "takes this block's own shared memory"));
   CHECK(mentions(fault_of([&] { on_machine(shape, misused(BarrierMisuse::rank_beyond), out.data()); }), "2 blocks, rank is 2"));
 }
 
@@ -122,7 +130,7 @@ TEST_CASE("fragments: every map is the inverse of the manual's table") {
     }
     CHECK((matrix_8x8::source(lane).matrix == lane / 8 && matrix_8x8::source(lane).row == lane % 8));
   }
-  std::set<std::pair<int, int>> d_elements, a_elements;
+  std::set<std::pair<int, int>> d_elements;
   for (int lane = 0; lane < 128; ++lane) {
     for (int reg = 0; reg < 32; ++reg) {
       const Element d = wgmma_m64::d(lane, reg);
@@ -130,11 +138,13 @@ TEST_CASE("fragments: every map is the inverse of the manual's table") {
       CHECK((d.row / 16 * 32 + d.row % 8 * 4 + d.column % 8 / 2 == lane && d.column / 8 * 4 + d.row % 16 / 8 * 2 + d.column % 2 == reg));
     }
     for (int reg = 0; reg < 4; ++reg) {
-      for (int half = 0; half < 2; ++half) a_elements.insert({wgmma_m64::a(lane, reg, half).row, wgmma_m64::a(lane, reg, half).column});
+      for (int half = 0; half < 2; ++half) {
+        const Element a = wgmma_m64::a(lane, reg, half);
+        CHECK((a.row / 16 * 32 + a.row % 8 * 4 + a.column % 8 / 2 == lane && a.row % 16 / 8 + a.column / 8 * 2 == reg && a.column % 2 == half));
+      }
     }
   }
   CHECK(d_elements.size() == 64 * 64);
-  CHECK(a_elements.size() == 64 * 16);
 }
 
 TEST_CASE("fragments: the ldmatrix addresses give mma its operands from either storage order") {
@@ -173,9 +183,11 @@ TEST_CASE("fragments: swizzles permute chunks inside their pattern and nothing e
   }
   for (int row = 0; row < 16; ++row) {
     for (int chunk = 0; chunk < 8; ++chunk) {
-      const auto wide = static_cast<uint32_t>(row * 128 + chunk * 16), narrow = static_cast<uint32_t>(row * 64 + chunk % 4 * 16);
+      const auto wide = static_cast<uint32_t>(row * 128 + chunk * 16), narrow = static_cast<uint32_t>(row * 64 + chunk % 4 * 16),
+                 pair = static_cast<uint32_t>(row * 32 + chunk % 2 * 16);
       CHECK(swizzled(wide, Swizzle::bytes128) == static_cast<uint32_t>(row * 128 + swizzled_chunk_128(row, chunk) * 16));
       CHECK(swizzled(narrow, Swizzle::bytes64) == static_cast<uint32_t>(row * 64 + swizzled_chunk_64(row, chunk % 4) * 16));
+      CHECK(swizzled(pair, Swizzle::bytes32) == static_cast<uint32_t>(row * 32 + (chunk % 2 ^ (row >> 2 & 1)) * 16));
     }
   }
 }

@@ -48,7 +48,10 @@ __global__ void approximations(const float* x, int n, float* out);
 __global__ void conversions(const float* x, const float* y, int n, uint32_t* out);  // out[i][3]: bf16x2(x, y), f16x2(x, y), tf32(x)
 // Moves n words of 16 bytes through every form of wide access: out[form][i], four forms.
 __global__ void wide_accesses(const uint4* in, int n, uint4* out);
-// Every thread does each atomic once. words: 8 counters; reals: 3 floats; old, old_real: what the counters returned to each thread.
+enum class Wide : uint32_t { store, store_shared, load_shared, store_half_shared, add };
+// One access, shift bytes after an aligned address.
+__global__ void shifted_access(Wide kind, std::byte* global, uint32_t shift);
+// Every thread does each atomic once. words: 8 counters; reals: 3 floats; old[3][thread], old_real: what the counters returned to each thread.
 __global__ void atomics(uint32_t* words, float* reals, uint32_t* old, float* old_real);
 __global__ void vector_atomics(float* reals);
 // Thread i copies `bytes` from in + bytes * i, then again with size[i] of them and zeros; out: both results.
@@ -61,17 +64,31 @@ __global__ void shifted_cp_async(const std::byte* in, uint32_t shift, uint32_t b
 
 // ---- barriers, clusters (ptx_barrier_kernels.cu) ----
 
-// Two warps produce in turn, two consume: full and empty are named barriers of 128 threads. out[round][64]
+// Two warps produce in turn, two consume: full and empty are named barriers of 128 threads, whatever other warps do. out[round][64]
 __global__ void named_barriers(uint32_t* out, uint32_t rounds);
 __global__ void one_barrier(uint32_t id, uint32_t threads);
 // The ring of a pipelined kernel: a producer warp, `consumers` consumer warps, full and empty mbarriers whose phase flips with the ring. Tiles of 32
 // words.
 __global__ void pipeline(const uint32_t* in, uint32_t tiles, uint32_t stages, uint32_t consumers, uint32_t* out);
-// Every block gives rank + 1 to its right neighbour, arrives there, waits for its own. out[3][size]: the gift; tests of phases 0 and 1.
-__global__ void ring(uint32_t* out);
+// Every block gives kGift + rank to its right neighbour, arrives there and announces the bytes that the neighbour loads, waits for its own.
+// out[4][size]: the gift; tests of phases 0 and 1; the first word loaded.
+inline constexpr uint32_t kGift = 0xA0B0C0D0u;
+__global__ void ring(const uint4* in, uint32_t* out);
 __global__ void fences_and_registers(uint32_t* out);
 
-enum class BarrierMisuse { uninitialised, zero_count, too_many_arrivals, misaligned, deadlock, half_a_warpgroup, peer_address, rank_beyond };
+enum class BarrierMisuse {
+  uninitialised,
+  zero_count,
+  too_many_arrivals,
+  misaligned,
+  deadlock,
+  invalidated,
+  unfenced,
+  half_a_warpgroup,
+  peer_address,
+  peer_mbarrier,
+  rank_beyond
+};
 Misused* misused(BarrierMisuse kind);
 
 // ---- TMA, bulk copies (ptx_tma_kernels.cu) ----
@@ -102,10 +119,11 @@ struct Operand {
 // image: words of shared memory; registers: A as [thread][4], null for A in shared memory; d[thread][n / 2] in and out.
 using Wgmmas = void(const uint32_t* image, uint32_t words, Operand a, Operand b, const uint32_t* registers, bool accumulate, float* d);
 Wgmmas* wgmmas(int n, Major a, Major b);  // n: 8 to 256 by 8; A MN-major for 64 and 128 only
-// Two groups on different accumulators, products of ones. out[3][128]: the first and second when one group may be pending, the second at the end.
+// Two groups on different accumulators, products of ones; the first is of four, of which every other one accumulates. out[3][128]: the
+// first and second when one group may be pending, the second at the end.
 __global__ void two_groups(float* out);
 
-enum class WgmmaMisuse { no_fence, accumulators_written, different_descriptors, outside, one_warp_missing };
+enum class WgmmaMisuse { no_fence, accumulators_written, different_a, different_b, different_accumulate, outside, end_outside, one_warp_missing };
 Misused* misused(WgmmaMisuse kind);
 
 // ---- for the check flavour (ptx_race_kernels.cu) ----
@@ -122,6 +140,23 @@ enum class PtxRace {
   wgmma_operand_overwritten,
   uninitialised_ldmatrix,
   tiles_of_two_blocks,
+  wide_global,
+  narrow_shared,
+  async_copy_not_waited,
+  bulk_not_waited,
+  bulk_source_overwritten,
+  bulk_source_without_proxy_fence,
+  tile_overwritten_on_its_way,
+  bulk_target_not_waited,
+  bulk_sum_not_waited,
+  cluster_words,
+  add_acq_rel,
+  cas_acq_rel,
+  red_release,
+  release_acquire,
+  fences_of_grid,
+  fences_of_cluster,
+  fences_of_block,
 };
 using PtxRaces = void(const CUtensorMap map, bool wrong, uint32_t* out);  // map: 16 rows of 64 bf16, one box, no swizzle
 PtxRaces* ptx_race(PtxRace kind);

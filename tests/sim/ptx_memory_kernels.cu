@@ -38,6 +38,16 @@ __global__ void wide_accesses(const uint4* in, int n, uint4* out) {
   ptx::st128(out + 4 * n + i, ptx::ld128_shared(smem + 16 * threadIdx.x));
 }
 
+__global__ void shifted_access(Wide kind, std::byte* global, uint32_t shift) {
+  const uint32_t smem = ptx::smem_u32(dyn_smem<uint4>()) + shift;
+  uint4 v = {};
+  if (kind == Wide::store) ptx::st128(global + shift, v);
+  if (kind == Wide::store_shared) ptx::st128_shared(smem, v);
+  if (kind == Wide::load_shared) v = ptx::ld128_shared(smem);
+  if (kind == Wide::store_half_shared) ptx::st64_shared(smem, uint2{v.x, v.y});
+  if (kind == Wide::add) ptx::red_add_v4_f32(reinterpret_cast<float*>(global + shift), float4{});
+}
+
 __global__ void atomics(uint32_t* words, float* reals, uint32_t* old, float* old_real) {
   auto* shared = dyn_smem<uint32_t>();
   const uint32_t smem = ptx::smem_u32(shared), i = threadIdx.x;
@@ -48,11 +58,11 @@ __global__ void atomics(uint32_t* words, float* reals, uint32_t* old, float* old
   __syncthreads();
   ptx::red_add_release_gpu(words, i);
   old[i] = ptx::atom_add_acq_rel_gpu(words + 1, 1);
-  ptx::atom_add(words + 2, 2);
+  old[blockDim.x + i] = ptx::atom_add(words + 2, 2);
   if (ptx::atom_cas_acq_rel_gpu(words + 3, 0, i + 1) == 0) ptx::st_release_gpu(words + 4, i + 1);
   old_real[i] = ptx::atom_add_f32(reals, 1.0f);
   ptx::red_add_f32(reals + 1, static_cast<float>(i));
-  ptx::atom_add_shared(smem, 3);
+  old[2 * blockDim.x + i] = ptx::atom_add_shared(smem, 3);
   ptx::red_add_f32_shared(smem + 4, 0.5f);
   __syncthreads();
   if (i == 0) {

@@ -29,11 +29,23 @@ TEST_CASE("ptx: 16-byte loads and stores in every form") {
   INFO(fault);
   CHECK(mentions(fault, "multiple of 16"));
   CHECK(mentions(fault, "ld.global.v4"));
+  const std::tuple<Wide, uint32_t, const char*> misaligned[] = {{Wide::store, 8, "st.global.v4 must be a multiple of 16"},
+                                                                {Wide::store_shared, 8, "st.shared.v4 must be a multiple of 16"},
+                                                                {Wide::load_shared, 8, "ld.shared.v4 must be a multiple of 16"},
+                                                                {Wide::store_half_shared, 4, "st.shared.v2 must be a multiple of 8"},
+                                                                {Wide::add, 8, "red.add.v4.f32 must be a multiple of 16"}};
+  for (const auto& [kind, shift, part] : misaligned) {
+    const std::string report = fault_of([&, kind = kind, shift = shift] {
+      on_machine({.block = {1, 1, 1}, .shared_bytes = 64}, shifted_access, kind, reinterpret_cast<std::byte*>(out.data()), shift);
+    });
+    INFO(report);
+    CHECK(mentions(report, part));
+  }
 }
 
 TEST_CASE("ptx: atomics of many threads lose nothing") {
   constexpr uint32_t kThreads = 96;
-  std::vector<uint32_t> words(8), old(kThreads);
+  std::vector<uint32_t> words(8), old(3 * kThreads);
   alignas(16) float reals[8] = {};
   std::vector<float> old_real(kThreads);
   on_machine({.block = {kThreads, 1, 1}, .shared_bytes = 64}, atomics, words.data(), reals, old.data(), old_real.data());
@@ -47,10 +59,13 @@ TEST_CASE("ptx: atomics of many threads lose nothing") {
   CHECK(reals[0] == kThreads);
   CHECK(reals[1] == kThreads * (kThreads - 1) / 2);
   CHECK(reals[2] == 0.5f * kThreads);
-  std::sort(old.begin(), old.end());  // every value of the counter was returned once
+  for (auto first = old.begin(); first != old.end(); first += kThreads)
+    std::sort(first, first + kThreads);  // every value of each counter was returned once
   std::sort(old_real.begin(), old_real.end());
   for (uint32_t i = 0; i < kThreads; ++i) {
     REQUIRE(old[i] == i);
+    REQUIRE(old[kThreads + i] == 2 * i);
+    REQUIRE(old[2 * kThreads + i] == 3 * i);
     REQUIRE(old_real[i] == static_cast<float>(i));
   }
 
@@ -211,9 +226,12 @@ TEST_CASE("ptx: approximations keep within their stated error and flush subnorma
   const float tiny = std::numeric_limits<float>::denorm_min() * 100;
   x[0] = tiny;
   x[1] = -130.0f;
+  x[2] = 0x1p-127f;  // subnormal; its inverse is not
+  x[3] = -0x1p-127f;
+  x[4] = -0x1p127f;
   std::vector<float> out(x.size() * kUnary);
   on_machine({.block = {128, 1, 1}}, approximations, x.data(), static_cast<int>(x.size()), out.data());
-  for (size_t i = 2; i < x.size(); ++i) {
+  for (size_t i = 5; i < x.size(); ++i) {
     const double v = x[i];
     const float* got = &out[i * kUnary];
     INFO("x " << v);
@@ -230,6 +248,11 @@ TEST_CASE("ptx: approximations keep within their stated error and flush subnorma
   CHECK(std::isinf(out[1]));   // lg2 of 0
   CHECK(std::isinf(out[2]));   // 1 / 0
   CHECK(out[kUnary] == 0.0f);  // 2^-130 is subnormal
+  const float infinity = std::numeric_limits<float>::infinity();
+  CHECK(out[2 * kUnary + 2] == infinity);  // a flushed subnormal keeps its sign
+  CHECK(out[2 * kUnary + 3] == infinity);
+  CHECK(out[3 * kUnary + 2] == -infinity);
+  CHECK(std::bit_cast<uint32_t>(out[4 * kUnary + 2]) == 0x80000000u);
 }
 
 TEST_CASE("ptx: bf16 helpers") {

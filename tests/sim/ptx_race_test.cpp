@@ -32,6 +32,7 @@ struct Case {
   PtxRace kind;
   uint32_t threads, blocks;
   const char* report;
+  uint32_t cluster = 1;
 };
 const Case kCases[] = {
     {PtxRace::ldmatrix_of_stores, 64, 1, "ldmatrix.x4"},
@@ -45,6 +46,23 @@ const Case kCases[] = {
     {PtxRace::wgmma_operand_overwritten, 128, 1, "wgmma.mma_async"},
     {PtxRace::uninitialised_ldmatrix, 32, 1, "uninitialised read"},
     {PtxRace::tiles_of_two_blocks, 32, 2, "race on global memory"},
+    {PtxRace::wide_global, 64, 1, "global.v4"},
+    {PtxRace::narrow_shared, 64, 1, "race on shared memory"},
+    {PtxRace::async_copy_not_waited, 64, 1, "cp.async.cg"},
+    {PtxRace::bulk_not_waited, 32, 1, "cp.async.bulk load"},
+    {PtxRace::bulk_source_overwritten, 32, 1, "cp.async.bulk load"},
+    {PtxRace::bulk_source_without_proxy_fence, 32, 1, "missing proxy fence"},
+    {PtxRace::tile_overwritten_on_its_way, 32, 1, "cp.async.bulk.tensor load"},
+    {PtxRace::bulk_target_not_waited, 32, 1, "cp.async.bulk store"},
+    {PtxRace::bulk_sum_not_waited, 32, 1, "cp.reduce.async.bulk.add.f32"},
+    {PtxRace::cluster_words, 32, 2, "shared::cluster", 2},
+    {PtxRace::add_acq_rel, 32, 2, "race on global memory"},
+    {PtxRace::cas_acq_rel, 32, 2, "race on global memory"},
+    {PtxRace::red_release, 32, 2, "race on global memory"},
+    {PtxRace::release_acquire, 32, 2, "race on global memory"},
+    {PtxRace::fences_of_grid, 32, 2, "race on global memory"},
+    {PtxRace::fences_of_cluster, 32, 2, "race on global memory", 2},
+    {PtxRace::fences_of_block, 64, 1, "race on global memory"},
 };
 
 std::string report_of(const Case& c, bool wrong) {
@@ -54,7 +72,7 @@ std::string report_of(const Case& c, bool wrong) {
   CUtensorMap map;
   REQUIRE(cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, tensor.first(), size, pitch, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
                                  CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS);
-  const Shape shape = {.grid = {c.blocks, 1, 1}, .block = {c.threads, 1, 1}, .shared_bytes = 4096 + 16};
+  const Shape shape = {.grid = {c.blocks, 1, 1}, .block = {c.threads, 1, 1}, .shared_bytes = 4096 + 16, .cluster = {c.cluster, 1, 1}};
   return fault_of([&] { on_machine(shape, ptx_race(c.kind), map, wrong, out.first()); });
 }
 

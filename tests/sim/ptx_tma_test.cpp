@@ -130,6 +130,7 @@ TEST_CASE("ptx: TMA loads tiles of 1 to 5 dimensions, inside and across every ed
     check_load(dense(kU8, 1, {33, 7, 5}, {16, 4, 3}, none), {20, 5, 3});
     check_load(dense(kBf16, 2, {9, 4, 3, 3}, {8, 2, 2, 2}, none), {4, -1, 2, 1});
     check_load(dense(kF32, 4, {6, 3, 3, 2, 2}, {4, 2, 2, 2, 2}, none), {1, 2, 1, 1, -1});
+    check_load(dense(kF32, 4, {6, 3, 3, 2, 2}, {4, 2, 2, 2, 2}, none), {1, 1, 1, 0, 0});
   });
 }
 
@@ -207,6 +208,41 @@ TEST_CASE("ptx: TMA stores and adds tiles and leaves what lies outside the tenso
   });
 }
 
+TEST_CASE("ptx: TMA adds in the tensor's type, rounds to nearest even, and refuses types that have no add") {
+  struct Sum {
+    CUtensorMapDataType type;
+    uint32_t element_bytes;
+    uint64_t a, b, sum;
+  };
+  const Sum sums[] = {{CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 4, 0x3FC00000, 0x40100000, 0x40700000},  // 1.5 + 2.25
+                      {CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, 0x4302, 0x4301, 0x4382},             // 130 + 129 between 258 and 260
+                      {CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, 0x6401, 0x6402, 0x6802},              // 1025 + 1026 between 2050 and 2052
+                      {CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 2, 0x0001, 0x8003, 0x8002},              // subnormals
+                      {CU_TENSOR_MAP_DATA_TYPE_INT32, 4, 0x7FFFFFFF, 2, 0x80000001},
+                      {CU_TENSOR_MAP_DATA_TYPE_UINT32, 4, 0xFFFFFFFF, 3, 2},
+                      {CU_TENSOR_MAP_DATA_TYPE_INT64, 8, 0x1FFFFFFFF, 2, 0x200000001},
+                      {CU_TENSOR_MAP_DATA_TYPE_UINT64, 8, 0xFFFFFFFFFFFFFFFF, 3, 2}};
+  const auto added = [](const Sum& s) {
+    Tensor t = dense(s.type, s.element_bytes, {8}, {8}, CU_TENSOR_MAP_SWIZZLE_NONE);
+    alignas(16) std::byte memory[64] = {};
+    std::vector<uint32_t> image(32);
+    for (uint32_t i = 0; i < 8; ++i) {
+      std::memcpy(memory + i * s.element_bytes, &s.a, s.element_bytes);
+      std::memcpy(reinterpret_cast<std::byte*>(image.data()) + i * s.element_bytes, &s.b, s.element_bytes);
+    }
+    on_machine({.block = {64, 1, 1}, .shared_bytes = 128}, tile_stores(1), t.encode(memory), Start{}, image.data(), 32u, true);
+    uint64_t got = 0;
+    std::memcpy(&got, memory + 7 * s.element_bytes, s.element_bytes);
+    return got;
+  };
+  for (const Sum& s : sums) {
+    INFO("type " << s.type);
+    CHECK(added(s) == s.sum);
+  }
+  CHECK(mentions(fault_of([&] { added({CU_TENSOR_MAP_DATA_TYPE_UINT16, 2, 1, 1, 2}); }), "no .add for element type"));
+  CHECK(mentions(fault_of([&] { added({CU_TENSOR_MAP_DATA_TYPE_FLOAT64, 8, 1, 1, 2}); }), "no .add for element type"));
+}
+
 TEST_CASE("ptx: a multicast load gives the same tile to every block of the mask and to no other") {
   const Tensor t = dense(kBf16, 2, {64, 16}, {64, 16}, CU_TENSOR_MAP_SWIZZLE_128B);
   const Memory memory(t, 77);
@@ -241,6 +277,10 @@ TEST_CASE("ptx: bulk copies and reductions") {
       REQUIRE(sum[i] == static_cast<float>(i + 1) + (i < 48 ? in[i] : 0.0f));
     }
   });
+  alignas(16) float any[64] = {};
+  const Shape shape = {.block = {32, 1, 1}, .shared_bytes = 512};
+  CHECK(mentions(fault_of([&] { on_machine(shape, bulk_copies, any, any, any, 24u); }), "a positive multiple of 16, not 24"));
+  CHECK(mentions(fault_of([&] { on_machine(shape, bulk_copies, any + 2, any, any, 64u); }), "must be a multiple of 16"));
 }
 
 TEST_CASE("ptx: TMA faults on a wrong rank, a misaligned tile, a foreign map and a tile that leaves shared memory") {
@@ -252,11 +292,22 @@ TEST_CASE("ptx: TMA faults on a wrong rank, a misaligned tile, a foreign map and
                     misaligned = fault_of([&] { on_machine(shape, unchecked_tile, map, 64u, false); }),
                     outside = fault_of([&] { on_machine(shape, unchecked_tile, map, 7168u, false); }),
                     foreign = fault_of([&] { on_machine(shape, unchecked_tile, CUtensorMap{}, 0u, false); });
-  CAPTURE(rank, misaligned, outside, foreign);
+  CUtensorMap altered = map;
+  reinterpret_cast<std::byte*>(&altered)[9] ^= std::byte{1};
+  const std::string changed = fault_of([&] { on_machine(shape, unchecked_tile, altered, 0u, false); });
+  const Tensor narrow = dense(kBf16, 2, {64, 16}, {32, 16}, CU_TENSOR_MAP_SWIZZLE_128B);
+  const std::string row = fault_of([&] { on_machine(shape, unchecked_tile, narrow.encode(memory.first), 0u, false); });
+  std::vector<uint32_t> out(4 * 512);
+  const Shape cluster = {.grid = {4, 1, 1}, .block = {32, 1, 1}, .shared_bytes = 2048 + 16, .cluster = {4, 1, 1}};
+  const std::string mask = fault_of([&] { on_machine(cluster, multicasts, map, 0u, uint16_t{0b10001}, 2048u, out.data(), 512u); });
+  CAPTURE(rank, misaligned, outside, foreign, changed, row, mask);
   CHECK(mentions(rank, "3 coordinates for a map of rank 2"));
   CHECK(mentions(misaligned, "multiple of 128"));
-  CHECK_FALSE(outside.empty());
-  CHECK_FALSE(foreign.empty());
+  CHECK(mentions(outside, "out of bounds"));
+  CHECK(mentions(foreign, "not written by cuTensorMapEncodeTiled"));
+  CHECK(mentions(changed, "not written by cuTensorMapEncodeTiled"));
+  CHECK(mentions(row, "64 bytes under a swizzle of 128"));
+  CHECK(mentions(mask, "beyond the cluster's 4"));
 }
 
 }  // namespace

@@ -254,6 +254,32 @@ TEST_CASE("ptx: mma.sync of bf16, f16 and tf32 multiplies by the manual's fragme
   }
 }
 
+TEST_CASE("ptx: mma.sync of f16 takes subnormals, infinities and NaN") {
+  const uint32_t halves[16] = {0x0001, 0x0200, 0x03FF, 0x0400, 0x8001, 0x83FF, 0x8400, 0x3555,
+                               0xBC01, 0x7BFF, 0xFBFF, 0,      0x8000, 0x7C00, 0xFC00, 0x7E00};
+  std::vector<uint32_t> a(32 * 4), b(32 * 2);
+  std::vector<float> d(32 * 4, 0.0f);
+  for (size_t m = 0; m < 16; ++m) a[m % 8 * 16 + m / 8] = halves[m];  // column 0 of A times a row of ones
+  for (size_t n = 0; n < 8; ++n) b[n * 8] = 0x3C00;
+  on_machine({}, mmas(Mma::f16), a.data(), b.data(), d.data());
+  for (size_t m = 0; m < 16; ++m) {
+    const int exponent = static_cast<int>(halves[m] >> 10 & 31), mantissa = static_cast<int>(halves[m] & 1023);
+    const float magnitude =
+        exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -24) : std::ldexp(static_cast<float>(1024 + mantissa), exponent - 25);
+    for (size_t n = 0; n < 8; ++n) {
+      const float got = d[(m % 8 * 4 + n / 2) * 4 + m / 8 * 2 + n % 2];
+      INFO("half " << halves[m] << " gives " << got);
+      if (exponent != 31) {
+        REQUIRE(got == ((halves[m] & 0x8000) != 0 ? -magnitude : magnitude));
+      } else if (mantissa != 0) {
+        REQUIRE(std::isnan(got));
+      } else {
+        REQUIRE((std::isinf(got) && std::signbit(got) == ((halves[m] & 0x8000) != 0)));
+      }
+    }
+  }
+}
+
 TEST_CASE("ptx: mma.sync of tf32 does not look at the low 13 bits") {
   std::vector<uint32_t> a(128, std::bit_cast<uint32_t>(1.0f) | 0x1FFF), b(64, std::bit_cast<uint32_t>(2.0f) | 0x1FFF);
   std::vector<float> d(128, 0.0f);

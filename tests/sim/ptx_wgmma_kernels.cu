@@ -62,8 +62,7 @@ __global__ void two_groups(float* out) {
   ptx::keep_in_place(first);
   ptx::keep_in_place(second);
   ptx::wgmma_fence();
-  ptx::wgmma_ss<8>(first, ones, ones, true);
-  ptx::wgmma_ss<8>(first, ones, ones, true);
+  for (int i = 0; i < 4; ++i) ptx::wgmma_ss<8>(first, ones, ones, i % 2 != 0);
   ptx::wgmma_commit();
   ptx::wgmma_ss<8>(second, ones, ones, false);
   ptx::wgmma_commit();
@@ -87,12 +86,14 @@ __global__ void misuse(uint32_t* out) {
   ptx::fence_proxy_async_shared();
   __syncthreads();
   uint64_t a = wgmma_descriptor(smem, 128, 256, Swizzle::none);
-  const uint64_t b = Kind == WgmmaMisuse::outside ? advanced(a, 200000) : a;
-  if (Kind == WgmmaMisuse::different_descriptors && threadIdx.x == 77) a = advanced(a, 16);
+  uint64_t b = Kind == WgmmaMisuse::outside ? advanced(a, 200000) : Kind == WgmmaMisuse::end_outside ? advanced(a, 4096 - 128) : a;
+  if (Kind == WgmmaMisuse::different_a && threadIdx.x == 77) a = advanced(a, 16);
+  if (Kind == WgmmaMisuse::different_b && threadIdx.x == 77) b = advanced(b, 16);
+  const bool accumulate = Kind == WgmmaMisuse::different_accumulate && threadIdx.x == 77;
   float d[4] = {};
   ptx::keep_in_place(d);
   if (Kind != WgmmaMisuse::no_fence) ptx::wgmma_fence();
-  if (Kind != WgmmaMisuse::one_warp_missing || threadIdx.x < 96) ptx::wgmma_ss<8>(d, a, b, false);
+  if (Kind != WgmmaMisuse::one_warp_missing || threadIdx.x < 96) ptx::wgmma_ss<8>(d, a, b, accumulate);
   ptx::wgmma_commit();
   ptx::wgmma_wait<0>();
   ptx::keep_in_place(d);
@@ -112,8 +113,11 @@ Misused* misused(WgmmaMisuse kind) {
   switch (kind) {
     case WgmmaMisuse::no_fence: return misuse<WgmmaMisuse::no_fence>;
     case WgmmaMisuse::accumulators_written: return misuse<WgmmaMisuse::accumulators_written>;
-    case WgmmaMisuse::different_descriptors: return misuse<WgmmaMisuse::different_descriptors>;
+    case WgmmaMisuse::different_a: return misuse<WgmmaMisuse::different_a>;
+    case WgmmaMisuse::different_b: return misuse<WgmmaMisuse::different_b>;
+    case WgmmaMisuse::different_accumulate: return misuse<WgmmaMisuse::different_accumulate>;
     case WgmmaMisuse::outside: return misuse<WgmmaMisuse::outside>;
+    case WgmmaMisuse::end_outside: return misuse<WgmmaMisuse::end_outside>;
     default: return misuse<WgmmaMisuse::one_warp_missing>;
   }
 }

@@ -187,15 +187,17 @@ TEST_CASE("ptx: wgmma faults where hardware would be undefined") {
   std::vector<uint32_t> out(128);
   const Shape shape = {.block = {128, 1, 1}, .shared_bytes = 4096};
   const auto fault = [&](WgmmaMisuse kind) { return fault_of([&] { on_machine(shape, misused(kind), out.data()); }); };
-  const std::string no_fence = fault(WgmmaMisuse::no_fence), written = fault(WgmmaMisuse::accumulators_written),
-                    different = fault(WgmmaMisuse::different_descriptors), outside = fault(WgmmaMisuse::outside),
-                    missing = fault(WgmmaMisuse::one_warp_missing);
-  CAPTURE(no_fence, written, different, outside, missing);
+  const std::string no_fence = fault(WgmmaMisuse::no_fence), written = fault(WgmmaMisuse::accumulators_written), a = fault(WgmmaMisuse::different_a),
+                    b = fault(WgmmaMisuse::different_b), accumulate = fault(WgmmaMisuse::different_accumulate), outside = fault(WgmmaMisuse::outside),
+                    end = fault(WgmmaMisuse::end_outside), missing = fault(WgmmaMisuse::one_warp_missing);
+  CAPTURE(no_fence, written, a, b, accumulate, outside, end, missing);
   CHECK(mentions(no_fence, "must follow wgmma_fence"));
   CHECK(mentions(written, "accumulators were written") == sim::checking);
-  CHECK(mentions(different, "the descriptor of A"));
-  CHECK(mentions(outside, "wgmma.mma_async"));
-  CHECK(mentions(missing, "wgmma"));
+  CHECK(mentions(a, "the descriptor of A"));
+  CHECK(mentions(b, "the descriptor of B"));
+  CHECK(mentions(accumulate, "accumulate must be the same"));
+  for (const std::string& text : {outside, end}) CHECK((mentions(text, "wgmma.mma_async") && mentions(text, "out of bounds")));
+  CHECK(mentions(missing, "divergent warpgroup"));
 }
 
 }  // namespace
