@@ -115,14 +115,18 @@ void RaceChecker::sync_warp(WarpState& warp, uint32_t mask) {
 }
 
 void RaceChecker::sync_block(BlockState& block) {
-  ClockRef known, async_known, fenced, pending;
+  ClockRef known, async_known, fenced;
+  std::array<Seen, 3> pending;
   for (const ThreadState& thread : block.threads) {
     const ThreadClock& clock = clock_of(thread);
     add(known, clock.known);
     add(async_known, clock.async_known);
     if (!fences_used_) continue;
     add(fenced, clock.fenced);
-    add(pending, clock.pending);
+    for (size_t s = 0; s < pending.size(); ++s) {
+      add(pending[s].known, clock.pending[s].known);
+      add(pending[s].async_known, clock.pending[s].async_known);
+    }
   }
   const uint32_t time = tick();
   known = with_block(std::move(known), block.slot, time);
@@ -194,7 +198,8 @@ void RaceChecker::acquire_warp(SyncClock& sync, WarpState& warp, uint32_t lanes)
 void RaceChecker::fence(ThreadState& thread, Order order, Scope scope) {
   ThreadClock& mine = clock_of(thread);
   if (order == Order::acquire || order == Order::acq_rel) {
-    for (size_t s = 0; s < mine.pending.size() && s <= static_cast<size_t>(scope); ++s) mine.known = join(mine.known, mine.pending[s]);
+    for (size_t s = 0; s < mine.pending.size() && s <= static_cast<size_t>(scope); ++s)
+      acquire_clock(mine, mine.pending[s].known, mine.pending[s].async_known);
   }
   if (order == Order::release || order == Order::acq_rel) {
     fences_used_ = true;
@@ -224,8 +229,10 @@ void RaceChecker::atomic(ThreadState& thread, const void* pointer, size_t bytes,
     if (acquires && scope >= needed)
       acquire_clock(mine, state.clock, state.async_clock);
     else if (!acquires) {
-      ClockRef& pending = mine.pending[static_cast<size_t>(needed)];
-      pending = join(pending ? pending : empty_clock(groups_.back().number, shape_), state.clock);
+      Seen& seen = mine.pending[static_cast<size_t>(needed)];
+      const ClockRef nothing = empty_clock(groups_.back().number, shape_);
+      seen.known = join(seen.known ? seen.known : nothing, state.clock);
+      seen.async_known = join(seen.async_known ? seen.async_known : nothing, state.async_clock);
     }
   }
   if (kind == AtomicKind::load) return;

@@ -75,12 +75,16 @@ class RaceChecker final : public Checker {
   void misaligned(ThreadState& thread, const void* pointer, size_t alignment, bool is_write, const char* type, const Site& site);
 
  private:
+  // What relaxed loads saw; an acquire fence makes it known.
+  struct Seen {
+    ClockRef known, async_known;
+  };
   struct ThreadClock {
-    ClockRef known;        // whose accesses are ordered before what this thread does next
-    ClockRef async_known;  // of these, whose generic writes TMA and wgmma see
-    ClockRef fenced;       // what the last release fence covered; relaxed atomics publish it
+    ClockRef known;               // whose accesses are ordered before what this thread does next
+    ClockRef async_known;         // of these, whose generic writes TMA and wgmma see
+    ClockRef fenced;              // what the last release fence covered; relaxed atomics publish it
+    std::array<Seen, 3> pending;  // by the scope that the acquire fence must have
     Scope fence_scope = Scope::block;
-    std::array<ClockRef, 3> pending;  // what relaxed loads saw, by the scope that the acquire fence that makes it known must have
     uint32_t stamp = 0;
   };
   struct SyncState {

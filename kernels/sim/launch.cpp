@@ -183,6 +183,7 @@ void work(LaunchState& state, Worker& worker, size_t id) {
     if (index >= state.group_count) break;
     state.running[id].store(index);
     worker.random.reseed(options.seed * 0xD1B54A32D192ED03ull + index + 1);
+    worker.async_odds = 2u << worker.random.below(9);  // from nearly at once to after several wgmmas of 128 arrivals each
     set_up_group(worker, state, index);
     run_group(worker);
     if (!worker.group.failed) continue;

@@ -219,6 +219,7 @@ struct Worker {
   std::vector<std::byte*> windows;  // shared-memory windows, by slot
   Random random;
   bool shuffle_order = false, defer = false;  // the AsyncMode, as the hot path asks
+  uint32_t async_odds = 8;                    // random mode: an async op runs at one in so many choices of a thread; drawn for each group
   AsyncOp* running_op = nullptr;              // an async task is being carried out
   ~Worker();
 };

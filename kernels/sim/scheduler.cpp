@@ -59,7 +59,7 @@ BlockState* random_ready_block(Group& group, Random& random) {
 
 ThreadState* pick_random(Worker& worker) {
   Group& group = worker.group;
-  if (!group.async.empty() && worker.random.one_in(8)) run_one_async(group);
+  if (!group.async.empty() && worker.random.one_in(worker.async_odds)) run_one_async(group);
   BlockState* block = random_ready_block(group, worker.random);
   if (block == nullptr) return nullptr;
   WarpState& warp = block->warps[static_cast<size_t>(random_bit(block->ready_warps, worker.random))];
