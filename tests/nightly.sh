@@ -9,13 +9,13 @@ usage: tests/nightly.sh [--kills N] [--power-loss-states N] [--fuzz-seconds N] [
   --kills N              SIGKILLs of one run (466: the interruptions of a 54-day run of 405B parameters)
   --power-loss-states N  states of the disk after a power loss (20000)
   --fuzz-seconds N       for each fuzz target (1800)
-  PART                   tests kills power-loss simulated-gcc simulated-clang simulated-seeds simulated-ucontext
+  PART                   tests kills power-loss simulated-gcc simulated-clang simulated-ucontext
                          simulated-own-headers gpu-build fuzz stall; default: all, in this order
 Every part runs whatever the ones before it gave; the last lines are their verdicts. Logs lie in build/nightly.
 TEXT
 }
 
-parts=(tests kills power-loss simulated-gcc simulated-clang simulated-seeds simulated-ucontext simulated-own-headers gpu-build fuzz
+parts=(tests kills power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz
   stall)
 kills=466 states=20000 fuzz_seconds=1800 chosen=()
 while [ $# -gt 0 ]; do
@@ -82,7 +82,6 @@ part kills env HEDDLE_KILLS="$kills" build/cpu/bin/kills_test
 part power-loss env HEDDLE_POWER_LOSS_STATES="$states" build/cpu/bin/test_checkpoint_power_loss
 part simulated-gcc in_every_mode gcc -DCMAKE_CXX_COMPILER=g++ -DHEDDLE_SIM_CHECK_COMPILER=OFF
 part simulated-clang in_every_mode clang -DCMAKE_CXX_COMPILER=clang++
-part simulated-seeds build/cpu/bin/sim_proving_check "[.seeds]"  # 50 orders of threads and async operations
 part simulated-ucontext simulated ucontext -DHEDDLE_SIM_UCONTEXT=ON
 part simulated-own-headers simulated own-headers -DHEDDLE_CUDA=OFF  # as on a machine without the CUDA toolkit
 part gpu-build ctest --test-dir build/cpu -C nightly -L nightly --output-on-failure

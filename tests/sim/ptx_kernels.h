@@ -150,6 +150,7 @@ enum class PtxRace {
   bulk_target_not_waited,
   bulk_sum_not_waited,
   cluster_words,
+  bulk_source_of_other_block,
   add_acq_rel,
   cas_acq_rel,
   red_release,

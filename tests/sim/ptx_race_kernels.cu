@@ -160,6 +160,24 @@ __device__ void cluster_words(bool wrong, uint32_t* shared, uint32_t* out) {
   ptx::cluster_wait();
 }
 
+// Each of two blocks writes four words; the last to come has a bulk load read the other's. Relaxed atomics between fences pass on the order, and that
+// the writer's proxy fence has been.
+__device__ void bulk_source_of_other_block(bool no_proxy_fence, uint32_t* shared, uint32_t* out) {
+  if (threadIdx.x != 0) return;
+  const uint32_t smem = ptx::smem_u32(shared), full = smem + 4096;
+  for (uint32_t i = 0; i < 4; ++i) out[4 * blockIdx.x + i] = i;
+  if (!no_proxy_fence) ptx::fence_proxy_async_global();
+  ptx::fence_gpu();
+  const bool last = ptx::atom_add(out + 128, 1) == 1;
+  ptx::fence_gpu();
+  if (!last) return;
+  ptx::mbarrier_init(full, 1);
+  ptx::fence_mbarrier_init();
+  ptx::mbarrier_arrive_expect_tx(full, 16);
+  ptx::bulk_load(smem, out + 4 * (1 - blockIdx.x), 16, full);
+  ptx::mbarrier_wait(full, 0);
+}
+
 // Each of two blocks, or of two warps, writes its word; the last to come reads the other's. counter, flags: how it knows. Wrong: by relaxed
 // operations alone, or by a fence of too small a scope, on one side.
 template <PtxRace Kind>
@@ -270,6 +288,7 @@ __global__ void race(const __grid_constant__ CUtensorMap map, bool wrong, uint32
   if constexpr (Kind == PtxRace::bulk_target_not_waited) bulk_writes(wrong, false, shared, out);
   if constexpr (Kind == PtxRace::bulk_sum_not_waited) bulk_writes(wrong, true, shared, out);
   if constexpr (Kind == PtxRace::cluster_words) cluster_words(wrong, shared, out);
+  if constexpr (Kind == PtxRace::bulk_source_of_other_block) bulk_source_of_other_block(wrong, shared, out);
   if constexpr (Kind >= PtxRace::add_acq_rel) last_of_two<Kind>(wrong, out);
   if constexpr (Kind == PtxRace::uninitialised_ldmatrix) {
     if (!wrong || threadIdx.x != 9) ptx::st128_shared(ptx::smem_u32(shared) + 16 * threadIdx.x, uint4{0, 0, 0, 0});
@@ -310,7 +329,8 @@ PtxRaces* ptx_race(PtxRace kind) {
               PtxRace::narrow_shared, PtxRace::async_copy_not_waited, PtxRace::bulk_not_waited, PtxRace::bulk_source_overwritten,
               PtxRace::tile_overwritten_on_its_way, PtxRace::bulk_target_not_waited, PtxRace::bulk_sum_not_waited, PtxRace::cluster_words,
               PtxRace::add_acq_rel, PtxRace::cas_acq_rel, PtxRace::red_release, PtxRace::release_acquire, PtxRace::fences_of_grid,
-              PtxRace::fences_of_cluster, PtxRace::fences_of_block, PtxRace::bulk_source_without_proxy_fence>(kind);
+              PtxRace::fences_of_cluster, PtxRace::fences_of_block, PtxRace::bulk_source_without_proxy_fence, PtxRace::bulk_source_of_other_block>(
+      kind);
 }
 
 // 64 rows of 128 bytes, read by ldmatrix eight rows at a time down one column of chunks: with the swizzle no two rows meet in a bank.

@@ -56,6 +56,7 @@ const Case kCases[] = {
     {PtxRace::bulk_target_not_waited, 32, 1, "cp.async.bulk store"},
     {PtxRace::bulk_sum_not_waited, 32, 1, "cp.reduce.async.bulk.add.f32"},
     {PtxRace::cluster_words, 32, 2, "shared::cluster", 2},
+    {PtxRace::bulk_source_of_other_block, 32, 2, "missing proxy fence"},
     {PtxRace::add_acq_rel, 32, 2, "race on global memory"},
     {PtxRace::cas_acq_rel, 32, 2, "race on global memory"},
     {PtxRace::red_release, 32, 2, "race on global memory"},
