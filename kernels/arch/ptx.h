@@ -3,12 +3,13 @@
 // simulated half.
 //
 // Common rules
-//   - A shared-memory operand is the 32-bit shared address that smem_u32 gives; arithmetic on it is plain integer arithmetic. mapa turns it into the
-//   same
-//     place of another block of the cluster; only the functions that say "cluster address" take the result.
+//   - A shared-memory operand is the 32-bit shared address that smem_u32 gives; plain integer arithmetic moves it. mapa turns it into the same place
+//   of
+//     another block of the cluster; only the functions that say "cluster address" take the result.
 //   - "warp": all 32 lanes, converged (.sync.aligned). "warpgroup": four warps, the first a multiple of 4, all converged. The simulated machine
-//   refuses a
-//     call from fewer. "members": the lanes named by the mask, which includes the caller. "thread": anyone.
+//   refuses
+//     a call from fewer, except that lanes which return without it do not count. "members": the lanes named by the mask, which includes the caller.
+//     "thread": anyone.
 //   - "sm_90": Hopper; the rest is Ampere's. wgmma and setmaxnreg need sm_90a.
 //   - Shuffles and votes order no memory. An asynchronous operation is done only where its wait says so.
 //   - Where is the caller's place in the source, filled in by the compiler and empty under nvcc; never pass one.
@@ -22,17 +23,18 @@
 
 namespace heddle::ptx {
 
-// ---- places
-// -------------------------------------------------------------------------------------------------------------------------------------------- The
-// shared address of a pointer into this block's shared memory. [Data Movement: cvta]
+// ---- places ----
+
+// The shared address of a pointer into this block's shared memory. [Data Movement: cvta]
 __device__ uint32_t smem_u32(const void* pointer, Where = {});
 // 0..31, the lane of the caller in its warp. [Special Registers: %laneid]
 __device__ uint32_t lane_id(Where = {});
 
-// ---- warp: shuffles, votes, reductions
-// ----------------------------------------------------------------------------------------------------------------- members. T is a 32-bit type.
-// Width (a power of two) cuts the warp in segments. Reading a lane outside the segment returns the caller's own value (up, down, bfly) or wraps
-// inside the segment (idx); reading a lane outside members is undefined on hardware and an error here. [Data Movement: shfl.sync]
+// ---- warp: shuffles, votes, reductions ----
+
+// members. T is a 32-bit type. Width (a power of two) cuts the warp in segments. Reading a lane outside the segment returns the caller's own value
+// (up, down, bfly) or wraps inside the segment (idx); reading a lane outside members is undefined on hardware and an error here. [Data Movement:
+// shfl.sync]
 template <int Width = 32, class T>
 __device__ __forceinline__ T shfl_idx(T value, int source, uint32_t members = kFullWarp, Where = {});
 template <int Width = 32, class T>
@@ -62,15 +64,15 @@ __device__ void warp_sync(uint32_t members = kFullWarp, Where = {});
 // warp. True in exactly one lane, the same one each time. sm_90 [elect.sync]
 __device__ bool elect_one(Where = {});
 
-// ---- block: barriers
-// ----------------------------------------------------------------------------------------------------------------------------------- warp. Barrier
-// id (1-15; 0 is __syncthreads') completes when `threads` (a multiple of 32) have come by sync or arrive; orders their memory accesses for those that
-// sync. [Parallel Synchronization: bar.sync, bar.arrive]
+// ---- block: barriers ----
+
+// warp. Barrier id (1-15; 0 is __syncthreads') completes when `threads` (a multiple of 32) have come by sync or arrive; orders their memory
+// accesses for those that sync. [Parallel Synchronization: bar.sync, bar.arrive]
 __device__ void bar_sync(uint32_t id, uint32_t threads, Where = {});
 __device__ void bar_arrive(uint32_t id, uint32_t threads, Where = {});
 
-// ---- memory
-// --------------------------------------------------------------------------------------------------------------------------------------------
+// ---- memory ----
+
 // thread. 16 bytes, 16-byte aligned. [Data Movement: ld, ld.global.nc, st]
 __device__ uint4 ld128(const void* global, Where = {});
 __device__ uint4 ld128_read_once(const void* global, Where = {});                // .nc.L1::no_allocate: read-only for the whole kernel
@@ -107,10 +109,10 @@ __device__ void fence_cta(Where = {});
 __device__ void fence_cluster(Where = {});  // sm_90
 __device__ void fence_gpu(Where = {});
 
-// ---- cp.async: global to shared, per thread
-// ------------------------------------------------------------------------------------------------------------ thread. Bytes is 4, 8 (cached in L1)
-// or 16 (L2 only); both addresses aligned to it. Done after commit and wait of the same thread; a block barrier then shows it to others. [Data
-// Movement: cp.async]
+// ---- cp.async: global to shared, per thread ----
+
+// thread. Bytes is 4, 8 (cached in L1) or 16 (L2 only); both addresses aligned to it. Done after commit and wait of the same thread; a block
+// barrier then shows it to others. [Data Movement: cp.async]
 template <int Bytes>
 __device__ __forceinline__ void cp_async(uint32_t smem, const void* global, Where = {});
 // Copies the first source_bytes (0..Bytes) and zero-fills the rest; with 0 the source is not read, but must be an address.
@@ -123,10 +125,10 @@ __device__ __forceinline__ void cp_async_wait(Where = {});
 // When the caller's cp.async so far are done, arrives on the mbarrier; the pending count is not raised for it. [cp.async.mbarrier.arrive.noinc]
 __device__ void cp_async_arrive_noinc(uint32_t mbarrier, Where = {});
 
-// ---- tensor cores of a warp
-// ---------------------------------------------------------------------------------------------------------------------------- warp. Lane l gives the
-// address of row l % 8 of matrix l / 8 (x1 uses lanes 0-7, x2 0-15); 16-byte aligned. Layout: fragments.h, matrix_8x8. Generic proxy. [Warp Level
-// Matrix Instructions: ldmatrix]
+// ---- tensor cores of a warp ----
+
+// warp. Lane l gives the address of row l % 8 of matrix l / 8 (x1 uses lanes 0-7, x2 0-15); 16-byte aligned. Layout: fragments.h, matrix_8x8.
+// Generic proxy. [Warp Level Matrix Instructions: ldmatrix]
 __device__ void ldmatrix_x1(uint32_t& r, uint32_t smem, Where = {});
 __device__ void ldmatrix_x2(uint32_t (&r)[2], uint32_t smem, Where = {});
 __device__ void ldmatrix_x4(uint32_t (&r)[4], uint32_t smem, Where = {});
@@ -145,10 +147,10 @@ __device__ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_
 __device__ void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, Where = {});
 __device__ void mma_m16n8k8_tf32(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, Where = {});  // A (16, 8), B (8, 8)
 
-// ---- mbarrier (a 64-bit object in shared memory, 8-byte aligned)
-// --------------------------------------------------------------------------------------- A phase ends when the pending arrivals and the pending
-// bytes are both zero; the next starts with `arrivals` pending. Phases have parity 0, 1, 0, ...; a fresh barrier is in phase 0, so waiting for parity
-// 1 passes at once. sm_90 unless said. [Parallel Synchronization: mbarrier]
+// ---- mbarrier (a 64-bit object in shared memory, 8-byte aligned) ----
+
+// A phase ends when the pending arrivals and the pending bytes are both zero; the next starts with `arrivals` pending. Phases have parity 0, 1, 0,
+// ...; a fresh barrier is in phase 0, so waiting for parity 1 passes at once. sm_90 unless said. [Parallel Synchronization: mbarrier]
 __device__ void mbarrier_init(uint32_t mbarrier, uint32_t arrivals, Where = {});    // thread; then fence_mbarrier_init and a barrier. sm_80
 __device__ void mbarrier_inval(uint32_t mbarrier, Where = {});                      // thread; before its memory is used for something else. sm_80
 __device__ void mbarrier_arrive(uint32_t mbarrier, Where = {});                     // thread; release.cta. sm_80
@@ -164,18 +166,19 @@ __device__ void mbarrier_wait_cluster(uint32_t mbarrier, uint32_t parity, Where 
 // thread, the one that initialised barriers: shows them to the async proxy and to the cluster. [fence.mbarrier_init.release.cluster]
 __device__ void fence_mbarrier_init(Where = {});
 
-// ---- proxies
-// ------------------------------------------------------------------------------------------------------------------------------------------- thread.
-// Generic accesses (st.shared, stmatrix, cp.async) before it become visible to asynchronous ones (TMA, bulk copies, wgmma operands) after it. Every
-// writer executes it BEFORE the barrier that hands over. sm_90 [fence.proxy.async]
+// ---- proxies ----
+
+// thread. Generic accesses (st.shared, stmatrix, cp.async) before it become visible to asynchronous ones (TMA, bulk copies, wgmma operands) after it:
+// by every writer before the barrier that hands over, or by the thread that then starts the asynchronous access. sm_90 [fence.proxy.async]
 __device__ void fence_proxy_async_shared(Where = {});
 __device__ void fence_proxy_async_global(Where = {});  // a TMA load follows generic global writes of the same kernel
 __device__ void fence_proxy_async(Where = {});         // all state spaces
 
-// ---- TMA: tiles by tensor map (1 to 5 coordinates, innermost first, in elements)
-// ----------------------------------------------------------------------- One thread (not one per warp) executes each. The map is a __grid_constant__
-// const kernel parameter or lies in global memory. Elements outside the tensor are read as zero and count in the bytes; they are not written. sm_90
-// [Asynchronous Data Movement: cp.async.bulk.tensor, cp.reduce.async.bulk.tensor]
+// ---- TMA: tiles by tensor map (1 to 5 coordinates, innermost first, in elements) ----
+
+// One thread (not one per warp) executes each. The map is a __grid_constant__ const kernel parameter or lies in global memory. Elements outside the
+// tensor are read as zero and count in the bytes; they are not written. sm_90 [Asynchronous Data Movement: cp.async.bulk.tensor,
+// cp.reduce.async.bulk.tensor]
 __device__ void tma_prefetch_descriptor(const CUtensorMap* map, Where = {});
 // Shared memory (128-byte aligned; the swizzle pattern follows address bits, so 8 * swizzle bytes to start at its first row) <- tile; completes with
 // the box's bytes on the mbarrier of this block.
@@ -204,9 +207,9 @@ __device__ __forceinline__ void tma_store_hinted(const CUtensorMap* map, uint32_
 template <int Rank>
 __device__ __forceinline__ void tma_reduce_add(const CUtensorMap* map, uint32_t smem, const int32_t (&at)[Rank], Where = {});
 
-// ---- bulk copies: contiguous bytes
-// --------------------------------------------------------------------------------------------------------------------- thread. Addresses 16-byte
-// aligned, bytes a multiple of 16. The load completes on the mbarrier; the others on bulk_wait. sm_90 [cp.async.bulk]
+// ---- bulk copies: contiguous bytes ----
+
+// thread. Addresses 16-byte aligned, bytes a multiple of 16. The load completes on the mbarrier; the others on bulk_wait. sm_90 [cp.async.bulk]
 __device__ void bulk_load(uint32_t smem, const void* global, uint32_t bytes, uint32_t mbarrier, Where = {});
 __device__ void bulk_store(void* global, uint32_t smem, uint32_t bytes, Where = {});
 __device__ void bulk_reduce_add_f32(float* global, uint32_t smem, uint32_t bytes, Where = {});
@@ -217,10 +220,10 @@ __device__ __forceinline__ void bulk_wait(Where = {});  // all but Pending group
 template <int Pending>
 __device__ __forceinline__ void bulk_wait_read(Where = {});  // all but Pending groups: shared memory has been read and may be reused
 
-// ---- wgmma: tensor cores of a warpgroup
-// ---------------------------------------------------------------------------------------------------------------- warpgroup. wgmma_fence: before the
-// first wgmma and after any other access to its registers; commit: ends a group; wait: all but Pending groups are done. No access to accumulators or
-// A registers between wgmma and its wait. sm_90a [Asynchronous Warpgroup Level Matrix Instructions]
+// ---- wgmma: tensor cores of a warpgroup ----
+
+// warpgroup. wgmma_fence: before the first wgmma and after any other access to its registers; commit: ends a group; wait: all but Pending groups
+// are done. No access to accumulators or A registers between wgmma and its wait. sm_90a [Asynchronous Warpgroup Level Matrix Instructions]
 __device__ void wgmma_fence(Where = {});
 __device__ void wgmma_commit(Where = {});
 template <int Pending>
@@ -242,10 +245,10 @@ __device__ __forceinline__ void setmaxnreg_inc(Where = {});
 template <int Count>
 __device__ __forceinline__ void setmaxnreg_dec(Where = {});
 
-// ---- clusters
-// ------------------------------------------------------------------------------------------------------------------------------------------ All
-// threads of the cluster arrive, then wait (warp: both .aligned). arrive releases and wait acquires, shared memory of peers included; the relaxed
-// arrive orders nothing: only straight after fence_mbarrier_init. sm_90 [barrier.cluster, mapa, %cluster_ctarank]
+// ---- clusters ----
+
+// All threads of the cluster arrive, then wait (warp: both .aligned). arrive releases and wait acquires, shared memory of peers included; the
+// relaxed arrive orders nothing: only straight after fence_mbarrier_init. sm_90 [barrier.cluster, mapa, %cluster_ctarank]
 __device__ void cluster_arrive(Where = {});
 __device__ void cluster_arrive_relaxed(Where = {});
 __device__ void cluster_wait(Where = {});
@@ -254,16 +257,16 @@ __device__ uint32_t cluster_size(Where = {});  // blocks
 // thread. The cluster address of the same place in block `rank` of the cluster.
 __device__ uint32_t mapa(uint32_t smem, uint32_t rank, Where = {});
 
-// ---- dependent launches
-// -------------------------------------------------------------------------------------------------------------------------------- thread. wait: the
-// grids before are done and their writes visible; needed before touching any of their output, by TMA too. launch_dependents: the next grid may start.
-// No effect without the launch attribute. sm_90 [griddepcontrol]
+// ---- dependent launches ----
+
+// thread. wait: the grids before are done and their writes visible; needed before touching any of their output, by TMA too. launch_dependents: the
+// next grid may start. No effect without the launch attribute. sm_90 [griddepcontrol]
 __device__ void griddepcontrol_wait(Where = {});
 __device__ void griddepcontrol_launch_dependents(Where = {});
 
-// ---- arithmetic
-// ---------------------------------------------------------------------------------------------------------------------------------------- thread.
-// Approximate, subnormals flushed: relative error about 2^-22 (ex2, rcp, rsqrt), absolute 2^-22 (lg2 near 1), 2^-11 (tanh).
+// ---- arithmetic ----
+
+// thread. Approximate, subnormals flushed: relative error about 2^-22 (ex2, rcp, rsqrt), absolute 2^-22 (lg2 near 1), 2^-11 (tanh).
 __device__ float ex2(float x);    // 2^x [ex2.approx.ftz.f32]
 __device__ float lg2(float x);    // log2 x [lg2.approx.ftz.f32]
 __device__ float rcp(float x);    // 1 / x [rcp.approx.ftz.f32]

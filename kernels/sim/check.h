@@ -9,8 +9,8 @@
 // - missing proxy fence: generic writes, then TMA or wgmma on the same bytes without fence.proxy.async between
 // - uninitialised read: of shared memory, or of registered global memory
 // - out of bounds: exact for shared memory, __shared__ variables and registered global memory
-// - misaligned access: the instructions of ptx.h always; plain stores and member accesses by -fsanitize=alignment; loads of a whole struct under g++
-//   alone, since clang asks nothing there
+// - misaligned access: the instructions of ptx.h always; scalars and members by -fsanitize=alignment; whole structs (a float4) under g++ alone, since
+//   clang asks nothing there
 //
 // What orders two threads: __syncthreads and named barriers, cluster and grid barriers, mbarrier arrive -> wait, __syncwarp between lanes, atomics
 // with release and acquire (or fences around relaxed ones) of wide enough scope, and the end of a launch. Shuffles, votes and lockstep do not: CUDA

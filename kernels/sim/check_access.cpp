@@ -232,7 +232,7 @@ RaceChecker::Allocation* RaceChecker::find_allocation(const std::byte* pointer) 
     --at;
     Allocation& allocation = at->second;
     if (pointer >= allocation.begin && pointer < allocation.begin + allocation.bytes) return last_global_ = &allocation;
-    if (pointer + kGuardBytes >= allocation.begin && pointer < allocation.begin + allocation.bytes + kGuardBytes) {
+    if (pointer + allocation.guard >= allocation.begin && pointer < allocation.begin + allocation.bytes + allocation.guard) {
       // In a guard: another allocation may still hold it.
       const auto before = at == globals_.begin() ? globals_.end() : std::prev(at);
       if (before != globals_.end() && pointer < before->second.begin + before->second.bytes) return last_global_ = &before->second;
@@ -380,9 +380,9 @@ void RaceChecker::instrumented(ThreadState& thread, const void* pointer, size_t 
 
 // ---- global memory ----
 
-void RaceChecker::add_global(const void* pointer, size_t bytes) {
+void RaceChecker::add_global(const void* pointer, size_t bytes, size_t guard) {
   const auto* begin = static_cast<const std::byte*>(pointer);
-  Allocation allocation{begin, bytes, {}};
+  Allocation allocation{begin, bytes, guard, {}};
   allocation.pages.resize((bytes + kCellBytes * kPageCells - 1) / (kCellBytes * kPageCells));
   remove_global(pointer);
   globals_.emplace(begin, std::move(allocation));

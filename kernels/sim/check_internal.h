@@ -65,7 +65,7 @@ class RaceChecker final : public Checker {
   void read_chunks(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) override;
   void write_chunks(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) override;
 
-  void add_global(const void* pointer, size_t bytes) override;
+  void add_global(const void* pointer, size_t bytes, size_t guard) override;
   void remove_global(const void* pointer) override;
   void host_write(const void* pointer, size_t bytes) override;
 
@@ -117,7 +117,7 @@ class RaceChecker final : public Checker {
   };
   struct Allocation {
     const std::byte* begin;
-    size_t bytes;
+    size_t bytes, guard;
     std::vector<std::unique_ptr<Cell[]>> pages;
   };
   struct SharedShadow {

@@ -144,7 +144,7 @@ std::byte* Memory::allocate(int device, size_t bytes, bool promised, const CallS
   arena.used += bytes;
   arena.high_water = std::max(arena.high_water, arena.used);
   ++live_;
-  register_global(allocation.data, bytes);
+  register_global(allocation.data, bytes, kGuardBytes);
   if (options_.protect && open_ == 0) protect(allocation, false);
   return allocation.data;
 }

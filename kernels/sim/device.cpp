@@ -251,8 +251,8 @@ void note_read_chunks_checked(Agent& agent, const std::byte* base, std::span<con
 void note_write_chunks_checked(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) {
   checker->write_chunks(agent, base, offsets);
 }
-void register_global(const void* pointer, size_t bytes) {
-  if (checker != nullptr) checker->add_global(pointer, bytes);
+void register_global(const void* pointer, size_t bytes, size_t guard) {
+  if (checker != nullptr) checker->add_global(pointer, bytes, std::min(guard, kGuardBytes));
 }
 void unregister_global(const void* pointer) {
   if (checker != nullptr) checker->remove_global(pointer);

@@ -300,10 +300,10 @@ void set_launcher(Launcher launcher);
 void validate(const Launch& launch);  // the configuration part of run(): throws what cudaLaunchKernel would refuse
 
 // ---- global memory, as the check flavour knows it ----
-// Bytes in a registered range are checked for bounds (a guard of kGuardBytes at both ends is expected: leave it unused), races and first write before
-// read. Unregistered memory is not checked. No effect in other flavours.
-inline constexpr size_t kGuardBytes = 256;
-void register_global(const void* pointer, size_t bytes);
+// Bytes in a registered range are checked for races and for first write before read (note_host_write says what the host has written), and for bounds
+// if `guard` bytes on either side are nobody's. Unregistered memory is not checked. No effect in other flavours.
+inline constexpr size_t kGuardBytes = 256;  // what the simulated cudaMalloc leaves; the most that a guard can be
+void register_global(const void* pointer, size_t bytes, size_t guard = 0);
 void unregister_global(const void* pointer);
 void note_host_write(const void* pointer, size_t bytes);  // memcpy, memset: initialised now, ordered before later launches
 

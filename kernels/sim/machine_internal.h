@@ -334,7 +334,7 @@ class Checker {
   virtual void write_chunks(Agent& agent, const std::byte* base, std::span<const uint32_t> offsets) = 0;
 
   // Global memory.
-  virtual void add_global(const void* pointer, size_t bytes) = 0;
+  virtual void add_global(const void* pointer, size_t bytes, size_t guard) = 0;
   virtual void remove_global(const void* pointer) = 0;
   virtual void host_write(const void* pointer, size_t bytes) = 0;
 };

@@ -46,7 +46,7 @@ template <class T>
 class Watched {
  public:
   explicit Watched(size_t n, size_t written) : n_(n), memory_(n + 2 * kGuard) {
-    sim::register_global(data(), n * sizeof(T));
+    sim::register_global(data(), n * sizeof(T), sim::kGuardBytes);
     sim::note_host_write(data(), written * sizeof(T));
   }
   explicit Watched(size_t n) : Watched(n, n) {}

@@ -14,7 +14,7 @@ namespace {
 class Watched {
  public:
   explicit Watched(size_t words) : storage_((words * 4 + 2 * sim::kGuardBytes) / 16 + 1), bytes_(words * 4) {
-    sim::register_global(first(), bytes_);
+    sim::register_global(first(), bytes_, sim::kGuardBytes);
     std::memset(first(), 0, bytes_);
     sim::note_host_write(first(), bytes_);
   }
