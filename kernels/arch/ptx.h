@@ -3,13 +3,11 @@
 // simulated half.
 //
 // Common rules
-//   - A shared-memory operand is the 32-bit shared address that smem_u32 gives; plain integer arithmetic moves it. mapa turns it into the same place
-//   of
-//     another block of the cluster; only the functions that say "cluster address" take the result.
-//   - "warp": all 32 lanes, converged (.sync.aligned). "warpgroup": four warps, the first a multiple of 4, all converged. The simulated machine
-//   refuses
-//     a call from fewer, except that lanes which return without it do not count. "members": the lanes named by the mask, which includes the caller.
-//     "thread": anyone.
+//   - A shared-memory operand is the 32-bit shared address that smem_u32 gives; plain integer arithmetic moves it. mapa turns it into the
+//     same place of another block of the cluster; only the functions that say "cluster address" take the result.
+//   - "warp": all 32 lanes, converged (.sync.aligned). "warpgroup": four warps, the first a multiple of 4, all converged. The simulated
+//     machine refuses a call from fewer, except that lanes which return without it do not count. "members": the lanes named by the mask,
+//     which includes the caller. "thread": anyone.
 //   - "sm_90": Hopper; the rest is Ampere's. wgmma and setmaxnreg need sm_90a.
 //   - Shuffles and votes order no memory. An asynchronous operation is done only where its wait says so.
 //   - Where is the caller's place in the source, filled in by the compiler and empty under nvcc; never pass one.
