@@ -31,13 +31,13 @@ Words moved_wide() {
 // What one thread sees depends on the order of all; as a set it does not.
 Words atomic() {
   constexpr uint32_t kThreads = 64;
-  const Array<uint32_t> words(8, 0), old(kThreads, 0);
+  const Array<uint32_t> words(8, 0), old(3 * kThreads, 0);
   const Array<float> reals(3, 0), old_real(kThreads, 0);
   launch(one_block(kThreads, 64), test::atomics, words, reals, old, old_real);
   Words out = words.words(), seen = old.words(), seen_real = old_real.words();
   const bool one_winner = out[3] == out[4] && out[3] >= 1 && out[3] <= kThreads;
   out[3] = out[4] = one_winner ? 1 : 0;
-  std::sort(seen.begin(), seen.end());
+  for (auto from = seen.begin(); from != seen.end(); from += kThreads) std::sort(from, from + kThreads);
   std::sort(seen_real.begin(), seen_real.end());
   append(out, reals.words());
   append(out, seen);
@@ -89,8 +89,8 @@ Words pipelined(uint32_t stages, uint32_t consumers) {
   return out.words();
 }
 Words around_the_ring(unsigned blocks) {
-  const Array<uint32_t> out(3 * blocks, 0);
-  launch(one_cluster(blocks, 64, 128), test::ring, out);
+  const Array<uint32_t> in(random_words(blocks * 4, 39)), out(4 * blocks, 0);
+  launch(one_cluster(blocks, 64, 128), test::ring, reinterpret_cast<const uint4*>(static_cast<uint32_t*>(in)), out);
   return out.words();
 }
 Words fenced() {
