@@ -6,7 +6,7 @@ if(NOT GDB)
 endif()
 set(source ptx_memory_kernels.cu)
 file(READ ${ROOT}/tests/sim/${source} text)
-string(FIND "${text}" "ptx::red_add_v4_f32(" at)  # in vector_atomics, behind `i = threadIdx.x`
+string(FIND "${text}" "ptx::red_add_v4_f32(reals, float4{1.0f, i" at)  # in vector_atomics, behind `i = threadIdx.x`
 string(SUBSTRING "${text}" 0 ${at} before)
 string(REGEX MATCHALL "\n" lines "${before}")
 list(LENGTH lines line)
