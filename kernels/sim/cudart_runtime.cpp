@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -16,7 +17,13 @@ namespace {
 
 constexpr size_t kQueueLimit = 4096;  // pieces of work; then a call runs some, as a full launch queue blocks on a GPU
 
-size_t parse_bytes(const std::string& text) {
+constexpr double kMostMemory = 256.0 * (1 << 30);  // bytes: the addresses that cudart_memory.cpp sets aside for a device
+
+[[noreturn]] void refuse_variable(const char* name, const std::string& text, const std::string& allowed) {
+  fail("cuda", concat(name, ": \"", text, "\" is not ", allowed), ExitCode::usage);
+}
+
+size_t parse_bytes(const char* name, const std::string& text) {
   char* end = nullptr;
   const double number = std::strtod(text.c_str(), &end);
   double unit = 1;
@@ -26,41 +33,62 @@ size_t parse_bytes(const std::string& text) {
     unit = 1024.0 * 1024, ++end;
   else if (*end == 'g' || *end == 'G')
     unit = 1024.0 * 1024 * 1024, ++end;
-  if (end == text.c_str() || *end != 0 || !(number > 0))
-    fail("cuda", concat("HEDDLE_SIM_MEMORY: \"", text, "\" is no size like 512M or 2G"), ExitCode::usage);
+  if (end == text.c_str() || *end != 0 || !(number * unit >= 1 && number * unit <= kMostMemory))
+    refuse_variable(name, text, "a size like 512M or 2G, of at most 256G");
   return static_cast<size_t>(number * unit);
 }
 
-int parse_count(const char* name, const std::string& text, int most) {
-  char* end = nullptr;
-  const long n = std::strtol(text.c_str(), &end, 10);
-  if (end == text.c_str() || *end != 0 || n < 0 || n > most)
-    fail("cuda", concat(name, ": \"", text, "\" is no number from 0 to ", most), ExitCode::usage);
+// A whole number of at most 18 digits, or text is refused in the words of `allowed`.
+uint64_t parse_digits(const char* name, const std::string& text, size_t from, const std::string& allowed) {
+  const std::string digits = text.substr(from);
+  if (digits.empty() || digits.size() > 18 || digits.find_first_not_of("0123456789") != std::string::npos) refuse_variable(name, text, allowed);
+  return std::strtoull(digits.c_str(), nullptr, 10);
+}
+
+int parse_count(const char* name, const std::string& text, uint64_t least, uint64_t most) {
+  const std::string allowed = concat("a whole number from ", least, " to ", most);
+  const uint64_t n = parse_digits(name, text, 0, allowed);
+  if (n < least || n > most) refuse_variable(name, text, allowed);
   return static_cast<int>(n);
+}
+
+int parse_capability(const char* name, const std::string& text) {
+  if (text != "80" && text != "90") refuse_variable(name, text, "80 or 90");
+  return text == "80" ? 80 : 90;
+}
+
+bool parse_switch(const char* name, const std::string& text) {
+  if (text != "0" && text != "1") refuse_variable(name, text, "0 or 1");
+  return text == "1";
+}
+
+void parse_order(const char* name, const std::string& text, RuntimeOptions& options) {
+  constexpr const char* kAllowed = "immediate, fifo, random or random:SEED with a whole number of at most 18 digits";
+  constexpr std::string_view kSeeded = "random:";
+  const bool seeded = text.rfind(kSeeded, 0) == 0;
+  if (text == "immediate")
+    options.order = StreamOrder::immediate;
+  else if (text == "fifo")
+    options.order = StreamOrder::fifo;
+  else if (text == "random" || seeded)
+    options.order = StreamOrder::random;
+  else
+    refuse_variable(name, text, kAllowed);
+  if (seeded) options.seed = parse_digits(name, text, kSeeded.size(), kAllowed);
 }
 
 RuntimeOptions from_environment() {
   RuntimeOptions options;
-  if (const char* v = std::getenv("HEDDLE_SIM_DEVICES")) options.devices = parse_count("HEDDLE_SIM_DEVICES", v, 64);
-  if (const char* v = std::getenv("HEDDLE_SIM_MEMORY")) options.memory = parse_bytes(v);
-  if (const char* v = std::getenv("HEDDLE_SIM_SMS")) options.multiprocessors = parse_count("HEDDLE_SIM_SMS", v, 1024);
-  if (const char* v = std::getenv("HEDDLE_SIM_CAPABILITY")) {
-    options.capability = parse_count("HEDDLE_SIM_CAPABILITY", v, 90);
-    if (options.capability != 80 && options.capability != 90)
-      fail("cuda", concat("HEDDLE_SIM_CAPABILITY: \"", v, "\" is neither 80 nor 90"), ExitCode::usage);
-  }
-  if (const char* v = std::getenv("HEDDLE_SIM_PROTECT")) options.protect = std::string(v) == "1";
-  if (const char* v = std::getenv("HEDDLE_SIM_STREAMS")) {
-    const std::string text = v;
-    if (text == "immediate")
-      options.order = StreamOrder::immediate;
-    else if (text == "fifo")
-      options.order = StreamOrder::fifo;
-    else if (text.rfind("random", 0) == 0)
-      options.seed = text.size() > 7 ? std::strtoull(text.c_str() + 7, nullptr, 10) : 1;
-    else
-      fail("cuda", concat("HEDDLE_SIM_STREAMS: \"", text, "\" is none of immediate, fifo, random[:seed]"), ExitCode::usage);
-  }
+  const auto read = [](const char* name, auto&& use) {
+    if (const char* value = std::getenv(name)) use(name, std::string(value));
+  };
+  using Text = const std::string&;
+  read("HEDDLE_SIM_DEVICES", [&](const char* name, Text value) { options.devices = parse_count(name, value, 0, 64); });
+  read("HEDDLE_SIM_MEMORY", [&](const char* name, Text value) { options.memory = parse_bytes(name, value); });
+  read("HEDDLE_SIM_SMS", [&](const char* name, Text value) { options.multiprocessors = parse_count(name, value, 1, 1024); });
+  read("HEDDLE_SIM_CAPABILITY", [&](const char* name, Text value) { options.capability = parse_capability(name, value); });
+  read("HEDDLE_SIM_PROTECT", [&](const char* name, Text value) { options.protect = parse_switch(name, value); });
+  read("HEDDLE_SIM_STREAMS", [&](const char* name, Text value) { parse_order(name, value, options); });
   return options;
 }
 

@@ -9,6 +9,7 @@
 #include "kernels/api/check.h"
 #include "kernels/sim/cudart_memory.h"
 #include "kernels/sim/machine_internal.h"
+#include "kernels/sim/mutation.h"
 
 namespace heddle::sim {
 
@@ -18,13 +19,6 @@ constexpr uint64_t kIdle = ~uint64_t{0};
 constexpr uint64_t kMaxCoResidentThreads = 132 * 2048;  // a cooperative grid must fit a device: 132 multiprocessors of 2048 threads (H100)
 
 // ---- options ----
-
-AsyncMode mode_named(std::string_view name) {
-  if (name == "eager") return AsyncMode::eager;
-  if (name == "lazy") return AsyncMode::lazy;
-  HEDDLE_CHECK(name == "random", "sim", "HEDDLE_SIM_MODE is eager, lazy or random[:seed], not '", name, "'");
-  return AsyncMode::random;
-}
 
 uint64_t number(std::string_view text, const char* what) {
   uint64_t value = 0;
@@ -37,14 +31,19 @@ uint64_t number(std::string_view text, const char* what) {
   return value;
 }
 
+void parse_mode(std::string_view text, Options& options) {
+  constexpr std::string_view kSeeded = "random:";
+  const bool seeded = text.substr(0, kSeeded.size()) == kSeeded;
+  HEDDLE_CHECK(text == "eager" || text == "lazy" || text == "random" || seeded, "sim", "HEDDLE_SIM_MODE is eager, lazy or random[:seed], not '", text,
+               "'");
+  options.mode = text == "eager" ? AsyncMode::eager : text == "lazy" ? AsyncMode::lazy : AsyncMode::random;
+  if (seeded) options.seed = number(text.substr(kSeeded.size()), "HEDDLE_SIM_MODE=random:");
+}
+
 Options from_environment() {
+  require_good_mutation_variable();
   Options options;
-  if (const char* mode = std::getenv("HEDDLE_SIM_MODE"); mode != nullptr && *mode != 0) {
-    const std::string_view text = mode;
-    const size_t colon = text.find(':');
-    options.mode = mode_named(text.substr(0, colon));
-    if (colon != std::string_view::npos) options.seed = number(text.substr(colon + 1), "HEDDLE_SIM_MODE=random:");
-  }
+  if (const char* mode = std::getenv("HEDDLE_SIM_MODE"); mode != nullptr && *mode != 0) parse_mode(mode, options);
   if (const char* threads = std::getenv("HEDDLE_SIM_THREADS"); threads != nullptr && *threads != 0)
     options.threads = static_cast<int>(std::min<uint64_t>(number(threads, "HEDDLE_SIM_THREADS"), 1024));
   return options;
@@ -312,7 +311,8 @@ void run(const Launch& launch) {
   state.launch = &launch;
   state.id = ++launches;
   state.group_count = launch.cooperative ? 1 : launch.geometry.grid.volume() / launch.geometry.cluster.volume();
-  const int wanted = checker != nullptr ? 1 : the_options().threads;
+  const Options& options = the_options();  // before anything has begun: it refuses a bad environment
+  const int wanted = checker != nullptr ? 1 : options.threads;
   const size_t cores = wanted > 0 ? static_cast<size_t>(wanted) : std::max(1u, std::thread::hardware_concurrency());
   const size_t workers = static_cast<size_t>(std::min<uint64_t>(cores, state.group_count));
   state.running = std::vector<std::atomic<uint64_t>>(workers);

@@ -4,6 +4,8 @@
 //   HEDDLE_SIM_MUTATE=kernels/cuda/gemm.cu:88#__syncthreads:drop ./...    one operation of a line that holds several
 //   HEDDLE_SIM_MUTATE_LIST=sites.txt ./norm_test                          writes every mutation of every site that ran, one per line, as above
 //
+// At the end of the process a line on stderr tells if HEDDLE_SIM_MUTATE changed nothing, or if the list could not be written.
+//
 // The program heddle-mutate does all of it for a test program. A file matches by its last path components.
 //
 // Weakened, a wait leaves one group more pending, an mbarrier's wait takes the other parity, an arrival releases nothing or announces 16 bytes less,
@@ -28,6 +30,9 @@ struct MutationSpec {
 
 // Parses "file:line[#operation]:drop|weaken"; throws Error on anything else.
 MutationSpec parse_mutation(std::string_view text);
+
+// Throws Error if HEDDLE_SIM_MUTATE is set and cannot be parsed. Called before a launch, so that no kernel seems to have thrown it.
+void require_good_mutation_variable();
 
 // What heddle-mutate sets through the environment, for tests inside one process. mutate_none() ends it.
 void mutate(const MutationSpec& spec);
