@@ -82,7 +82,7 @@ part kills env HEDDLE_KILLS="$kills" build/cpu/bin/kills_test
 part power-loss env HEDDLE_POWER_LOSS_STATES="$states" build/cpu/bin/test_checkpoint_power_loss
 part simulated-gcc in_every_mode gcc -DCMAKE_CXX_COMPILER=g++ -DHEDDLE_SIM_CHECK_COMPILER=OFF
 part simulated-clang in_every_mode clang -DCMAKE_CXX_COMPILER=clang++
-part simulated-ucontext simulated ucontext -DHEDDLE_SIM_UCONTEXT=ON
+part simulated-ucontext simulated ucontext -DHEDDLE_SIM_UCONTEXT=ON "-DHEDDLE_SIM_FLAVOURS=plain;check"  # AddressSanitizer does not know makecontext
 part simulated-own-headers simulated own-headers -DHEDDLE_CUDA=OFF  # as on a machine without the CUDA toolkit
 part gpu-build ctest --test-dir build/cpu -C nightly -L nightly --output-on-failure
 part fuzz tests/fuzz/run.sh "$fuzz_seconds"

@@ -227,8 +227,9 @@ Fences& fences_of(const Warp& first) {
 void leave(Left& left, const Product& p) {
   if (++left.done != left.issued) return;
   const auto count = static_cast<size_t>(p.n / 2);
-  left.values.resize(kLanes * count);
-  for (size_t lane = 0; lane < kLanes; ++lane) std::copy_n(p.d[lane], count, left.values.data() + lane * count);
+  left.values.clear();
+  left.values.reserve(kLanes * count);
+  for (const float* d : p.d) left.values.insert(left.values.end(), d, d + count);
 }
 
 bool still_there(const Left& left, const Product& p) {
