@@ -177,43 +177,37 @@ TEST_CASE("what a pointer is") {
 }
 
 TEST_CASE("a host access to device memory is reported by name when asked for") {
-  int signal = 0;
-  const std::string text = in_child(
-      [] {
-        sim::RuntimeOptions options;
-        options.protect = true;
-        sim::reset_runtime(options);
-        void* x = nullptr;
-        cudaMalloc(&x, 4096);
-        cudaMemset(x, 0, 4096);
-        std::vector<float> host(1024);
-        cudaMemcpy(host.data(), x, 4096, cudaMemcpyDeviceToHost);  // legal uses still work
-        if (host[5] != 0.0f) _exit(1);
-        static_cast<volatile float*>(x)[10] = 1.0f;
-      },
-      &signal);
-  INFO(text);
-  CHECK(signal == SIGSEGV);
+  const ChildEnd end = in_child([] {
+    sim::RuntimeOptions options;
+    options.protect = true;
+    sim::reset_runtime(options);
+    void* x = nullptr;
+    cudaMalloc(&x, 4096);
+    cudaMemset(x, 0, 4096);
+    std::vector<float> host(1024);
+    cudaMemcpy(host.data(), x, 4096, cudaMemcpyDeviceToHost);  // legal uses still work
+    if (host[5] != 0.0f) _exit(1);
+    static_cast<volatile float*>(x)[10] = 1.0f;
+  });
+  INFO(end.text);
+  CHECK(end.signal() == SIGSEGV);
   for (const char* part : {"[cuda] host ", "of device memory", "is byte 40 of 4096 bytes of device 0", "cudaMalloc called by", "; access called by"})
-    CHECK(text.find(part) != std::string::npos);
+    CHECK(end.text.find(part) != std::string::npos);
 }
 
 TEST_CASE("a kernel that runs past the end of an allocation is named in every flavour") {
-  int signal = 0;
-  const std::string text = in_child(
-      [] {
-        sim::RuntimeOptions options;
-        options.order = sim::StreamOrder::immediate;
-        sim::reset_runtime(options);
-        void* x = nullptr;
-        cudaMalloc(&x, 1024);
-        touch(static_cast<float*>(x), 300, nullptr);
-      },
-      &signal);
-  INFO(text);
-  CHECK(signal == SIGSEGV);
+  const ChildEnd end = in_child([] {
+    sim::RuntimeOptions options;
+    options.order = sim::StreamOrder::immediate;
+    sim::reset_runtime(options);
+    void* x = nullptr;
+    cudaMalloc(&x, 1024);
+    touch(static_cast<float*>(x), 300, nullptr);
+  });
+  INFO(end.text);
+  CHECK(end.signal() == SIGSEGV);
   for (const char* part : {"kernel touch_kernel", "outside an allocation", "is byte 1200 of 1024 bytes of device 0"})
-    CHECK(text.find(part) != std::string::npos);
+    CHECK(end.text.find(part) != std::string::npos);
 }
 
 }  // namespace

@@ -1,38 +1,19 @@
 // Overruns of simulated device memory by less than its 256-byte units, which no guard page can see: AddressSanitizer's part.
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <csignal>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "tests/sim/cudart_kernels.h"
 #include "tests/sim/cudart_support.h"
+#include "tests/sim/in_child.h"
 
 namespace heddle::test {
 namespace {
 
-// Runs act in a child process; returns what it wrote to stderr, empty if it ended well.
+// What an act in a child process says when it dies, empty if it ends well.
 std::string complaint(const std::function<void()>& act) {
-  int ends[2];
-  REQUIRE(pipe(ends) == 0);
-  const pid_t child = fork();
-  if (child == 0) {
-    dup2(ends[1], 2);
-    for (int s : {SIGSEGV, SIGBUS, SIGABRT}) std::signal(s, SIG_DFL);  // not the test program's own
-    act();
-    _exit(0);
-  }
-  close(ends[1]);
-  std::string text;
-  char part[512];
-  for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) text.append(part, static_cast<size_t>(n));
-  close(ends[0]);
-  int status = 0;
-  waitpid(child, &status, 0);
-  const bool well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-  return well ? std::string() : "died: " + text;
+  const ChildEnd end = in_child(act);
+  return end.status == 0 ? std::string() : "died: " + end.text;
 }
 
 sim::RuntimeOptions at_once() {

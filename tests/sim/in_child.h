@@ -12,8 +12,14 @@
 
 namespace heddle::test {
 
-// Runs act in a child process; returns what it wrote to stderr, and how it ended.
-inline std::string in_child(const std::function<void()>& act, int* signal) {
+struct ChildEnd {
+  std::string text;  // what it wrote to stderr
+  int status = 0;    // as waitpid gives it: 0 if it ended well
+  int signal() const { return WIFSIGNALED(status) ? WTERMSIG(status) : 0; }
+};
+
+// Runs act in a child process.
+inline ChildEnd in_child(const std::function<void()>& act) {
   int ends[2];
   REQUIRE(pipe(ends) == 0);
   const pid_t child = fork();
@@ -24,14 +30,12 @@ inline std::string in_child(const std::function<void()>& act, int* signal) {
     _exit(0);
   }
   close(ends[1]);
-  std::string text;
+  ChildEnd end;
   char part[512];
-  for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) text.append(part, static_cast<size_t>(n));
+  for (ssize_t n; (n = read(ends[0], part, sizeof part)) > 0;) end.text.append(part, static_cast<size_t>(n));
   close(ends[0]);
-  int status = 0;
-  waitpid(child, &status, 0);
-  *signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-  return text;
+  waitpid(child, &end.status, 0);
+  return end;
 }
 
 }  // namespace heddle::test
