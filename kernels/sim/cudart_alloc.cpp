@@ -1,66 +1,11 @@
 // Allocation: CUDA Runtime API, "Memory Management" and "Stream Ordered Memory Allocator".
-#include <unistd.h>
-
 #include <cstring>
-#include <map>
-#include <mutex>
 
 #include "kernels/sim/cudart_memory.h"
 #include "kernels/sim/cudart_runtime.h"
 
-// AddressSanitizer's, in programs of the asan flavour; null elsewhere. This file is compiled once for all flavours.
-extern "C" {
-[[gnu::weak]] void __asan_poison_memory_region(const volatile void* address, size_t bytes);
-[[gnu::weak]] void __asan_unpoison_memory_region(const volatile void* address, size_t bytes);
-}
-
 namespace heddle::sim::cudart {
 namespace {
-
-// The bytes around an allocation, up to its pages' ends, belong to nobody, but a guard page cannot protect them: AddressSanitizer does.
-class Surroundings {
- public:
-  void poison(std::byte* data, size_t bytes) {
-    if (__asan_poison_memory_region == nullptr) return;
-    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-    const size_t before = reinterpret_cast<uintptr_t>(data) % page;
-    const size_t behind = (page - (before + bytes) % page) % page;
-    __asan_poison_memory_region(data - before, before);
-    __asan_poison_memory_region(data + bytes, behind);
-    const std::lock_guard lock(mutex_);
-    pages_[data] = {data - before, before + bytes + behind};
-  }
-
-  // Before the addresses go back: the allocator, or whoever gets them next, may touch all of them.
-  void unpoison(std::byte* data) {
-    if (__asan_unpoison_memory_region == nullptr) return;
-    const std::lock_guard lock(mutex_);
-    const auto entry = pages_.find(data);
-    if (entry == pages_.end()) return;
-    __asan_unpoison_memory_region(entry->second.begin, entry->second.bytes);
-    pages_.erase(entry);
-  }
-
-  void unpoison_all() {
-    if (__asan_unpoison_memory_region == nullptr) return;
-    const std::lock_guard lock(mutex_);
-    for (const auto& [data, range] : pages_) __asan_unpoison_memory_region(range.begin, range.bytes);
-    pages_.clear();
-  }
-
- private:
-  struct Range {
-    std::byte* begin;
-    size_t bytes;
-  };
-  std::mutex mutex_;
-  std::map<std::byte*, Range> pages_;
-};
-
-Surroundings& surroundings() {
-  static Surroundings* const instance = new Surroundings;  // as memory(): device memory is freed by destructors of static objects too
-  return *instance;
-}
 
 // Neither call returns before the devices are idle, so pending work cannot lose its memory.
 void wait_all(Call& call) {
@@ -98,18 +43,7 @@ int device_of_pool(const Runtime& rt, cudaMemPool_t pool) {
   return static_cast<int>(device);
 }
 
-std::byte* allocate(CUstream_st& stream, size_t bytes, bool promised, const CallSite& site) {
-  std::byte* const data = memory().allocate(stream.device, bytes, promised, site, promised ? stream.name : std::string());
-  surroundings().poison(data, bytes);
-  return data;
-}
-
 }  // namespace
-
-void unpoison_device_memory() {
-  surroundings().unpoison_all();
-}
-
 }  // namespace heddle::sim::cudart
 
 using namespace heddle::sim::cudart;
@@ -122,7 +56,7 @@ cudaError_t cudaMalloc(void** devPtr, size_t size) {
     if (!devPtr) refuse(cudaErrorInvalidValue, "cudaMalloc into a null pointer");
     call.rt.forbid_during_capture(call.site);
     install_fault_handler();
-    *devPtr = size == 0 ? nullptr : allocate(legacy_stream(), size, false, call_site_deep("cudaMalloc", caller));
+    *devPtr = size == 0 ? nullptr : memory().allocate(legacy_stream().device, size, false, call_site_deep("cudaMalloc", caller), {});
   });
 }
 
@@ -133,7 +67,6 @@ cudaError_t cudaFree(void* devPtr) {
     if (!devPtr) return;
     wait_all(call);
     memory().free(devPtr, call_site_deep("cudaFree", caller));
-    surroundings().unpoison(static_cast<std::byte*>(devPtr));
   });
 }
 
@@ -148,7 +81,7 @@ cudaError_t cudaMallocAsync(void** devPtr, size_t size, cudaStream_t hStream) {
     install_fault_handler();
     *devPtr = nullptr;
     if (size == 0) return;
-    std::byte* const data = allocate(stream, size, true, call_site_deep("cudaMallocAsync", caller));
+    std::byte* const data = memory().allocate(stream.device, size, true, call_site_deep("cudaMallocAsync", caller), stream.name);
     *devPtr = data;
     call.rt.submit(stream, pool_operation(call.site, cudaGraphNodeTypeMemAlloc, heddle::concat("allocation of ", size, " bytes"),
                                           [data] { memory().make_live(data); }));
@@ -163,10 +96,7 @@ cudaError_t cudaFreeAsync(void* devPtr, cudaStream_t hStream) {
     if (!devPtr) return;
     memory().request_free(devPtr, call_site_deep("cudaFreeAsync", caller), stream.name);
     auto* const data = static_cast<std::byte*>(devPtr);
-    call.rt.submit(stream, pool_operation(call.site, cudaGraphNodeTypeMemFree, "release of memory", [data] {
-                     surroundings().unpoison(data);  // first: another thread may allocate meanwhile
-                     memory().finish_free(data);
-                   }));
+    call.rt.submit(stream, pool_operation(call.site, cudaGraphNodeTypeMemFree, "release of memory", [data] { memory().finish_free(data); }));
   });
 }
 

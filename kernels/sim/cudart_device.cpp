@@ -12,8 +12,6 @@
 
 namespace heddle::sim::cudart {
 
-void unpoison_device_memory();  // cudart_alloc.cpp
-
 uint64_t blocks_per_multiprocessor(uint64_t threads, size_t shared_bytes) {
   if (threads == 0 || threads > kThreadsPerBlock || shared_bytes > kSharedPerBlockOptIn) return 0;
   const uint64_t warps = (threads + 31) / 32;
@@ -38,15 +36,6 @@ std::map<const void*, FunctionLimits>& function_limits() {
 void require_device(const Runtime& rt, int device) {
   if (device < 0 || device >= rt.options.devices)
     refuse(cudaErrorInvalidDevice, "device ", device, " of ", rt.options.devices, " (HEDDLE_SIM_DEVICES)");
-}
-
-// As if the process had just begun. A null pointer keeps the options that are set.
-void start_over(const RuntimeOptions* options) {
-  Runtime& rt = runtime();
-  std::unique_lock lock(rt.mutex);
-  unpoison_device_memory();
-  rt.reset(lock, RuntimeOptions(options != nullptr ? *options : rt.options));
-  forget_errors();
 }
 
 int attribute(const Runtime& rt, cudaDeviceAttr which) {
@@ -191,7 +180,10 @@ cudaError_t cudaDeviceSynchronize(void) {
 }
 
 cudaError_t cudaDeviceReset(void) {
-  start_over(nullptr);
+  Runtime& rt = runtime();
+  std::unique_lock lock(rt.mutex);
+  rt.reset(lock, heddle::sim::RuntimeOptions(rt.options));
+  forget_errors();
   return cudaSuccess;
 }
 
@@ -314,7 +306,10 @@ RuntimeOptions runtime_options() {
 }
 
 void reset_runtime(const RuntimeOptions& options) {
-  start_over(&options);
+  Runtime& rt = runtime();
+  std::unique_lock lock(rt.mutex);
+  rt.reset(lock, options);
+  forget_errors();
 }
 
 std::string runtime_report() {

@@ -10,6 +10,12 @@
 #include "kernels/sim/cudart_errors.h"
 #include "kernels/sim/machine.h"
 
+// AddressSanitizer's, in programs of the asan flavour; null elsewhere. This file is compiled once for all flavours.
+extern "C" {
+[[gnu::weak]] void __asan_poison_memory_region(const volatile void* address, size_t bytes);
+[[gnu::weak]] void __asan_unpoison_memory_region(const volatile void* address, size_t bytes);
+}
+
 namespace heddle::sim::cudart {
 namespace {
 
@@ -37,6 +43,18 @@ size_t span(const Allocation& a) {
   return static_cast<size_t>(a.data + round_up(std::max<size_t>(a.bytes, 1), kUnit) - first_page(a));
 }
 
+// The checker learns of an allocation's bytes; the rest of its pages, which no guard page protects, AddressSanitizer keeps for itself.
+void announce(const Allocation& a) {
+  register_global(a.data, a.bytes, kGuardBytes);
+  if (__asan_poison_memory_region == nullptr) return;
+  __asan_poison_memory_region(first_page(a), static_cast<size_t>(a.data - first_page(a)));
+  __asan_poison_memory_region(a.data + a.bytes, static_cast<size_t>(first_page(a) + span(a) - (a.data + a.bytes)));
+}
+void withdraw(const Allocation& a) {
+  unregister_global(a.data);
+  if (__asan_unpoison_memory_region != nullptr) __asan_unpoison_memory_region(first_page(a), span(a));
+}
+
 }  // namespace
 
 const char* name_of(Place place) {
@@ -59,7 +77,7 @@ Memory::~Memory() {
 
 void Memory::release_all() {
   for (auto& [data, allocation] : allocations_) {
-    if (allocation.life != Life::freed) unregister_global(data);
+    if (allocation.life != Life::freed) withdraw(allocation);
   }
   allocations_.clear();
   for (Arena& arena : arenas_) munmap(arena.base, arena.reserved);
@@ -144,7 +162,7 @@ std::byte* Memory::allocate(int device, size_t bytes, bool promised, const CallS
   arena.used += bytes;
   arena.high_water = std::max(arena.high_water, arena.used);
   ++live_;
-  register_global(allocation.data, bytes, kGuardBytes);
+  announce(allocation);
   if (options_.protect && open_ == 0) protect(allocation, false);
   return allocation.data;
 }
@@ -174,7 +192,7 @@ void Memory::request_free(void* pointer, const CallSite& site, const std::string
 }
 
 void Memory::retire(Allocation& allocation) {
-  unregister_global(allocation.data);
+  withdraw(allocation);
   arenas_[static_cast<size_t>(allocation.device)].used -= allocation.bytes;
   --live_;
   allocation.life = Life::freed;

@@ -242,8 +242,12 @@ std::string last_problem() {
 
 double Deadline::seconds() {
   const char* text = std::getenv("HEDDLE_SIM_NCCL_TIMEOUT");
-  const double seconds = text ? std::strtod(text, nullptr) : 0.0;
-  return seconds > 0 ? seconds : 60.0;
+  if (text == nullptr) return 60;
+  char* end = nullptr;
+  const double seconds = std::strtod(text, &end);
+  if (end == text || *end != 0 || !(seconds > 0 && seconds <= 1e6))
+    refuse(ncclInvalidArgument, "HEDDLE_SIM_NCCL_TIMEOUT: '", text, "' is no number of seconds above 0, at most 1000000");
+  return seconds;
 }
 
 Deadline::Deadline()

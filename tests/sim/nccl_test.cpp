@@ -430,6 +430,18 @@ TEST_CASE("wrong arguments are refused at the call") {
   CHECK(std::string(ncclGetLastError(nullptr)).find("one rank per process") != std::string::npos);
 }
 
+TEST_CASE("a deadline that is no number of seconds is refused") {
+  const World world;
+  const ncclUniqueId id = shared_id();
+  for (const char* bad : {"soon", "", "0", "-3", "5s", "nan"}) {
+    setenv("HEDDLE_SIM_NCCL_TIMEOUT", bad, 1);
+    ncclComm_t comm = nullptr;
+    CHECK(ncclCommInitRank(&comm, world.size, id, world.rank) == ncclInvalidArgument);
+    CHECK(std::string(ncclGetLastError(nullptr)).find(std::string("HEDDLE_SIM_NCCL_TIMEOUT: '") + bad + "'") != std::string::npos);
+  }
+  setenv("HEDDLE_SIM_NCCL_TIMEOUT", "20", 1);
+}
+
 TEST_CASE("a communicator that not all ranks join is given up after the deadline") {
   const World world(1, "1");
   const ncclUniqueId id = shared_id();
