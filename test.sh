@@ -89,7 +89,7 @@ packages() {
 mkdir -p build
 part 3 "packages" packages
 part 1 "lint" cmake -P cmake/lint.cmake  # before the build, since it takes a second; ctest runs it again
-part 6 "configure and build" build_cpu
+part 12 "configure and build" build_cpu
 part 6 "tests" tests
 part 4 "fuzz" tests/fuzz/run.sh --if-available --runs 600  # the same inputs each time
 [ $sanitize = 0 ] || part 8 "sanitizers" asan
