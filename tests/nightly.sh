@@ -9,14 +9,12 @@ usage: tests/nightly.sh [--kills N] [--power-loss-states N] [--fuzz-seconds N] [
   --kills N              SIGKILLs of one run (466: the interruptions of a 54-day run of 405B parameters)
   --power-loss-states N  states of the disk after a power loss (20000)
   --fuzz-seconds N       for each fuzz target (1800)
-  PART                   tests kills power-loss simulated-gcc simulated-clang simulated-ucontext
-                         simulated-own-headers gpu-build fuzz stall; default: all, in this order
+  PART                   tests kills power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz stall; default: all, in this order
 Every part runs whatever the ones before it gave; the last lines are their verdicts. Logs lie in build/nightly.
 TEXT
 }
 
-parts=(tests kills power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz
-  stall)
+parts=(tests kills power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz stall)
 kills=466 states=20000 fuzz_seconds=1800 chosen=()
 while [ $# -gt 0 ]; do
   case $1 in

@@ -127,18 +127,20 @@ void copy_async(void* shared, const void* global, uint32_t bytes, uint32_t sourc
     fault("misaligned access", concat("cp.async of ", bytes, " bytes from ", global, " to ", shared), site);
   shared_address(shared, site);
   const bool at_once = done_at_once();
+  if (checker == nullptr && at_once) return copy_bytes(shared, global, bytes, source_bytes);
   ThreadState& me = self();
-  if (checker != nullptr && me.copies.open_op == 0) me.copies.open_op = checker->begin_op();
-  if (at_once) {
-    if (checker != nullptr) checker->copy_now(me, me.copies.open_op, shared, bytes, global, source_bytes, site);
-    return copy_bytes(shared, global, bytes, source_bytes);
+  Copy copy{shared, global, bytes, source_bytes, {}};
+  if (checker != nullptr) {
+    if (me.copies.open_op == 0) me.copies.open_op = checker->begin_op();
+    copy.agent.issuer = &me;
+    copy.agent.site = site;
+    copy.agent.op = me.copies.open_op;
+    checker->issue(copy.agent, me);
   }
-  Copy& copy = me.copies.pending.emplace_back(Copy{shared, global, bytes, source_bytes, {}});
-  if (checker == nullptr) return;
-  copy.agent.issuer = &me;
-  copy.agent.site = site;
-  copy.agent.op = me.copies.open_op;
-  checker->issue(copy.agent, me);
+  if (at_once)
+    carry_out(copy);
+  else
+    me.copies.pending.push_back(std::move(copy));
 }
 
 void copy_async_commit(const Site& site) {

@@ -312,23 +312,6 @@ void RaceChecker::write_chunks(Agent& agent, const std::byte* base, std::span<co
   access_chunks(observer(agent), Access::write, base, offsets, place_of(agent.site));
 }
 
-void RaceChecker::copy_now(ThreadState& issuer, uint32_t op, const void* to, size_t bytes, const void* from, size_t source_bytes, const Site& site) {
-  const auto offset = static_cast<size_t>(static_cast<const std::byte*>(to) - issuer.block->shared);
-  const auto& cells = shared_[block_state(issuer).slot].cells;
-  if (offset / kCellBytes < cells.size()) __builtin_prefetch(&cells[offset / kCellBytes]);  // its turn comes after the source's
-  ThreadClock& mine = clock_of(issuer);
-  Observer by;
-  by.who = kByOp;
-  by.when = op;
-  by.thread = &issuer;
-  by.known = mine.known.get();
-  by.issued_at = new_stamp(mine);
-  op_state(op).generic = true;
-  const uint32_t place = place_of(site);
-  access(by, Access::read, from, source_bytes, place);
-  access(by, Access::write, to, bytes, place);
-}
-
 void RaceChecker::atomic_access(ThreadState& thread, const void* pointer, size_t bytes, AtomicKind kind, uint32_t place) {
   Observer by = observer(thread);
   by.atomic = true;

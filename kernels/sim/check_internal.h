@@ -53,7 +53,6 @@ class RaceChecker final : public Checker {
 
   uint32_t begin_op() override;
   void issue(Agent& agent, ThreadState& issuer) override;
-  void copy_now(ThreadState& issuer, uint32_t op, const void* to, size_t bytes, const void* from, size_t source_bytes, const Site& site) override;
   void issue_warpgroup(Agent& agent, WarpState& first) override;
   void adopt_op(uint32_t op, ThreadState& thread) override;
   void attach_op(uint32_t op, SyncClock& sync) override;

@@ -193,15 +193,13 @@ void warp_arrives(Warp& warp, void* const* args, uint32_t mask) {
   if (warp_arrived(barrier, static_cast<WarpState&>(warp), mask)) complete_barrier(block, barrier, nullptr);
 }
 
-}  // namespace
-
-namespace {
 // A barrier of some warps may be left out, or expect one warp less.
 Mutation mutate_barrier(uint32_t& count, const Site& site) {
   const Mutation mutation = mutation_at(site, count > kWarpSize ? kMayDrop | kMayWeaken : kMayDrop);
   if (mutation == Mutation::weaken) count -= kWarpSize;
   return mutation;
 }
+
 }  // namespace
 
 void barrier_sync(uint32_t id, uint32_t count, const Site& site) {

@@ -247,7 +247,7 @@ bool ignored_in_source(const std::string& mutation) {
   if (at == std::string::npos) return false;
   const std::string rest = text.substr(at + kMark.size());
   const bool names_kind = rest.rfind(" drop", 0) == 0 || rest.rfind(" weaken", 0) == 0;
-  return !names_kind || rest.compare(1, std::string::npos, mutation.substr(mutation.rfind(':') + 1)) == 0;
+  return !names_kind || rest.find(mutation.substr(mutation.rfind(':') + 1)) == 1;
 }
 
 // The mutations of all that a run without any executes.

@@ -318,9 +318,7 @@ class Checker {
 
   // Async ops. Each is pending until a thread adopts it (its wait returned) or a sync object's phase carries it.
   virtual uint32_t begin_op() = 0;
-  virtual void issue(Agent& agent, ThreadState& issuer) = 0;  // agent.op is set: what it does is issued now
-  virtual void copy_now(ThreadState& issuer, uint32_t op, const void* to, size_t bytes, const void* from, size_t source_bytes,
-                        const Site& site) = 0;                       // a cp.async that is done when it is issued
+  virtual void issue(Agent& agent, ThreadState& issuer) = 0;         // agent.op is set: what it does is issued now
   virtual void issue_warpgroup(Agent& agent, WarpState& first) = 0;  // by all four warps
   virtual void adopt_op(uint32_t op, ThreadState& thread) = 0;
   virtual void attach_op(uint32_t op, SyncClock& sync) = 0;  // done in the sync object's current phase

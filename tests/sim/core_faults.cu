@@ -26,6 +26,13 @@ __device__ int deeper(int n) {
   return n == 0 ? 0 : deeper(n - 1) + here[n % 64];
 }
 
+// end: 0, which the compiler does not know, or it would keep that element alone.
+__global__ void large_frame_kernel(unsigned end, float* out) {
+  volatile int large[1 << 20];
+  large[end] = 1;
+  *out = static_cast<float>(large[end]);
+}
+
 __global__ void misbehave_kernel(Fault fault) {
   HEDDLE_SHARED(uint64_t, barrier, [2]);
   HEDDLE_SHARED(float, buffer, [64]);
@@ -129,6 +136,7 @@ __global__ void misbehave_kernel(Fault fault) {
     case Fault::null_pointer:
       if (i == 3) *static_cast<volatile float*>(nullptr) = 1.0f;
       break;
+    case Fault::large_frame: break;  // has a kernel of its own
     case Fault::deep_recursion:
       if (i == 3) buffer[0] = static_cast<float>(deeper(100'000));
       break;
@@ -138,6 +146,11 @@ __global__ void misbehave_kernel(Fault fault) {
 }  // namespace
 
 void misbehave(Fault fault) {
+  if (fault == Fault::large_frame) {
+    float out = 0;
+    HEDDLE_LAUNCH(large_frame_kernel, 1, 1, 0, Stream{}, 0u, &out);
+    return;
+  }
   const unsigned threads = fault == Fault::incomplete_warpgroup ? 160 : 128;
   HEDDLE_LAUNCH(misbehave_kernel, 1, threads, 0, Stream{}, fault);
 }

@@ -69,6 +69,7 @@ enum class Fault {
   throws_number,
   null_pointer,    // dies
   deep_recursion,  // dies
+  large_frame,     // dies: touches the far end of a local array alone
 };
 void misbehave(Fault fault);
 

@@ -164,9 +164,11 @@ TEST_CASE("a thread that touches no memory of ours is named before the program d
   CHECK(null.find("core_faults.cu:") != std::string::npos);
   if (null.find("runtime error: store to null pointer") != std::string::npos) return;  // the asan flavour has its own words
   CHECK(null.find("[sim] kernel misbehave_kernel: thread (3,0,0) of block (0,0,0): write of 0, where no memory is") != std::string::npos);
-  const std::string deep = last_words(Fault::deep_recursion);
-  INFO(deep);
-  CHECK(deep.find("[sim] kernel misbehave_kernel: thread (3,0,0) of block (0,0,0): its stack of") != std::string::npos);
+  for (const Fault fault : {Fault::deep_recursion, Fault::large_frame}) {
+    const std::string deep = last_words(fault);
+    INFO(deep);
+    CHECK(deep.find("of block (0,0,0): its stack of") != std::string::npos);
+  }
 }
 
 TEST_CASE("bad launches are refused before anything runs", "[sim]") {
