@@ -6,100 +6,22 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
-#include <map>
-#include <nlohmann/json.hpp>
-#include <sstream>
 
-#include "core/io/strict_json.h"
-#include "core/launch.h"
 #include "data/file.h"
-#include "kernels/api/pointwise.h"
 #include "models/presets.h"
-#include "train/environment.h"
+#include "train/assembly.h"
 #include "train/memory_plan.h"
 #include "train/model.h"
+#include "train/resolve.h"
 
 namespace heddle {
 namespace {
 
 namespace fs = std::filesystem;
 
-ScheduleKind kind_of(ScheduleChoice choice) {
-  switch (choice) {
-    case ScheduleChoice::cosine: return ScheduleKind::cosine;
-    case ScheduleChoice::linear: return ScheduleKind::linear;
-    case ScheduleChoice::wsd: return ScheduleKind::wsd;
-    case ScheduleChoice::constant: break;
-  }
-  return ScheduleKind::constant;
-}
-
-// --depth leaves batch, rate and horizon open: about 20 tokens a parameter (Hoffmann et al. 2022), and the plain values of small models.
-void derive_recipe(RunConfig& c, const TransformerConfig& model) {
-  if (c.depth == 0) return;
-  const std::string why = "depth " + std::to_string(c.depth);
-  if (!c.is_set("steps") && !c.is_set("tokens")) {
-    c.tokens = 20 * model.matrix_parameters();
-    c.mark_derived("tokens", why);
-  }
-  if (!c.is_set("optimizer")) {
-    c.optimizer = OptimizerChoice::muon;
-    c.mark_derived("optimizer", why);
-  }
-  if (!c.is_set("lr")) {
-    c.lr = 3e-3 * std::min(1.0, 512.0 / static_cast<double>(model.dim));
-    c.mark_derived("lr", why);
-  }
-  if (!c.is_set("schedule")) {
-    c.schedule = ScheduleChoice::linear;
-    c.mark_derived("schedule", why);
-  }
-}
-
 std::string number(double value, const char* format) {
   char text[64];
   std::snprintf(text, sizeof text, format, value);
-  return text;
-}
-
-constexpr size_t kMostListBytes = size_t{256} << 20;
-
-// What two shard lists (Loader::shard_list) say of the files in which they differ: "; a.bin was 10 bytes, SHA-256 ..., now ...".
-std::string shard_changes(const std::string& saved, const std::string& now) {
-  constexpr size_t kMostNamed = 5;
-  struct Shard {
-    std::string bytes, hash;
-    std::string text() const { return concat(bytes, " bytes, SHA-256 ", hash.substr(0, 12)); }
-  };
-  const auto parse = [](const std::string& list) {
-    std::map<std::string, Shard> shards;
-    std::istringstream lines(list);
-    for (std::string line; std::getline(lines, line);) {
-      const size_t hash = line.rfind(' '), bytes = hash == std::string::npos || hash == 0 ? hash : line.rfind(' ', hash - 1);
-      if (bytes == std::string::npos || bytes >= hash) continue;
-      shards[line.substr(0, bytes)] = {line.substr(bytes + 1, hash - bytes - 1), line.substr(hash + 1)};
-    }
-    return shards;
-  };
-  const std::map<std::string, Shard> before = parse(saved), after = parse(now);
-  std::vector<std::string> changes;
-  for (const auto& [name, shard] : before) {
-    const auto it = after.find(name);
-    if (it == after.end()) {
-      const auto moved =
-          std::find_if(after.begin(), after.end(), [&](const auto& s) { return s.second.hash == shard.hash && !before.count(s.first); });
-      changes.push_back(moved == after.end() ? concat(name, " (", shard.text(), ") is missing") : concat(name, " is now called ", moved->first));
-    } else if (it->second.hash != shard.hash) {
-      changes.push_back(concat(name, " was ", shard.text(), ", now ", it->second.text()));
-    }
-  }
-  for (const auto& [name, shard] : after) {
-    const bool moved = std::any_of(before.begin(), before.end(), [&](const auto& s) { return s.second.hash == shard.hash && !after.count(s.first); });
-    if (!before.count(name) && !moved) changes.push_back(concat(name, " (", shard.text(), ") was not there"));
-  }
-  std::string text;
-  for (size_t i = 0; i < std::min(changes.size(), kMostNamed); ++i) text += "; " + changes[i];
-  if (changes.size() > kMostNamed) text += concat("; and ", changes.size() - kMostNamed, " more");
   return text;
 }
 
@@ -114,11 +36,6 @@ void require_room_for(const std::string& path) {
   if (::access(at.c_str(), W_OK | X_OK) != 0) {
     fail("pretrain", concat("cannot make the run directory ", path, ": ", at.string(), ": ", std::generic_category().message(errno)), ExitCode::io);
   }
-}
-
-void refuse_unbuilt(const RunConfig& c) {
-  if (c.tp > 1 || c.sp) fail("pretrain", "--tp and --sp: this version shares a run over data-parallel ranks only; use --dp", ExitCode::usage);
-  if (c.zero > 0) fail("pretrain", "--zero: this version keeps whole optimizer states on every rank; leave it out", ExitCode::usage);
 }
 
 }  // namespace
@@ -267,100 +184,14 @@ void Run::build() {
   model = std::make_unique<Transformer>(shape);
   arena = std::make_unique<Arena>(*model, device, compute_dtype(config.precision, device));
   arena->init(static_cast<uint64_t>(config.seed));
-  const AdamWOptions adamw{.lr = static_cast<float>(config.lr),
-                           .weight_decay = static_cast<float>(config.weight_decay),
-                           .beta1 = static_cast<float>(config.beta1),
-                           .beta2 = static_cast<float>(config.beta2),
-                           .eps = static_cast<float>(config.eps)};
-  const LrScale lr_scale = [this](const Parameter& p) {
-    if (p.same(model->head()) && !model->config().tied) return static_cast<float>(config.head_lr_scale);
-    return p.spec().kind == ParamKind::embedding ? static_cast<float>(config.embed_lr_scale) : 1.0f;
-  };
-  if (config.optimizer == OptimizerChoice::muon) {
-    const MuonOptions muon{.lr = static_cast<float>(config.muon_lr),
-                           .weight_decay = static_cast<float>(config.weight_decay),
-                           .momentum = static_cast<float>(config.muon_momentum)};
-    optimizer = make_muon(*arena, muon, adamw, lr_scale);
-  } else {
-    optimizer = make_adamw(*arena, adamw, lr_scale);
-  }
+  optimizer = make_optimizer(config, *model, *arena);
   trainer = std::make_unique<Trainer>(
       *model, *arena, *optimizer, comm,
       Trainer::Options{.batch = config.batch, .seq = config.seq, .document_mask = config.doc_mask, .deterministic = config.deterministic});
-  schedule = {.kind = kind_of(config.schedule),
-              .steps = static_cast<uint64_t>(config.steps),
-              .warmup = static_cast<uint64_t>(config.warmup),
-              .final_fraction = config.final_lr_fraction,
-              .decay_fraction = config.decay_fraction};
+  schedule = make_schedule(config);
   spikes = SpikeGuard({.z = config.spike_z, .nonfinite_limit = config.nonfinite_limit, .rollbacks = config.spike_rollbacks});
   bad_batches = std::make_unique<BadBatchLedger>(file("bad_batches.jsonl"));
   optimizer->add_state(state);
-}
-
-void Run::take_counters() {
-  const nlohmann::json saved = parse_strict_json(state.scalars, config.out + " (counters of the checkpoint)");
-  try {
-    step = saved.at("step");
-    cursor = saved.at("cursor");
-    trainer->set_counters(step, saved.at("adam_t"), saved.at("skipped"));
-    std::array<double, SpikeState::kSize> spike{};
-    saved.at("spike").get_to(spike);
-    SpikeState memory = SpikeState::unpack(spike);
-    // A job killed between a roll-back and its next save has used up budget that no checkpoint records.
-    memory.rollbacks = std::max(memory.rollbacks, static_cast<double>(bad_batches->rollbacks()));
-    spikes.restore(memory);
-    const std::string fingerprint = saved.at("data"), now = loader->fingerprint();
-    if (fingerprint != now) {
-      std::string list;
-      if (fs::exists(file("shards.txt"))) list = read_small_file(file("shards.txt"), kMostListBytes);
-      const bool known = Loader::fingerprint_of(list) == fingerprint;  // it only explains; the checkpoint decides
-      fail("pretrain",
-           concat("the shards of --data are not those this run was trained on (fingerprint ", now.substr(0, 12), ", saved ",
-                  fingerprint.substr(0, 12), ")", known ? shard_changes(list, loader->shard_list()) : "",
-                  ": give the same files, or start a new run with --init-from ", config.out),
-           ExitCode::mismatch);
-    }
-  } catch (const nlohmann::json::exception&) {
-    fail("pretrain",
-         concat(config.out,
-                ": the checkpoint's counters (step, cursor, adam_t, skipped, spike, data) are not all there or not all numbers; it was "
-                "written by another program or version: go back to an older checkpoint, or start a new run with --init-from"),
-         ExitCode::bad_data);
-  }
-}
-
-// Says whether the steps from here on are those of a run that was not stopped.
-void Run::compare_with_saved(const std::string& environment) {
-  const std::vector<EnvironmentChange> changes = compare_environments(found_->environment, environment);
-  for (const EnvironmentChange& c : changes) {
-    console.line(concat("resume: ", c.name, " was ", c.saved.empty() ? "not recorded" : c.saved, ", now ", c.now.empty() ? "not recorded" : c.now));
-  }
-  const std::string but = trajectory_changed_ ? ", but for the options changed above" : "";
-  console.line(changes.empty()
-                   ? concat("resume: same program, machine and layout: bit for bit the run that was not stopped", but)
-                   : "resume: the state is bit for bit the saved one; with what is listed above, the steps from here on may round otherwise");
-}
-
-void Run::restore() {
-  const std::string environment = environment_text(config, device, comm.size());
-  checkpoints->set_environment(environment);
-  if (found_) {
-    checkpoints->load(state);
-    optimizer->masters_changed();
-    take_counters();
-    resumed_step = step;
-    compare_with_saved(environment);
-  } else if (!config.init_from.empty()) {
-    StateDict weights = model_state(*arena, optimizer->masters());
-    read_checkpoint(config.init_from, weights, "model.");
-    optimizer->masters_changed();
-  }
-  checkpoints->prepare(state);
-  if (is_first() && (!found_ || step < static_cast<uint64_t>(config.steps))) {  // a finished run's record stays as it was
-    if (tokenizer && !fs::exists(file("tokenizer.json"))) tokenizer->save(file("tokenizer.json"));
-    replace_file(file("config.toml"), to_toml(config));
-    replace_file(file("shards.txt"), loader->shard_list());
-  }
 }
 
 void Run::describe() {
@@ -378,65 +209,6 @@ void Run::describe() {
              number(static_cast<double>(config.steps) * static_cast<double>(samples) / static_cast<double>(loader->samples_per_epoch()), "%.2f"),
              " epochs"));
   if (resumed_step) console.line(concat("resumed at step ", step));
-}
-
-void Run::save() {
-  const StepState counters = trainer->counters();
-  const nlohmann::json scalars = {{"step", step},
-                                  {"cursor", cursor},
-                                  {"tokens", step * static_cast<uint64_t>(config.total_batch_tokens)},
-                                  {"adam_t", counters.adam_t},
-                                  {"skipped", counters.skipped},
-                                  {"seed", config.seed},
-                                  {"spike", spikes.state().pack()},
-                                  {"data", loader->fingerprint()}};
-  state.scalars = scalars.dump();
-  checkpoints->save(step, state, to_toml(config));
-}
-
-void Run::roll_back(uint64_t to, const std::string& reason) {
-  const uint64_t bad_end = cursor;
-  const uint64_t bad_step = step;
-  checkpoints->roll_back();
-  checkpoints->find_newest(Checkpoints::Resume::must, to);
-  checkpoints->load(state);
-  optimizer->masters_changed();
-  const SpikeState before = spikes.state();
-  take_counters();
-  SpikeState after = spikes.state();
-  after.rollbacks = before.rollbacks;  // going back does not refill the budget
-  spikes.restore(after);
-  const Loader::Place place = loader->place(cursor);
-  if (is_first()) bad_batches->add({bad_step, cursor, bad_end - cursor, place.file, place.offset, reason, true});
-  console.warn(concat("rolled back from step ", bad_step, " to ", step, ": ", reason, "; samples [", cursor, ", ", bad_end, ") are left out"));
-  cursor = bad_end;
-}
-
-void dry_run(RunConfig config, int64_t world) {
-  refuse_unbuilt(config);
-  require_runnable(config);
-  if (config.vocab == 0 && config.model.empty()) {
-    fail_usage("pretrain", "--dry-run reads no data, so it does not know the size of the vocabulary: give --vocab N");
-  }
-  TransformerConfig shape = model_config(config, config.vocab);
-  derive_recipe(config, shape);
-  const Transformer model(shape);
-  const bool muon = config.optimizer == OptimizerChoice::muon;
-  const DType dtype = compute_dtype(config.precision, choose_device(DeviceChoice::cpu));
-  const bool fp32 = dtype == DType::f32;
-  const MemoryPlan plan = plan_memory(config, model.config(), model.parameter_count(), dtype);
-  const std::vector<TableRow> memory = {{"parameters", bytes_text(plan.parameters), fp32 ? "fp32" : "bf16"},
-                                        {"masters", bytes_text(plan.masters), fp32 ? "the parameters themselves" : "fp32"},
-                                        {"gradients", bytes_text(plan.gradients), "fp32"},
-                                        {"optimizer", bytes_text(plan.optimizer), muon ? "momentum, AdamW for the rest" : "two moments"},
-                                        {"activations", bytes_text(plan.activations), "estimate for --batch " + std::to_string(config.batch)},
-                                        {"checkpoint buffer", bytes_text(plan.snapshot), "host memory"},
-                                        {"sum", bytes_text(plan.total()), ""}};
-  std::printf("%s", to_toml(config).c_str());
-  std::printf(
-      "\n%s\n",
-      table_text(concat("memory of each of ", world, " ranks, ", amount_text(static_cast<double>(model.parameter_count())), " parameters"), memory)
-          .c_str());
 }
 
 }  // namespace heddle

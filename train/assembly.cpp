@@ -1,0 +1,44 @@
+#include "train/assembly.h"
+
+namespace heddle {
+namespace {
+
+ScheduleKind kind_of(ScheduleChoice choice) {
+  switch (choice) {
+    case ScheduleChoice::cosine: return ScheduleKind::cosine;
+    case ScheduleChoice::linear: return ScheduleKind::linear;
+    case ScheduleChoice::wsd: return ScheduleKind::wsd;
+    case ScheduleChoice::constant: break;
+  }
+  return ScheduleKind::constant;
+}
+
+}  // namespace
+
+std::unique_ptr<Optimizer> make_optimizer(const RunConfig& c, const Transformer& model, Arena& arena) {
+  const AdamWOptions adamw{.lr = static_cast<float>(c.lr),
+                           .weight_decay = static_cast<float>(c.weight_decay),
+                           .beta1 = static_cast<float>(c.beta1),
+                           .beta2 = static_cast<float>(c.beta2),
+                           .eps = static_cast<float>(c.eps)};
+  const LrScale lr_scale = [&](const Parameter& p) {
+    if (p.same(model.head()) && !model.config().tied) return static_cast<float>(c.head_lr_scale);
+    return p.spec().kind == ParamKind::embedding ? static_cast<float>(c.embed_lr_scale) : 1.0f;
+  };
+  if (c.optimizer == OptimizerChoice::muon) {
+    const MuonOptions muon{
+        .lr = static_cast<float>(c.muon_lr), .weight_decay = static_cast<float>(c.weight_decay), .momentum = static_cast<float>(c.muon_momentum)};
+    return make_muon(arena, muon, adamw, lr_scale);
+  }
+  return make_adamw(arena, adamw, lr_scale);
+}
+
+Schedule make_schedule(const RunConfig& c) {
+  return {.kind = kind_of(c.schedule),
+          .steps = static_cast<uint64_t>(c.steps),
+          .warmup = static_cast<uint64_t>(c.warmup),
+          .final_fraction = c.final_lr_fraction,
+          .decay_fraction = c.decay_fraction};
+}
+
+}  // namespace heddle

@@ -1,0 +1,163 @@
+// A run's state: what a checkpoint keeps of it beside the tensors, and how a start takes it up again.
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "core/io/strict_json.h"
+#include "data/file.h"
+#include "train/environment.h"
+#include "train/model.h"
+#include "train/run.h"
+
+namespace heddle {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kMostListBytes = size_t{256} << 20;
+
+// What two shard lists (Loader::shard_list) say of the files in which they differ: "; a.bin was 10 bytes, SHA-256 ..., now ...".
+std::string shard_changes(const std::string& saved, const std::string& now) {
+  constexpr size_t kMostNamed = 5;
+  struct Shard {
+    std::string bytes, hash;
+    std::string text() const { return concat(bytes, " bytes, SHA-256 ", hash.substr(0, 12)); }
+  };
+  const auto parse = [](const std::string& list) {
+    std::map<std::string, Shard> shards;
+    std::istringstream lines(list);
+    for (std::string line; std::getline(lines, line);) {
+      const size_t hash = line.rfind(' '), bytes = hash == std::string::npos || hash == 0 ? hash : line.rfind(' ', hash - 1);
+      if (bytes == std::string::npos || bytes >= hash) continue;
+      shards[line.substr(0, bytes)] = {line.substr(bytes + 1, hash - bytes - 1), line.substr(hash + 1)};
+    }
+    return shards;
+  };
+  const std::map<std::string, Shard> before = parse(saved), after = parse(now);
+  std::vector<std::string> changes;
+  // The shard of `in` with this content whose name `other` does not have.
+  const auto renamed = [](const std::map<std::string, Shard>& in, const std::map<std::string, Shard>& other, const std::string& hash) {
+    return std::find_if(in.begin(), in.end(), [&](const auto& s) { return s.second.hash == hash && !other.count(s.first); });
+  };
+  for (const auto& [name, shard] : before) {
+    const auto it = after.find(name);
+    if (it == after.end()) {
+      const auto moved = renamed(after, before, shard.hash);
+      changes.push_back(moved == after.end() ? concat(name, " (", shard.text(), ") is missing") : concat(name, " is now called ", moved->first));
+    } else if (it->second.hash != shard.hash) {
+      changes.push_back(concat(name, " was ", shard.text(), ", now ", it->second.text()));
+    }
+  }
+  for (const auto& [name, shard] : after) {
+    if (!before.count(name) && renamed(before, after, shard.hash) == before.end())
+      changes.push_back(concat(name, " (", shard.text(), ") was not there"));
+  }
+  std::string text;
+  for (size_t i = 0; i < std::min(changes.size(), kMostNamed); ++i) text += "; " + changes[i];
+  if (changes.size() > kMostNamed) text += concat("; and ", changes.size() - kMostNamed, " more");
+  return text;
+}
+
+}  // namespace
+
+void Run::take_counters() {
+  const nlohmann::json saved = parse_strict_json(state.scalars, config.out + " (counters of the checkpoint)");
+  try {
+    step = saved.at("step");
+    cursor = saved.at("cursor");
+    trainer->set_counters(step, saved.at("adam_t"), saved.at("skipped"));
+    std::array<double, SpikeState::kSize> spike{};
+    saved.at("spike").get_to(spike);
+    SpikeState memory = SpikeState::unpack(spike);
+    // A job killed between a roll-back and its next save has used up budget that no checkpoint records.
+    memory.rollbacks = std::max(memory.rollbacks, static_cast<double>(bad_batches->rollbacks()));
+    spikes.restore(memory);
+    const std::string fingerprint = saved.at("data"), now = loader->fingerprint();
+    if (fingerprint != now) {
+      std::string list;
+      if (fs::exists(file("shards.txt"))) list = read_small_file(file("shards.txt"), kMostListBytes);
+      const bool known = Loader::fingerprint_of(list) == fingerprint;  // it only explains; the checkpoint decides
+      fail("pretrain",
+           concat("the shards of --data are not those this run was trained on (fingerprint ", now.substr(0, 12), ", saved ",
+                  fingerprint.substr(0, 12), ")", known ? shard_changes(list, loader->shard_list()) : "",
+                  ": give the same files, or start a new run with --init-from ", config.out),
+           ExitCode::mismatch);
+    }
+  } catch (const nlohmann::json::exception&) {
+    fail("pretrain",
+         concat(config.out,
+                ": the checkpoint's counters (step, cursor, adam_t, skipped, spike, data) are not all there or not all numbers; it was "
+                "written by another program or version: go back to an older checkpoint, or start a new run with --init-from"),
+         ExitCode::bad_data);
+  }
+}
+
+// Says whether the steps from here on are those of a run that was not stopped.
+void Run::compare_with_saved(const std::string& environment) {
+  const std::vector<EnvironmentChange> changes = compare_environments(found_->environment, environment);
+  for (const EnvironmentChange& c : changes) {
+    console.line(concat("resume: ", c.name, " was ", c.saved.empty() ? "not recorded" : c.saved, ", now ", c.now.empty() ? "not recorded" : c.now));
+  }
+  const std::string but = trajectory_changed_ ? ", but for the options changed above" : "";
+  console.line(changes.empty()
+                   ? concat("resume: same program, machine and layout: bit for bit the run that was not stopped", but)
+                   : "resume: the state is bit for bit the saved one; with what is listed above, the steps from here on may round otherwise");
+}
+
+void Run::restore() {
+  const std::string environment = environment_text(config, device, comm.size());
+  checkpoints->set_environment(environment);
+  if (found_) {
+    checkpoints->load(state);
+    optimizer->masters_changed();
+    take_counters();
+    resumed_step = step;
+    compare_with_saved(environment);
+  } else if (!config.init_from.empty()) {
+    StateDict weights = model_state(*arena, optimizer->masters());
+    read_checkpoint(config.init_from, weights, "model.");
+    optimizer->masters_changed();
+  }
+  checkpoints->prepare(state);
+  if (is_first() && (!found_ || step < static_cast<uint64_t>(config.steps))) {  // a finished run's record stays as it was
+    if (tokenizer && !fs::exists(file("tokenizer.json"))) tokenizer->save(file("tokenizer.json"));
+    replace_file(file("config.toml"), to_toml(config));
+    replace_file(file("shards.txt"), loader->shard_list());
+  }
+}
+
+void Run::save() {
+  const StepState counters = trainer->counters();
+  const nlohmann::json scalars = {{"step", step},
+                                  {"cursor", cursor},
+                                  {"tokens", step * static_cast<uint64_t>(config.total_batch_tokens)},
+                                  {"adam_t", counters.adam_t},
+                                  {"skipped", counters.skipped},
+                                  {"seed", config.seed},
+                                  {"spike", spikes.state().pack()},
+                                  {"data", loader->fingerprint()}};
+  state.scalars = scalars.dump();
+  checkpoints->save(step, state, to_toml(config));
+}
+
+void Run::roll_back(uint64_t to, const std::string& reason) {
+  const uint64_t bad_end = cursor;
+  const uint64_t bad_step = step;
+  checkpoints->roll_back();
+  checkpoints->find_newest(Checkpoints::Resume::must, to);
+  checkpoints->load(state);
+  optimizer->masters_changed();
+  const SpikeState before = spikes.state();
+  take_counters();
+  SpikeState after = spikes.state();
+  after.rollbacks = before.rollbacks;  // going back does not refill the budget
+  spikes.restore(after);
+  const Loader::Place place = loader->place(cursor);
+  if (is_first()) bad_batches->add({bad_step, cursor, bad_end - cursor, place.file, place.offset, reason, true});
+  console.warn(concat("rolled back from step ", bad_step, " to ", step, ": ", reason, "; samples [", cursor, ", ", bad_end, ") are left out"));
+  cursor = bad_end;
+}
+
+}  // namespace heddle
