@@ -1,5 +1,7 @@
 // matmul on a BLAS-like library, called single-threaded inside fixed output tiles: the libraries' own threading changes bits with the
 // number of threads. Candidates "onednn" (f32, bf16) and "eigen" (f32, bf16, f64).
+#include "kernels/cpu/intrinsics_internal.h"  // before Eigen
+
 #include <Eigen/Core>
 #include <atomic>
 #if HEDDLE_HAVE_ONEDNN

@@ -19,10 +19,7 @@
 #include <utility>
 
 #include "kernels/api/types.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "kernels/cpu/intrinsics_internal.h"
 
 #define HEDDLE_INLINE inline __attribute__((always_inline))
 

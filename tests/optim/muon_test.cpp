@@ -1,4 +1,6 @@
 // Muon: orthogonalised momentum of every matrix, stacked ones part by part, AdamW on the rest.
+#include "kernels/cpu/intrinsics_internal.h"  // before Eigen
+
 #include <Eigen/SVD>
 
 #include "tests/optim/support.h"
