@@ -1,26 +1,28 @@
 #!/usr/bin/env bash
-# The long forms of the tests: what a night can afford and a commit cannot. About five hours on two cores, three and a half of them fuzzing.
+# The long forms of the tests: what a night can afford and a commit cannot. About seven hours on two cores, three and a half of them fuzzing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 usage() {
   cat <<'TEXT'
-usage: tests/nightly.sh [--kills N] [--power-loss-states N] [--fuzz-seconds N] [PART...]
+usage: tests/nightly.sh [--kills N] [--power-loss-states N] [--fuzz-seconds N] [--mutants-seed N] [PART...]
   --kills N              SIGKILLs of one run (466: the interruptions of a 54-day run of 405B parameters)
   --power-loss-states N  states of the disk after a power loss (20000)
   --fuzz-seconds N       for each fuzz target (1800)
-  PART                   tests kills power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz stall; default: all, in this order
+  --mutants-seed N       which faults are planted (the day of the year)
+  PART                   tests kills power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz stall mutants; default: all, in this order
 Every part runs whatever the ones before it gave; the last lines are their verdicts. Logs lie in build/nightly.
 TEXT
 }
 
-parts=(tests kills power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz stall)
-kills=466 states=20000 fuzz_seconds=1800 chosen=()
+parts=(tests kills power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz stall mutants)
+kills=466 states=20000 fuzz_seconds=1800 mutants_seed=$(date +%-j) chosen=()
 while [ $# -gt 0 ]; do
   case $1 in
     --kills) kills=${2:?}; shift ;;
     --power-loss-states) states=${2:?}; shift ;;
     --fuzz-seconds) fuzz_seconds=${2:?}; shift ;;
+    --mutants-seed) mutants_seed=${2:?}; shift ;;
     -h | --help) usage; exit 0 ;;
     *)
       [[ " ${parts[*]} " == *" $1 "* ]] || { echo "nightly.sh: unknown argument $1" >&2; usage >&2; exit 2; }
@@ -73,6 +75,11 @@ stall() {
   echo "$line"
   awk -v stall="$(sed -n 's/.*"stall_of_200_s": \([0-9.e-]*\).*/\1/p' <<<"$line")" 'BEGIN { exit !(stall != "" && stall <= 0.01) }'
 }
+# A random fault in every source file, found by the tests or explained.
+mutants() {
+  command -v python3 >/dev/null || { echo "left out: python3 is not here"; return 0; }
+  python3 tests/mutants/mutants.py --seed "$mutants_seed"
+}
 
 build || { tail -n 40 "$logs/build.log" "$logs/configure.log"; exit 1; }
 part tests ./test.sh --keep-going
@@ -85,6 +92,7 @@ part simulated-own-headers simulated own-headers -DHEDDLE_CUDA=OFF  # as on a ma
 part gpu-build ctest --test-dir build/cpu -C nightly -L nightly --output-on-failure
 part fuzz tests/fuzz/run.sh "$fuzz_seconds"
 part stall stall
+part mutants mutants
 
 printf '\n'
 printf '%s\n' "${rows[@]}"
