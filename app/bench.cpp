@@ -5,7 +5,7 @@
 #include "app/arguments.h"
 #include "app/command.h"
 #include "kernels/api/check.h"
-#include "kernels/api/kernel.h"
+#include "kernels/api/forced_kernels.h"
 
 namespace heddle::app {
 namespace {
@@ -49,7 +49,7 @@ int bench_command(Args args) {
   if (config.model.empty() && config.depth == 0 && config.layers == 0) config.set("model", "gpt-10m", Source::flag, "bench");
   if (!config.is_set("seq")) config.seq = 256;
   if (!config.is_set("vocab") && config.depth > 0) config.set("vocab", "50304", Source::flag, "bench");
-  for (const std::string& choice : config.kernel) kernels::force_kernel(choice);
+  const kernels::ForcedKernels forced(config.kernel);
   if (what == "train-step") {
     std::printf("%s\n", bench_train_step(bench).c_str());
   } else if (what == "ops") {

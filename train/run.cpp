@@ -112,7 +112,7 @@ void Run::settle() {
   }
   require_runnable(config);
   validate(config);
-  for (const std::string& choice : config.kernel) kernels::force_kernel(choice);
+  forced_kernels_ = kernels::ForcedKernels(config.kernel);
 }
 
 // --tokenizer, else the run's own copy, else the one beside the first shards.

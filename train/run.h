@@ -9,6 +9,7 @@
 #include "core/arena.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
+#include "kernels/api/forced_kernels.h"
 #include "models/transformer.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
@@ -72,6 +73,7 @@ class Run {
 
   std::optional<Checkpoints::Loaded> found_;
   bool trajectory_changed_ = false;  // by an option that differs from the saved one
+  kernels::ForcedKernels forced_kernels_;
 };
 
 // --dry-run: the derived configuration and the memory that each of `world` ranks will use; touches no file of the run.

@@ -36,7 +36,7 @@ class Kernel {
   void add(DeviceType device, Candidate<Args> candidate) { list(device).push_back(candidate); }
   const std::vector<Candidate<Args>>& candidates(DeviceType device) const { return lists_[static_cast<size_t>(device)]; }
 
-  // Makes `choose` take the candidate of this name only; an empty name ends it. For benches, tests and --kernel flags.
+  // Makes `choose` take the candidate of this name only; an empty name ends it. For benches, tests and ForcedKernels.
   void force(std::string_view name) { forced_ = name; }
 
   const Candidate<Args>& choose(DeviceType device, const Args& args) const {
@@ -55,14 +55,14 @@ class Kernel {
   std::vector<Candidate<Args>>& list(DeviceType device) { return lists_[static_cast<size_t>(device)]; }
 
   std::string_view op_;
-  std::string_view forced_;  // must outlive its use: a literal, or a flag's value
+  std::string_view forced_;  // must outlive its use: a literal, or a candidate's own name
   std::array<std::vector<Candidate<Args>>, 2> lists_{};
 };
 
 // Fills every Kernel slot of the CPU. Idempotent.
 void register_cpu_kernels();
 
-// "matmul=eigen", as --kernel takes it: forces that candidate. The text must outlive its use. Error(usage) lists the ops, or the op's candidates.
+// "matmul=eigen", as --kernel takes it: forces that candidate (ForcedKernels: for a while). Error(usage) lists the ops, or the op's candidates.
 void force_kernel(std::string_view choice);
 
 }  // namespace heddle::kernels

@@ -1,9 +1,11 @@
 // The slots themselves: one definition each, empty until register_cpu_kernels() or register_cuda_kernels() fills them.
+#include <algorithm>
 #include <tuple>
 
 #include "kernels/api/attention.h"
 #include "kernels/api/cross_entropy.h"
 #include "kernels/api/embedding.h"
+#include "kernels/api/forced_kernels.h"
 #include "kernels/api/matmul.h"
 #include "kernels/api/norm.h"
 #include "kernels/api/optimizer.h"
@@ -43,30 +45,53 @@ constinit Kernel<MuonApplyArgs> muon_apply{"muon_apply"};
 constinit Kernel<FinishNormArgs> finish_norm{"finish_norm"};
 constinit Kernel<AdvanceStepArgs> advance_step{"advance_step"};
 
+namespace {
+
+// visit(kernel) for every slot above.
+template <class Visit>
+void for_each_kernel(const Visit& visit) {
+  std::apply([&](auto&... kernel) { (visit(kernel), ...); },
+             std::tie(matmul, attention_forward, attention_backward, norm_forward, norm_backward, axpby, multiply, map, map_backward, swiglu,
+                      swiglu_backward, fill, rope, embedding_forward, embedding_backward, cross_entropy, sum, column_sum, softmax, softmax_backward,
+                      normal, dropout, adamw, muon_momentum, normalize, muon_apply, finish_norm, advance_step));
+}
+
+}  // namespace
+
 void force_kernel(std::string_view choice) {
   const size_t equals = choice.find('=');
   const std::string_view op = choice.substr(0, equals);
   const std::string_view name = equals == std::string_view::npos ? std::string_view() : choice.substr(equals + 1);
   std::string ops;
   bool done = false;
-  const auto visit = [&](auto& kernel) {
+  for_each_kernel([&](auto& kernel) {
     ops += concat(ops.empty() ? "" : ", ", kernel.op());
     if (kernel.op() != op) return;
     std::string names;
     for (const DeviceType device : {DeviceType::cpu, DeviceType::cuda}) {
       for (const auto& candidate : kernel.candidates(device)) {
         names += concat(names.empty() ? "" : ", ", candidate.name);
-        done = done || candidate.name == name;
+        if (candidate.name != name) continue;
+        kernel.force(candidate.name);  // lives as long as the kernel, which the caller's text may not
+        done = true;
       }
     }
     if (!done) fail("kernel", concat("--kernel ", choice, ": ", op, " has the candidates ", names), ExitCode::usage);
-    kernel.force(name);
-  };
-  std::apply([&](auto&... kernel) { (visit(kernel), ...); },
-             std::tie(matmul, attention_forward, attention_backward, norm_forward, norm_backward, axpby, multiply, map, map_backward, swiglu,
-                      swiglu_backward, fill, rope, embedding_forward, embedding_backward, cross_entropy, sum, column_sum, softmax, softmax_backward,
-                      normal, dropout, adamw, muon_momentum, normalize, muon_apply, finish_norm, advance_step));
+  });
   if (!done) fail("kernel", concat("--kernel ", choice, ": the ops are ", ops), ExitCode::usage);
+}
+
+ForcedKernels::ForcedKernels(std::span<const std::string> choices) : ForcedKernels() {  // delegated: from here on a throw runs the destructor
+  for (const std::string& choice : choices) {
+    force_kernel(choice);
+    ops_.push_back(choice.substr(0, choice.find('=')));
+  }
+}
+
+ForcedKernels::~ForcedKernels() {
+  for_each_kernel([&](auto& kernel) {
+    if (std::find(ops_.begin(), ops_.end(), kernel.op()) != ops_.end()) kernel.force({});
+  });
 }
 
 }  // namespace heddle::kernels

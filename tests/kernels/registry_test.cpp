@@ -2,6 +2,7 @@
 #include "kernels/api/attention.h"
 #include "kernels/api/cross_entropy.h"
 #include "kernels/api/embedding.h"
+#include "kernels/api/forced_kernels.h"
 #include "kernels/api/matmul.h"
 #include "kernels/api/norm.h"
 #include "kernels/api/optimizer.h"
@@ -62,6 +63,44 @@ TEST_CASE("registry: the first candidate that takes the arguments, or the one fo
   }
   CHECK(test::contains(text, "[probe] no kernel on cpu takes these arguments; small: size 500 > 10; large: too big"));
   CHECK_THROWS_AS(probe.choose(DeviceType::cuda, {5}), Error);
+}
+
+// Which candidate of matmul takes a product now that all of them take.
+std::string_view chosen() {
+  static test::Buffer a(DType::f32, {512, 256}), b(DType::f32, {256, 256}), c(DType::f32, {512, 256});
+  return matmul.choose(DeviceType::cpu, {.a = a.view(), .b = b.view(), .c = {c.view()}}).name;
+}
+
+TEST_CASE("registry: kernels forced by text hold for as long as the object lives, not the text", "[registry]") {
+  register_cpu_kernels();
+  const std::string first(chosen());
+  int others = 0;
+  for (const auto& candidate : matmul.candidates(DeviceType::cpu)) {
+    const std::string name(candidate.name);
+    if (name == first) continue;
+    ++others;
+    std::vector<std::string> choices = {"rope=" + std::string(rope.candidates(DeviceType::cpu)[0].name), "matmul=" + name};
+    {
+      const ForcedKernels forced(choices);
+      for (std::string& choice : choices) std::fill(choice.begin(), choice.end(), '#');  // the text is gone
+      choices.clear();
+      CHECK(chosen() == name);
+    }
+    CHECK(chosen() == first);
+    // One choice that fails takes back those before it.
+    const std::vector<std::string> wrong = {"matmul=" + name, "matmul=nope"};
+    CHECK_THROWS_WITH(ForcedKernels(wrong), Catch::Matchers::Contains("nope") && Catch::Matchers::Contains(first));
+    CHECK(chosen() == first);
+    ForcedKernels later;
+    later = ForcedKernels(std::vector<std::string>{"matmul=" + name});
+    CHECK(chosen() == name);
+    later = ForcedKernels();
+    CHECK(chosen() == first);
+  }
+  CHECK(others > 0);
+  for (const char* wrong : {"matmul=", "matmul", "matmul2=eigen", "=", ""}) {
+    CHECK_THROWS_WITH(ForcedKernels(std::vector<std::string>{wrong}), Catch::Matchers::Contains(concat("--kernel ", wrong, ": ")));
+  }
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 #include <filesystem>
 
 #include "data/tokenizer.h"
-#include "kernels/api/matmul.h"
 #include "tests/train/pretrain_support.h"
 
 namespace heddle {
@@ -146,9 +145,6 @@ TEST_CASE("every option, changed on resume, lands in its class: refused with bot
     Flags companion;
     if (name == "sample-prompt") companion = {{"sample-every", "3"}};
     for (const auto& [with, text] : companion) by_flag.set(with, text, Source::flag, "--" + with);
-    const struct Unforce {  // what --kernel chose holds for the process
-      ~Unforce() { kernels::matmul.force(""); }
-    } unforce;
     REQUIRE(run(by_flag) == kDone);
     ++landed[o.resume];
     const RunConfig after = [&] {
