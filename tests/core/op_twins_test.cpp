@@ -217,6 +217,27 @@ TEST_CASE("qk_norm is an RMSNorm of each q and k head") {
   for (DType dtype : kDtypes) CHECK(compare(c, dtype) == "");
 }
 
+TEST_CASE("the rope table holds cos and sin of position times theta^(-2i/D)") {
+  kernels::register_cpu_kernels();
+  for (const double theta : {10000.0, 500000.0, 100.0}) {
+    for (const int64_t d : {2, 6, 64}) {
+      const int64_t positions = 200, half = d / 2;
+      const std::vector<double> table = rope_table(positions, d, theta).to_vector();
+      REQUIRE(table.size() == static_cast<size_t>(positions * d));
+      for (int64_t i = 0; i < half; ++i) {
+        // By logarithm, where the table takes a power. Either frequency is off by a few 2^-53 of itself, an angle below 200 by that much of 200.
+        const double frequency = std::exp(-std::log(theta) * (2.0 * static_cast<double>(i)) / static_cast<double>(d));
+        for (const int64_t p : {0, 1, 2, 3, 17, 101, 199}) {
+          CAPTURE(theta, d, i, p);
+          const double angle = static_cast<double>(p) * frequency, allowed = 0x1p-24 + 200 * 64 * 0x1p-53;  // half a unit of f32 below 1 is 2^-25
+          CHECK(std::abs(table[static_cast<size_t>(p * d + i)] - std::cos(angle)) <= allowed);
+          CHECK(std::abs(table[static_cast<size_t>(p * d + half + i)] - std::sin(angle)) <= allowed);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("rope is a product with cos and sin") {
   constexpr int64_t b = 2, t = 5, h = 3, d = 8, first = 2, rotated = 2;
   kernels::register_cpu_kernels();

@@ -62,7 +62,34 @@ TEST_CASE("a permutation is a bijection, keyed by seed and epoch", "[loader]") {
   std::set<uint64_t> seen;
   for (uint64_t i = 0; i < 100000; ++i) seen.insert(large(i));
   CHECK(seen.size() == 100000);
-  CHECK_THROWS_AS(Permutation(10, 0, 0)(10), Error);
+}
+
+TEST_CASE("a permutation names a size or an index out of its bounds, and takes those at the bounds", "[loader]") {
+  constexpr uint64_t kMost = uint64_t{1} << 62;
+  const auto message = [](uint64_t size, uint64_t index) {
+    try {
+      const uint64_t at = Permutation(size, 3, 0)(index);
+      return concat(at < size ? "below " : "not below ", size);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+  };
+  CHECK(message(0, 0).find("size 0 is not in [1, 2^62]") != std::string::npos);
+  CHECK(message(kMost + 1, 0).find("size 4611686018427387905 is not in [1, 2^62]") != std::string::npos);
+  CHECK(message(~uint64_t{0}, 0).find("is not in [1, 2^62]") != std::string::npos);
+  for (const uint64_t size : {uint64_t{1}, uint64_t{2}, uint64_t{10}, uint64_t{64}, uint64_t{65}, kMost - 1, kMost}) {
+    CHECK(message(size, 0) == concat("below ", size));
+    CHECK(message(size, size - 1) == concat("below ", size));
+    for (const uint64_t index : {size, size + 1, ~uint64_t{0}}) {
+      CHECK(message(size, index).find(concat("index ", index, " of ", size)) != std::string::npos);
+    }
+  }
+  // The whole domain is used: of 2^62 places some lie in its upper half.
+  const Permutation all(kMost, 1, 0);
+  int upper = 0;
+  for (uint64_t i = 0; i < 64; ++i) upper += all(i) >= kMost / 2;
+  CHECK(upper > 8);
+  CHECK(upper < 56);
 }
 
 TEST_CASE("a permutation mixes: places and neighbours are spread evenly", "[loader]") {

@@ -260,5 +260,53 @@ TEST_CASE("norm: arguments that contradict the contract are refused by name", "[
   CHECK(test::contains(test::error_of(norm_forward, args), "mean is absent"));
 }
 
+TEST_CASE("norm backward: arguments that contradict the contract are refused by name", "[norm]") {
+  Buffer x(DType::f32, {4, 6}), dy = x, dx = x, gain(DType::f32, {6}), rstd(DType::f32, {4}), mean = rstd, d_gain = gain, d_bias = gain;
+  Buffer wide(DType::f32, {4, 7}), half(DType::bf16, {4, 6}), five(DType::f32, {5}), three(DType::f32, {3}), half_gain(DType::bf16, {6});
+  Buffer half_rstd(DType::bf16, {4}), flat(DType::f32, {24}), whole(DType::i32, {4, 6}), scalar(DType::f32, {});
+  const NormBackwardArgs good{NormKind::layer, x.view(),        gain.view(),     mean.view(), rstd.view(), dy.view(), {},
+                              {dx.view()},     {d_gain.view()}, {d_bias.view()}, {}};
+  CHECK(test::error_of(norm_backward, good) == "");
+  const auto refused = [&](auto change, const std::string& part) {
+    NormBackwardArgs args = good;
+    change(args);
+    const std::string error = test::error_of(norm_backward, args);
+    INFO(part << ": " << error);
+    CHECK(test::contains(error, part));
+  };
+  refused([&](auto& a) { a.x = whole.view(); }, "x i32 (4, 6)");
+  refused([&](auto& a) { a.x = scalar.view(); }, "x is a scalar");
+  refused([&](auto& a) { a.x = {}; }, "x is absent");
+  refused([&](auto& a) { a.dy = {}; }, "dy is absent");
+  refused([&](auto& a) { a.dy = wide.view(); }, "dy f32 (4, 7)");
+  refused([&](auto& a) { a.dy = half.view(); }, "dy bf16 (4, 6)");
+  refused([&](auto& a) { a.d_residual = wide.view(); }, "d_residual f32 (4, 7)");
+  refused([&](auto& a) { a.d_residual = half.view(); }, "d_residual bf16 (4, 6)");
+  refused([&](auto& a) { a.dx = {flat.view()}; }, "dx f32 (24)");
+  refused([&](auto& a) { a.dx = {whole.view()}; }, "dx i32 (4, 6)");
+  refused([&](auto& a) { a.gain = five.view(); }, "gain f32 (5) must have shape (6)");
+  refused([&](auto& a) { a.gain = half_gain.view(); }, "gain bf16 (6)");
+  refused([&](auto& a) { a.d_gain = {five.view()}; }, "d_gain f32 (5) must have shape (6)");
+  refused([&](auto& a) { a.d_gain = {rstd.view()}; }, "d_gain f32 (4) must have shape (6)");
+  refused([&](auto& a) { a.d_gain = {half_gain.view()}; }, "d_gain bf16 (6)");
+  refused([&](auto& a) { a.d_bias = {five.view()}; }, "d_bias f32 (5) must have shape (6)");
+  refused([&](auto& a) { a.d_bias = {half_gain.view()}; }, "d_bias bf16 (6)");
+  refused([&](auto& a) { a.mean = {}; }, "mean is absent");
+  refused([&](auto& a) { a.mean = three.view(); }, "mean f32 (3) must have one element a row");
+  refused([&](auto& a) { a.mean = half_rstd.view(); }, "mean bf16 (4) must be f32");
+  refused([&](auto& a) { a.rstd = {}; }, "rstd is absent");
+  refused([&](auto& a) { a.rstd = three.view(); }, "rstd f32 (3) must have one element a row");
+  refused([&](auto& a) { a.rstd = half_rstd.view(); }, "rstd bf16 (4) must be f32");
+  // What may be left out is not asked for.
+  NormBackwardArgs least{NormKind::rms, x.view(), {}, {}, rstd.view(), dy.view(), {}, {dx.view()}, {}, {}, {}};
+  CHECK(test::error_of(norm_backward, least) == "");
+  // Scratch that is too small for the sums over rows.
+  const Candidate<NormBackwardArgs>& candidate = norm_backward.choose(DeviceType::cpu, good);
+  std::vector<std::byte> scratch(candidate.scratch(good) - 1);
+  NormBackwardArgs small = good;
+  small.scratch = scratch;
+  CHECK_THROWS_AS(candidate.run(small, Stream{}), Error);
+}
+
 }  // namespace
 }  // namespace heddle::kernels
