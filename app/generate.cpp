@@ -6,8 +6,8 @@
 namespace heddle::app {
 namespace {
 
-constexpr CommandHelp kHelp = {"generate", "RUN|DIR (--prompt TEXT | --prompt-ids 1,2,...) [flags]",
-                               "Continues a prompt with a trained model. [x] is the default.",
+constexpr CommandHelp kHelp = {"generate", "RUN|DIR [--prompt TEXT | --prompt-ids 1,2,...] [flags]",
+                               "Continues a prompt, or begins a document, with a trained model. [x] is the default.",
                                "  heddle generate run --prompt 'In the beginning' --max-new-tokens 64 --greedy\n"
                                "  heddle generate run --prompt 'In the beginning' --temperature 0.8 --top-k 50 --seed 7\n"
                                "  heddle generate run --prompt-ids 50256,818 --print-ids --logprobs"};

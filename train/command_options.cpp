@@ -29,7 +29,7 @@ Table<GenerateOptions> make_generate_table() {
   t.group = "Arguments";
   t.add("PATH", &G::path, "", "run directory, checkpoint or model directory").optional().argument();
   t.group = "Prompt";
-  t.add("prompt", &G::prompt, "TEXT", "text to continue").optional();
+  t.add("prompt", &G::prompt, "TEXT", "text to continue; without a prompt a document begins").optional();
   t.add("prompt-ids", &G::prompt_ids, "1,2,...", "token ids to continue").optional();
   t.group = "Sampling";
   t.add("max-new-tokens", &G::max_new_tokens, "N", "stop after this many, or at the end-of-text token").between(0, 1 << 24);
@@ -40,7 +40,7 @@ Table<GenerateOptions> make_generate_table() {
   t.add("seed", &G::seed, "N", "seed of sampling");
   t.group = "Output";
   t.add("print-ids", &G::print_ids, "", "print token ids instead of text");
-  t.add("logprobs", &G::logprobs, "", "print the log-probability of each new token");
+  t.add("logprobs", &G::logprobs, "", "print a line for each new token: its id, log-probability and quoted text");
   t.group = "Machine";
   t.add("device", choice<&G::device>(kDevice), "auto|cpu|cuda", "where to run");
   t.add("threads", &G::threads, "N", "CPU threads").optional().between(0, 4096);
@@ -79,7 +79,7 @@ std::span<const Option<GenerateOptions>> GenerateOptions::options() {
 
 void GenerateOptions::validate() const {
   if (path.empty()) refuse("generate", "no model: give a run directory, as in heddle generate run --prompt TEXT");
-  if (prompt.empty() == prompt_ids.empty()) refuse("generate", "give either --prompt with a text that is not empty or --prompt-ids 1,2,...");
+  if (!prompt.empty() && !prompt_ids.empty()) refuse("generate", "give either --prompt TEXT or --prompt-ids 1,2,..., or neither to begin a document");
   if (greedy && (temperature != 1 || top_k != 0 || top_p != 1)) {
     refuse("generate", "--greedy takes the most likely token: it goes with none of --temperature, --top-k, --top-p");
   }

@@ -14,6 +14,12 @@
 namespace heddle {
 
 int32_t choose_token(std::span<const double> logits, const SamplingOptions& options, uint64_t position) {
+  for (size_t id = 0; id < logits.size(); ++id) {  // a NaN compares with nothing: no order below would hold
+    if (!std::isfinite(logits[id])) {
+      fail("generate", concat("the model's logit of token ", id, " is ", logits[id], ": its training diverged; use an earlier checkpoint"));
+    }
+  }
+  if (options.vocab > 0) logits = logits.first(std::min(logits.size(), static_cast<size_t>(options.vocab)));
   const auto best = static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
   if (options.greedy || options.temperature <= 0) return best;
   std::vector<int32_t> order(logits.size());
@@ -72,7 +78,6 @@ void generate_tokens(const Transformer& model, std::span<const int32_t> prompt, 
     const std::span<const int32_t> chunk(text.data() + fed, text.size() - fed);
     const Tensor tokens = Tensor::from(chunk, {1, static_cast<int64_t>(chunk.size())}, device);
     std::vector<double> logits = model.next_logits(tokens, cache).to_vector();  // (V)
-    if (!std::isfinite(logits.front())) fail("generate", "the model's logits are not finite: its training diverged; use an earlier checkpoint");
     fed = text.size();
     const int32_t token = choose_token(logits, options, static_cast<uint64_t>(i));
     text.push_back(token);
@@ -98,16 +103,21 @@ int generate(const GenerateOptions& options) {
   for (int32_t id : prompt) {
     if (id < 0 || id >= vocab) fail("generate", concat("token ", id, " is not in the vocabulary of ", vocab), ExitCode::usage);
   }
-  if (prompt.empty()) fail("generate", "an empty prompt and no tokenizer to begin a document with: give --prompt-ids", ExitCode::usage);
+  if (prompt.empty()) fail("generate", concat(options.path, " has no tokenizer.json to begin a document with: give --prompt-ids"), ExitCode::usage);
   if (!options.print_ids && !options.logprobs && !tokenizer) {
     fail("generate", concat(options.path, " has no tokenizer.json to print text with: use --print-ids"), ExitCode::usage);
   }
   if (!options.print_ids && !options.logprobs) std::fputs(options.prompt.c_str(), stdout);
   bool first = true;
-  const SamplingOptions sampling{options.greedy, options.temperature, options.top_k, options.top_p, static_cast<uint64_t>(options.seed)};
+  const SamplingOptions sampling{.greedy = options.greedy,
+                                 .temperature = options.temperature,
+                                 .top_k = options.top_k,
+                                 .top_p = options.top_p,
+                                 .seed = static_cast<uint64_t>(options.seed),
+                                 .vocab = tokenizer ? tokenizer->vocab_size() : 0};
   generate_tokens(*trained.model, prompt, options.max_new_tokens, sampling, [&](int32_t token, std::span<const double> logits) {
     if (options.logprobs) {
-      std::printf("%d\t%.6f\t%s\n", token, log_probability(logits, token), tokenizer ? std::string(tokenizer->text_of(token)).c_str() : "");
+      std::printf("%d\t%.6f\t%s\n", token, log_probability(logits, token), tokenizer ? quote_text(tokenizer->text_of(token)).c_str() : "");
     } else if (options.print_ids) {
       std::printf("%s%d", first ? "" : ",", token);
     } else if (tokenizer && token != tokenizer->eot()) {

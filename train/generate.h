@@ -12,7 +12,7 @@ namespace heddle {
 
 struct GenerateOptions {
   std::string path;                     // run directory, checkpoint or model directory
-  std::string prompt;                   // text; needs a tokenizer
+  std::string prompt;                   // text; needs a tokenizer. With neither prompt a document begins
   std::vector<std::string> prompt_ids;  // or token ids, "1,2" and repeated
   int64_t max_new_tokens = 128;
   bool greedy = false;  // the most likely token each time; else sampled
@@ -20,7 +20,7 @@ struct GenerateOptions {
   int64_t top_k = 0;       // sample among the k most likely; 0: all
   double top_p = 1.0;      // and among the most likely that sum to p
   bool print_ids = false;  // token ids instead of text
-  bool logprobs = false;   // one line per new token: id, log-probability, text
+  bool logprobs = false;   // one line per new token: id, log-probability, quoted text
   int64_t seed = 42;
   DeviceChoice device = DeviceChoice::automatic;
   int64_t threads = 0;

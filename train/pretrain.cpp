@@ -44,12 +44,17 @@ void write_sample(Run& run) {
   std::vector<int32_t> prompt = run.tokenizer->encode(c.sample_prompt);
   prompt.insert(prompt.begin(), run.tokenizer->eot());
   std::string text = c.sample_prompt;
-  const SamplingOptions sampling{.temperature = 0.8, .top_k = 50, .seed = static_cast<uint64_t>(c.seed)};
-  generate_tokens(*run.model, prompt, c.sample_tokens, sampling, [&](int32_t token, std::span<const double>) {
-    if (token == run.tokenizer->eot()) return false;
-    text += run.tokenizer->bytes_of(token);
-    return true;
-  });
+  const SamplingOptions sampling{.temperature = 0.8, .top_k = 50, .seed = static_cast<uint64_t>(c.seed), .vocab = run.tokenizer->vocab_size()};
+  try {
+    generate_tokens(*run.model, prompt, c.sample_tokens, sampling, [&](int32_t token, std::span<const double>) {
+      if (token == run.tokenizer->eot()) return false;
+      text += run.tokenizer->bytes_of(token);
+      return true;
+    });
+  } catch (const std::exception& error) {  // a look at the model, no part of its training
+    run.console.warn(concat("no sample of step ", run.step, ": ", error.what()));
+    return;
+  }
   std::ofstream(run.file("samples.txt"), std::ios::app) << "step " << run.step << "\n" << text << "\n\n";
   run.console.line(concat("sample: ", text));
 }

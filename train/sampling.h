@@ -16,10 +16,12 @@ struct SamplingOptions {
   int64_t top_k = 0;
   double top_p = 1;
   uint64_t seed = 0;
+  int64_t vocab = 0;  // ids from here on pad the model's vocabulary and mean nothing: never chosen; 0: none do
 };
 
 // The token for `position`: argmax when greedy (or temperature 0), else drawn by Philox (seed, sample, position) from softmax(logits / temperature),
-// cut to the top_k most likely and of those to the smallest set that sums to top_p (Holtzman et al. 2020). Equal inputs give equal tokens.
+// cut to the top_k most likely and of those to the smallest set that sums to top_p (Holtzman et al. 2020). Equal inputs give equal tokens. A logit
+// that is not finite is an Error naming its token.
 int32_t choose_token(std::span<const double> logits, const SamplingOptions& options, uint64_t position);
 
 // log softmax(logits)[token], nats.

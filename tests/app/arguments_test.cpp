@@ -89,7 +89,7 @@ TEST_CASE("generate") {
   CHECK(parse_it({"--prompt", "hello there", "run", "--temperature", "0.8", "--top-k=50", "--top-p", "0.9"}).prompt == "hello there");
   const auto refused = [&](const Strings& args, Strings parts) { expect_error([&] { parse_it(args); }, ExitCode::usage, parts); };
   refused({"--prompt", "x"}, {"no model"});
-  refused({"run"}, {"--prompt", "--prompt-ids"});
+  CHECK(parse_it({"run"}).prompt_tokens().empty());  // begins a document
   refused({"run", "--prompt", "x", "--prompt-ids", "1"}, {"either"});
   refused({"run", "--prompt", "x", "--greedy", "--top-k", "5"}, {"--greedy", "--top-k"});
   refused({"run", "--prompt", "x", "--temperature", "0"}, {"--greedy"});

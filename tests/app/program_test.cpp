@@ -53,7 +53,7 @@ TEST_CASE("mistakes on the command line end with code 2 and a message on standar
   refused("pretrain", "HEDDLE_STEPS?", "HEDDLE_STEPZ=1");
   refused("pretrain", "HEDDLE_LR", "HEDDLE_LR=fast");
   refused("generate", "no model");
-  refused("generate run", "--prompt");
+  refused("generate run --prompt a --prompt-ids 1", "--prompt-ids");
   refused("eval run", "--data");
   refused("inspect", "nothing to look at");
   refused("doctor --everything", "--everything");
