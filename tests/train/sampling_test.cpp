@@ -90,7 +90,6 @@ TEST_CASE("sampling: another seed draws another text, the same seed the same") {
   };
   CHECK(text(1) == text(1));
   CHECK(text(1) != text(2));
-  CHECK(std::set<int32_t>(text(1).begin(), text(1).end()).size() > 0);
   const std::vector<int32_t> once = text(1);
   CHECK(std::set<int32_t>(once.begin(), once.end()).size() > 8);  // of 64 at 16 positions; one would mean one draw for all
 }
