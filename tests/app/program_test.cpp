@@ -52,6 +52,12 @@ TEST_CASE("mistakes on the command line end with code 2 and a message on standar
   refused("inspect x --verify --digest", "give one");
   refused("pretrain", "HEDDLE_STEPS?", "HEDDLE_STEPZ=1");
   refused("pretrain", "HEDDLE_LR", "HEDDLE_LR=fast");
+  for (const char* count : {"repeats", "warmup-steps"}) {
+    refused(std::string("bench nonsense --") + count + " 1000001", std::string("--") + count + " is from");
+    refused(std::string("bench nonsense --") + count + " 1000000", "is not train-step");
+  }
+  refused("bench nonsense --repeats 0", "--repeats is from");
+  refused("bench nonsense --warmup-steps 0 --repeats 1", "is not train-step");
   refused("generate", "no model");
   refused("generate run --prompt a --prompt-ids 1", "--prompt-ids");
   refused("eval run", "--data");

@@ -69,10 +69,22 @@ TEST_CASE("gradients of attention with its own scale") {
 }
 
 TEST_CASE("gradients of attention over separate q, k and v") {
-  const int64_t kv_heads = GENERATE(4, 2), window = GENERATE(0, 2);
-  CAPTURE(kv_heads, window);
-  CHECK_GRADIENTS(one([=](auto in) { return attention(in[0], in[1], in[2], {.window = window}); }), input({2, 6, 4, 3}, 1),
-                  input({2, 6, kv_heads, 3}, 2), input({2, 6, kv_heads, 3}, 3));
+  const int64_t kv_heads = GENERATE(4, 2), window = GENERATE(0, 2), b = 2, t = 6, h = 4, d = 3;
+  const bool documents = GENERATE(false, true);
+  CAPTURE(kv_heads, window, documents);
+  AttentionOptions options;
+  options.window = window;
+  if (documents) options.document_start = ints({0, 0, 2, 2, 2, 5, 0, 1, 1, 1, 1, 1}, {b, t});
+  CHECK_GRADIENTS(one([=](auto in) { return attention(in[0], in[1], in[2], options); }), input({b, t, h, d}, 1), input({b, t, kv_heads, d}, 2),
+                  input({b, t, kv_heads, d}, 3));
+
+  // The same numbers as from the packed form.
+  const Tensor qkv = input({b, t, (h + 2 * kv_heads) * d}, 4).detach();
+  const auto heads = [&](int64_t first, int64_t count) {
+    return reshape(contiguous(slice(qkv, 2, first * d, (first + count) * d)), {b, t, count, d});
+  };
+  const Tensor apart = attention(heads(0, h), heads(h, kv_heads), heads(h + kv_heads, kv_heads), options);
+  CHECK(apart.to_vector() == attention(qkv, h, kv_heads, options).to_vector());
 }
 
 TEST_CASE("gradients of rope") {
