@@ -115,6 +115,20 @@ TEST_CASE("generate prints ids, log-probabilities and text of the same tokens, a
   CHECK(whole > 0);
 }
 
+TEST_CASE("generate shows each piece of text as soon as it is known") {
+  kernels::register_cpu_kernels();
+  GenerateOptions o = options_of({.greedy = true}, 6);
+  o.prompt = "ab";
+  const std::string whole = printed(o);
+  static std::vector<int64_t> sizes;  // of the output whenever the model works on the next token
+  sizes.clear();
+  const test::Intercept<kernels::EmbeddingForwardArgs> see(
+      kernels::embedding_forward, [](const kernels::EmbeddingForwardArgs&) { sizes.push_back(::lseek(1, 0, SEEK_CUR)); }, nullptr);
+  REQUIRE(printed(o) == whole);
+  REQUIRE(sizes.size() == 6);
+  for (size_t i = 1; i < sizes.size(); ++i) CHECK(sizes[i] == 2 + static_cast<int64_t>(i));  // the prompt and a byte a token
+}
+
 TEST_CASE("generate without a prompt begins a document; ids as a prompt get the same beginning, once") {
   kernels::register_cpu_kernels();
   const SamplingOptions sampling{.seed = 8};
