@@ -69,7 +69,8 @@ Block::Block(const TransformerConfig& c, int64_t)
              .qk_gain = c.qk_gain,
              .window = c.window,
              .init_std = c.init_std,
-             .out_init_std = out_std(c)}),
+             .out_init_std = out_std(c),
+             .norm_eps = c.norm_eps}),
       norm2_(c.dim, norm_options(c)),
       mlp_({.type = c.mlp, .dim = c.dim, .hidden = c.mlp_dim, .bias = c.bias, .init_std = c.init_std, .out_init_std = out_std(c)}) {
   add("norm1", norm1_);

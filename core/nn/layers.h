@@ -59,7 +59,8 @@ class CausalSelfAttention final : public Module {
     bool bias = false, qkv_bias = false;                     // qkv_bias: of the qkv projection only (Qwen2)
     bool qk_norm = false, qk_gain = true;
     int64_t window = 0;
-    float init_std = 0.02f, out_init_std = 0.02f, norm_eps = 1e-6f;
+    float init_std = 0.02f, out_init_std = 0.02f;
+    float norm_eps = 1e-6f;  // of the QK norm
   };
   explicit CausalSelfAttention(Options options);
   // x (B, T, C), residual (B, T, C); rope table (P, D) or undefined; document_start (B, T) or undefined.

@@ -71,6 +71,33 @@ TEST_CASE("a window as long as the sequence is no window") {
   CHECK_FALSE(pass(c, DType::f64, tokens(), targets()) == full);
 }
 
+TEST_CASE("the norm of queries and keys takes the model's epsilon") {
+  // Queries and keys of about 1e-3: beside an epsilon of 1 nothing is left of them, and every score is as good as 0, what it is without gains.
+  kernels::register_cpu_kernels();
+  const auto forward = [](float eps, bool gains) {
+    TransformerConfig c = test::llama_style();
+    c.qk_norm = true, c.norm_eps = eps;
+    const Transformer model(c);
+    const Arena arena(model, Device{}, DType::f64);
+    test::randomize(arena);
+    for (const Parameter& p : arena.parameters()) {
+      const View v = p.tensor().view();
+      const auto ends_with = [&](std::string_view end) { return p.name().size() > end.size() && p.name().ends_with(end); };
+      const int64_t scaled = ends_with("attn.qkv.weight") ? v.numel() * 6 / 8 : 0;  // four heads of q, two of k, two of v
+      for (int64_t i = 0; i < scaled; ++i) v.as<double>()[i] *= 1e-3;
+      if (!gains && (ends_with("q_norm") || ends_with("k_norm"))) std::memset(v.data, 0, p.tensor().bytes().size());
+    }
+    return model.hidden(test::random_tokens(2, 8, c.vocab, 1)).to_vector();
+  };
+  const auto distance = [](const std::vector<double>& a, const std::vector<double>& b) {
+    double most = 0;
+    for (size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a[i] - b[i]));
+    return most;
+  };
+  CHECK(distance(forward(1, true), forward(1, false)) < 1e-4);
+  CHECK(distance(forward(1e-9f, true), forward(1e-9f, false)) > 1e-2);
+}
+
 TEST_CASE("documents packed in one row are documents alone") {
   const bool gpt2 = GENERATE(true, false);
   CAPTURE(gpt2);
