@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <fstream>
 #include <limits>
@@ -64,6 +65,14 @@ int ranks_here() {
   return 1;
 }
 
+// Gradient buffers beside the model's own. --deterministic keeps one for each micro-step and adds neighbours like the carries of a binary counter: as
+// many live at a time as the number of micro-steps has binary digits, and a second one where the ranks' sums meet.
+int tree_buffers(const RunConfig& c) {
+  if (!c.deterministic) return 0;
+  const int64_t ranks = std::max<int64_t>(c.dp, 1), micro_steps = std::max<int64_t>(c.total_batch_tokens / (c.batch * c.seq * ranks), 1);
+  return std::max<int>(std::bit_width(static_cast<uint64_t>(micro_steps)), ranks > 1 ? 2 : 1);
+}
+
 }  // namespace
 
 MemoryPlan plan_memory(const RunConfig& c, const TransformerConfig& m, int64_t parameters, DType dtype) {
@@ -77,7 +86,7 @@ MemoryPlan plan_memory(const RunConfig& c, const TransformerConfig& m, int64_t p
   MemoryPlan plan;
   plan.parameters = value * n;
   plan.masters = dtype == DType::f32 ? 0 : 4 * n;
-  plan.gradients = 4 * n;
+  plan.gradients = 4 * n * (1 + tree_buffers(c));
   const double embeddings = static_cast<double>(m.vocab) * dim * (m.tied ? 1 : 2);
   plan.optimizer = c.optimizer == OptimizerChoice::muon ? 4 * n + 4 * embeddings : 8 * n;
   plan.activations = m.recompute ? layers * rows * value * dim + block : layers * block;

@@ -18,7 +18,8 @@ struct MemoryPlan {
   double total() const { return parameters + masters + gradients + optimizer + activations + snapshot; }
 };
 
-// `shape` as model_config() gives it, of `parameters` numbers: of `config` only batch, sequence length and optimizer count here.
+// `shape` as model_config() gives it, of `parameters` numbers. Of `config` only the batch and what shares it, sequence length, optimizer and
+// `deterministic` count here.
 MemoryPlan plan_memory(const RunConfig& config, const TransformerConfig& shape, int64_t parameters, DType dtype);
 
 // Bytes that this process may still take: what the system calls available, with swap, within the limits of its control groups and of ulimit -v.
