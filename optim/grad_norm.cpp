@@ -24,9 +24,9 @@ StepState StepControl::get() const {
   return host;
 }
 
-void StepControl::finish_norm(const Arena& arena) {
+void StepControl::finish_norm(const Arena& arena, const Tensor& loss) {
   launch(kernels::sum, {.x = arena.grads().view(), .out = {squared_.view(), false}, .squares = true}, device_);
-  launch(kernels::finish_norm, {.squared_norm = squared_.view(), .step = device_state()}, device_);
+  launch(kernels::finish_norm, {.squared_norm = squared_.view(), .step = device_state(), .loss = loss ? loss.view() : View{}}, device_);
 }
 
 void StepControl::advance() {

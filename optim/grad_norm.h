@@ -15,8 +15,9 @@ class StepControl {
   void set(const StepState& host);  // host to device, in stream order
   StepState get() const;            // device to host; waits
 
-  // Fills grad_norm, clip_scale, finite and apply from arena.grads(); padding is zero and counts nothing.
-  void finish_norm(const Arena& arena);
+  // Fills grad_norm, clip_scale, finite and apply from arena.grads(), whose padding is zero and counts nothing, and from the step's mean loss ();
+  // without it the norm alone decides.
+  void finish_norm(const Arena& arena, const Tensor& loss = {});
   // After the optimizers.
   void advance();
 

@@ -96,7 +96,8 @@ int pretrain(RunConfig given) {
     plan.valid_targets = run.loader->valid_targets(run.cursor, static_cast<uint64_t>(run.samples));
     plan.lr = static_cast<float>(run.schedule.factor(run.step));
     plan.clip_norm = static_cast<float>(c.grad_clip);
-    plan.max_grad_norm = static_cast<float>(run.spikes.max_grad_norm());
+    plan.max_grad_norm = run.spikes.max_grad_norm();
+    plan.max_loss = run.spikes.max_loss();
     plan.z_loss = static_cast<float>(c.z_loss);
     const uint64_t mine = run.cursor + static_cast<uint64_t>(world->rank()) * run.rank_samples();
     const auto fill = [&](int64_t m, const BatchView& into) {

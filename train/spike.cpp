@@ -54,10 +54,13 @@ SpikeVerdict SpikeGuard::observe(double loss, double grad_norm, bool finite) {
     verdict.loss_z = (loss - state_.loss_mean) / loss_deviation(state_);
     verdict.norm_z = (log_norm - state_.norm_mean) / norm_deviation(state_);
   }
-  if (options_.z > 0 && warm() && std::max(verdict.loss_z, verdict.norm_z) > options_.z) {
+  // What the device compared, as it compared it: the step counts as a spike when its update was withheld, and only then.
+  const bool loss_spike = max_loss() > 0 && static_cast<float>(loss) > max_loss();
+  const bool norm_spike = max_grad_norm() > 0 && static_cast<float>(grad_norm) > max_grad_norm();
+  if (loss_spike || norm_spike) {
     state_.spike_run += 1;
     verdict.action = SpikeAction::withheld;
-    verdict.reason = verdict.loss_z >= verdict.norm_z
+    verdict.reason = loss_spike && !(norm_spike && verdict.norm_z > verdict.loss_z)
                          ? concat("loss ", loss, " is ", verdict.loss_z, " deviations above ", state_.loss_mean)
                          : concat("gradient norm ", grad_norm, " is ", verdict.norm_z, " deviations above ", std::exp(state_.norm_mean));
     return escalate(verdict, state_.spike_run >= static_cast<double>(options_.spike_limit));
@@ -84,8 +87,12 @@ SpikeVerdict SpikeGuard::escalate(SpikeVerdict verdict, bool at_limit) {
   return verdict;
 }
 
-double SpikeGuard::max_grad_norm() const {
-  return options_.z > 0 && warm() ? std::exp(state_.norm_mean + options_.z * norm_deviation(state_)) : 0;
+float SpikeGuard::max_grad_norm() const {
+  return options_.z > 0 && warm() ? static_cast<float>(std::exp(state_.norm_mean + options_.z * norm_deviation(state_))) : 0;
+}
+
+float SpikeGuard::max_loss() const {
+  return options_.z > 0 && warm() ? static_cast<float>(state_.loss_mean + options_.z * loss_deviation(state_)) : 0;
 }
 
 void SpikeGuard::restore(const SpikeState& saved) {

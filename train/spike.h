@@ -34,7 +34,7 @@ struct SpikeState {
 
 enum class SpikeAction : uint8_t {
   go_on,
-  withheld,   // this step's update was not applied, or should be noted as bad
+  withheld,   // this step's update was not applied
   roll_back,  // load an earlier checkpoint and skip the data since
   stop,       // the roll-back budget is used up
 };
@@ -49,12 +49,14 @@ class SpikeGuard {
  public:
   explicit SpikeGuard(const SpikeOptions& options) : options_(options) {}
 
-  // A finished step: mean loss, global gradient norm before clipping, and whether the device found the gradient fit to apply (StepState::finite:
-  // a finite norm may be too large as well). Values that stand out do not enter the averages.
+  // A finished step: mean loss, global gradient norm before clipping, and whether the device found them fit to apply (StepState::finite: a finite
+  // norm may be too large as well). Where the verdict is not go_on the device has withheld the update. Values that stand out do not enter the
+  // averages.
   SpikeVerdict observe(double loss, double grad_norm, bool finite = true);
 
-  // For StepState::max_grad_norm: an update whose gradient norm is above it is withheld. 0 (no limit) when off or warming up.
-  double max_grad_norm() const;
+  // For StepState: an update whose gradient norm or loss is above is withheld. 0 (no limit) when off or warming up.
+  float max_grad_norm() const;
+  float max_loss() const;
 
   const SpikeState& state() const { return state_; }
   // After loading a checkpoint. The number of roll-backs never falls: going back does not refill the budget.

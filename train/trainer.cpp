@@ -22,7 +22,8 @@ Trainer::Trainer(Transformer& model, Arena& arena, Optimizer& optimizer, Communi
   tokens_ = Tensor::zeros(shape, DType::i32, device_);
   targets_ = Tensor::zeros(shape, DType::i32, device_);
   document_start_ = Tensor::zeros(shape, DType::i32, device_);
-  loss_sum_ = Tensor::zeros({}, arena.grads().dtype(), device_);
+  nll_ = Tensor::zeros({}, arena.grads().dtype(), device_);
+  loss_ = Tensor::zeros({}, arena.grads().dtype(), device_);
   if (device_.type != DeviceType::cpu) staging_.resize(static_cast<size_t>(3 * shape.numel()));
 }
 
@@ -54,16 +55,16 @@ Tensor Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch&
     }
   }
   const Tensor start = options_.document_mask ? document_start_ : Tensor();
-  return model_.loss(tokens_, targets_, start, {.z_loss = plan.z_loss, .step = control_.device_state()});
+  return model_.loss(tokens_, targets_, start, {.z_loss = plan.z_loss, .step = control_.device_state(), .nll = nll_});
 }
 
 // Gradients are added in turn; the last micro-step's hooks start the reduction of each bucket while backward goes on.
-std::optional<double> Trainer::run_in_order(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
+bool Trainer::run_in_order(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
   arena_.begin_step();
   for (int64_t m = 0; m < plan.micro_steps; ++m) {
-    if (m > 0 && stop && stop()) return std::nullopt;
+    if (m > 0 && stop && stop()) return false;
     const Tensor loss = micro_step(m, plan, fill);
-    launch(kernels::axpby, {.a = loss.view(), .out = {loss_sum_.view(), m > 0}}, device_);
+    launch(kernels::axpby, {.a = nll_.view(), .out = {loss_.view(), m > 0}}, device_);
     if (m + 1 < plan.micro_steps) {
       backward(loss, leaves_);
     } else {
@@ -71,14 +72,14 @@ std::optional<double> Trainer::run_in_order(const StepPlan& plan, const FillBatc
       backward(loss, leaves_, [this](const Tensor& leaf) { buckets_.ready(leaf); });
     }
   }
-  comm_.start_all_reduce(loss_sum_.view(), current_stream(device_));
+  comm_.start_all_reduce(loss_.view(), current_stream(device_));
   buckets_.finish();
-  return loss_sum_.item();
+  return true;
 }
 
 // Unit u of the step is micro-step u of rank 0, then of rank 1, ...: sums of 2^k neighbours are formed like the carries of a binary counter on each
 // rank, and the ranks' subtrees are joined pairwise, so the tree over all units is the same however many ranks share them.
-std::optional<double> Trainer::run_as_tree(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
+bool Trainer::run_as_tree(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
   const auto is_power_of_two = [](int64_t n) { return n > 0 && (n & (n - 1)) == 0; };
   HEDDLE_CHECK(comm_.size() == 1 || (is_power_of_two(comm_.size()) && is_power_of_two(plan.micro_steps)), "deterministic", comm_.size(), " ranks of ",
                plan.micro_steps, " micro-steps: both must be powers of two");
@@ -99,13 +100,13 @@ std::optional<double> Trainer::run_as_tree(const StepPlan& plan, const FillBatch
     ++stack.back().level;
   };
   for (int64_t m = 0; m < plan.micro_steps; ++m) {
-    if (m > 0 && stop && stop()) return std::nullopt;
+    if (m > 0 && stop && stop()) return false;
     arena_.begin_step();
     const Tensor loss = micro_step(m, plan, fill);
     backward(loss, leaves_);
-    Subtree unit{Tensor::empty(grads.shape(), grads.dtype(), device_, MemoryTag::gradient), Tensor::empty({}, loss_sum_.dtype(), device_), 0};
+    Subtree unit{Tensor::empty(grads.shape(), grads.dtype(), device_, MemoryTag::gradient), Tensor::empty({}, loss_.dtype(), device_), 0};
     launch(kernels::axpby, {.a = grads.view(), .out = {unit.grads.view(), false}}, device_);
-    launch(kernels::axpby, {.a = loss.view(), .out = {unit.loss.view(), false}}, device_);
+    launch(kernels::axpby, {.a = nll_.view(), .out = {unit.loss.view(), false}}, device_);
     stack.push_back(std::move(unit));
     while (stack.size() > 1 && stack[stack.size() - 2].level == stack.back().level) join_top();
   }
@@ -129,7 +130,8 @@ std::optional<double> Trainer::run_as_tree(const StepPlan& plan, const FillBatch
     comm_.broadcast(loss.view(), 0, stream);
   }
   launch(kernels::axpby, {.a = sum.view(), .out = {grads.view(), false}}, device_);
-  return loss.item();
+  launch(kernels::axpby, {.a = loss.view(), .out = {loss_.view(), false}}, device_);
+  return true;
 }
 
 std::optional<StepReport> Trainer::step(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
@@ -138,16 +140,16 @@ std::optional<StepReport> Trainer::step(const StepPlan& plan, const FillBatch& f
   state.loss_scale = plan.valid_targets > 0 ? 1.0f / static_cast<float>(plan.valid_targets) : 0.0f;
   state.clip_norm = plan.clip_norm;
   state.max_grad_norm = plan.max_grad_norm;
+  state.max_loss = plan.max_loss;
   state.rng_stream = state.step;
   control_.set(state);
-  StepReport report;
-  const std::optional<double> loss = options_.deterministic ? run_as_tree(plan, fill, stop) : run_in_order(plan, fill, stop);
-  if (!loss) return std::nullopt;
-  report.loss = *loss;
-  control_.finish_norm(arena_);
+  if (!(options_.deterministic ? run_as_tree(plan, fill, stop) : run_in_order(plan, fill, stop))) return std::nullopt;
+  control_.finish_norm(arena_, loss_);
   optimizer_.step(control_.device_state());
   control_.advance();
   state = control_.get();
+  StepReport report;
+  report.loss = loss_.item();
   report.grad_norm = state.grad_norm;
   report.applied = state.apply != 0;
   report.finite = state.finite != 0;

@@ -27,11 +27,12 @@ struct StepPlan {
   float lr = 1;               // the schedule's factor
   float clip_norm = 0;        // <= 0: none
   float max_grad_norm = 0;    // the update is withheld above it; <= 0: never
+  float max_loss = 0;         // the same of the step's loss
   float z_loss = 0;
 };
 
 struct StepReport {
-  double loss = 0;       // mean over the valid targets of the step, nats
+  double loss = 0;       // mean negative log likelihood of the step's valid targets, nats; z-loss is not in it
   double grad_norm = 0;  // before clipping
   bool applied = true;   // false: withheld, nothing changed
   bool finite = true;
@@ -56,10 +57,10 @@ class Trainer {
   void set_counters(uint64_t step, uint64_t adam_t, uint64_t skipped);
 
  private:
-  Tensor micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill);  // the loss, its gradients pending
-  // Both fill the gradients and return the loss.
-  std::optional<double> run_in_order(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
-  std::optional<double> run_as_tree(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
+  Tensor micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill);  // what to go backward from; nll_ is its loss
+  // Both fill the gradients and loss_, unless `stop` says so: false.
+  bool run_in_order(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
+  bool run_as_tree(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
 
   Transformer& model_;
   Arena& arena_;
@@ -71,7 +72,7 @@ class Trainer {
   GradBuckets buckets_;
   std::vector<Tensor> leaves_;
   Tensor tokens_, targets_, document_start_;  // (B, T)
-  Tensor loss_sum_;                           // () f32
+  Tensor nll_, loss_;                         // () f32: shares of the step's mean loss, of this micro-step and of all so far
   std::vector<int32_t> staging_;              // host side of the batch where the device is not the CPU
 };
 

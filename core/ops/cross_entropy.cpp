@@ -64,7 +64,12 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor&
   const int64_t chunk = chunk_of(options.chunk_rows, n, vocabulary, x.dtype());
   const bool want_x = recording({&x}), want_w = recording({&weight});
 
-  Tensor losses = Tensor::empty({n}, accumulator_of(x.dtype()), device);                        // (N)
+  const DType sum_type = accumulator_of(x.dtype());
+  HEDDLE_CHECK(!options.nll || (options.nll.dtype() == sum_type && options.nll.numel() == 1), "linear_cross_entropy", "nll ",
+               shape_text(options.nll.shape()), " must be one number of the loss's dtype");
+
+  Tensor losses = Tensor::empty({n}, sum_type, device);                                         // (N)
+  Tensor nlls = options.nll ? Tensor::empty({n}, sum_type, device) : Tensor();                  // (N)
   Tensor logits = Tensor::empty({chunk, vocabulary}, x.dtype(), device, MemoryTag::workspace);  // (R, V)
   Tensor dx = want_x ? Tensor::empty(x.shape(), x.dtype(), device) : Tensor();                  // (N, C)
   Tensor dw;                                                                                    // of a weight that is itself computed
@@ -85,6 +90,7 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor&
            {.logits = z,
             .targets = rows(target_rows, begin, end),
             .losses = rows(losses.view(), begin, end),
+            .nll = nlls ? rows(nlls.view(), begin, end) : View{},
             .ignore_index = options.ignore_index,
             .z_loss = options.z_loss,
             .scale = options.scale,
@@ -98,8 +104,9 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor&
     }
   }
   if (want_w && n == 0 && !w_sink.accumulate) launch(kernels::fill, {w_sink.to, 0}, device);
-  Tensor loss = Tensor::empty({}, accumulator_of(x.dtype()), device);
+  Tensor loss = Tensor::empty({}, sum_type, device);
   launch(kernels::sum, {.x = losses.view(), .out = {loss.view(), false}, .scale = options.scale, .step = options.step}, device);
+  if (nlls) launch(kernels::sum, {.x = nlls.view(), .out = {options.nll.view(), false}, .scale = options.scale, .step = options.step}, device);
   if (want_x || want_w) {
     auto node = std::make_shared<LossNode>();
     node->dx_ = dx, node->dw_ = dw;

@@ -61,6 +61,7 @@ struct LossOptions {
   float scale = 1;                  // any factor of the loss goes here: the loss is the root of backward
   const StepState* step = nullptr;  // when given, also times step->loss_scale (1 / valid targets of the step)
   int64_t chunk_rows = 0;           // rows of logits that exist at a time; 0: chosen by size
+  Tensor nll;                       // () of the loss's dtype: receives the same sum without the z term; undefined: not asked for
 };
 // scale * sum over rows of cross entropy(x weight^T, targets): x (N, C), weight (V, C), targets (N) i32. Logits exist only chunk by chunk: when
 // recording, the forward pass also computes dx and adds the weight's gradient, so backward must start at this tensor.

@@ -20,10 +20,11 @@ struct StepState {
   float loss_scale = 1;     // 1 / valid targets of the whole step, over all ranks and micro-steps
   float clip_norm = 0;      // global-norm limit; <= 0: none
   float max_grad_norm = 0;  // above it the update is skipped (spike guard); <= 0: none
+  float max_loss = 0;       // the same of the step's mean loss
   // written by the device
   float grad_norm = 0;   // of the whole gradient, before clipping
   float clip_scale = 1;  // min(1, clip_norm / grad_norm)
-  int32_t finite = 1;    // 0: grad_norm is NaN or Inf, or grad_norm * clip_scale is above kMostGradNorm
+  int32_t finite = 1;    // 0: the loss or grad_norm is NaN or Inf, or grad_norm * clip_scale is above kMostGradNorm
   int32_t apply = 1;     // 0: optimizers leave every value and moment as it is
   uint64_t adam_t = 0;   // updates applied so far: a skipped step does not advance bias correction
   uint64_t skipped = 0;  // steps whose update was withheld

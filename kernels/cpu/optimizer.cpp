@@ -165,16 +165,20 @@ Refusal refuses(const FinishNormArgs& args) {
       .present("squared_norm", args.squared_norm)
       .need(args.squared_norm.numel() == 1 && (args.squared_norm.dtype == DType::f64 || args.squared_norm.dtype == DType::f32), "squared_norm ",
             args.squared_norm, " must be one f32 or f64")
+      .need(!args.loss || (args.loss.numel() == 1 && (args.loss.dtype == DType::f64 || args.loss.dtype == DType::f32)), "loss ", args.loss,
+            " must be one f32 or f64")
       .need(args.step != nullptr, "step is absent");
 }
 void run(const FinishNormArgs& args, Stream) {
-  const double squared = args.squared_norm.dtype == DType::f64 ? *args.squared_norm.as<const double>() : *args.squared_norm.as<const float>();
+  const auto number = [](const View& v) { return v.dtype == DType::f64 ? *v.as<const double>() : static_cast<double>(*v.as<const float>()); };
+  const double squared = number(args.squared_norm);
+  const auto loss = args.loss ? static_cast<float>(number(args.loss)) : 0.0f;
   StepState& step = *args.step;
   step.grad_norm = static_cast<float>(std::sqrt(squared));
   const bool clip = std::isfinite(step.grad_norm) && step.clip_norm > 0 && step.grad_norm > step.clip_norm;
   step.clip_scale = clip ? step.clip_norm / step.grad_norm : 1.0f;
-  step.finite = step.grad_norm * step.clip_scale <= kMostGradNorm ? 1 : 0;  // false for a NaN
-  const bool spike = step.max_grad_norm > 0 && step.grad_norm > step.max_grad_norm;
+  step.finite = step.grad_norm * step.clip_scale <= kMostGradNorm && std::isfinite(loss) ? 1 : 0;  // false for a NaN
+  const bool spike = (step.max_grad_norm > 0 && step.grad_norm > step.max_grad_norm) || (step.max_loss > 0 && loss > step.max_loss);
   step.apply = step.finite && !spike ? 1 : 0;
 }
 

@@ -385,26 +385,30 @@ TEST_CASE("linear_cross_entropy is a product, a log-softmax and a choice, chunk 
     const Tensor x = random_input({n, k}, 1, 0, 1, dtype), w = random_input({vocab, k}, 2, 0, 1, dtype);
     const Matrix mx(x), mw(w), z = product_t(mx, mw);
     Matrix dz(n, vocab);
-    std::vector<Ranged> losses(n);
+    std::vector<Ranged> losses(n), nlls(n);
     for (int64_t r = 0; r < n; ++r) {
       if (target[r] < 0) continue;
       double largest = -1e300;
       for (int64_t v = 0; v < vocab; ++v) largest = std::max(largest, z(r, v).v);
       const Ranged sum = total(vocab, [&](int64_t v) { return exp(z(r, v) - Ranged(largest)); });
       const Ranged lse = Ranged(std::log(sum.v), sum.e / (sum.v - sum.e) + 16 * rounding().u()) + Ranged(largest);
-      losses[r] = lse - z(r, target[r]) + Ranged(z_loss) * lse * lse;
+      nlls[r] = lse - z(r, target[r]);
+      losses[r] = nlls[r] + Ranged(z_loss) * lse * lse;
       for (int64_t v = 0; v < vocab; ++v) {
         const Ranged p = exp(z(r, v) - lse);
         dz(r, v) = store(Ranged(factor) * ((Ranged(1) + Ranged(2 * z_loss) * lse) * p - Ranged(v == target[r])));
       }
     }
-    Matrix loss(1, 1);
+    Matrix loss(1, 1), without_z_loss(1, 1);
     loss(0, 0) = total(n, [&](int64_t r) { return losses[r]; }) * Ranged(factor);
+    without_z_loss(0, 0) = total(n, [&](int64_t r) { return nlls[r]; }) * Ranged(factor);
 
-    const LossOptions options{.z_loss = static_cast<float>(z_loss), .scale = static_cast<float>(factor), .chunk_rows = chunk};
+    const Tensor nll = Tensor::full({}, 1e9, accumulator_of(x.dtype()));
+    const LossOptions options{.z_loss = static_cast<float>(z_loss), .scale = static_cast<float>(factor), .chunk_rows = chunk, .nll = nll};
     const Tensor fused = linear_cross_entropy(x, w, targets, options);
     backward(fused);
     CHECK(difference(reshape(fused.detach(), {1}), loss) == "");
+    CHECK(difference(reshape(nll, {1}), without_z_loss) == "");
     CHECK(difference(x.grad(), product(dz, mw)) == "");
     // Chunks add up in the weight's own dtype here (an arena would keep f32): each of the chunks rounds once more.
     const int64_t step = chunk ? chunk : n;

@@ -202,6 +202,33 @@ TEST_CASE("finish_norm: clip, skip and non-finite decisions", "[optimizer]") {
   }
 }
 
+TEST_CASE("finish_norm: a loss above its limit or not finite withholds the update", "[optimizer]") {
+  constexpr float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  struct Row {
+    double loss;
+    float max_loss;
+    int finite, apply;
+  };
+  const Row rows[] = {{3, 0, 1, 1}, {3, 4, 1, 1}, {3, 3, 1, 1}, {3, 2.5f, 1, 0}, {3, -1, 1, 1}, {nan, 0, 0, 0}, {inf, 4, 0, 0}, {-inf, 4, 0, 0}};
+  for (const Row& row : rows) {
+    for (DType type : {DType::f64, DType::f32}) {
+      Buffer squared(type, {1}), loss(type, {});
+      squared.put(0, 4), loss.put(0, row.loss);
+      StepState step;
+      step.clip_norm = 1, step.max_grad_norm = 100, step.max_loss = row.max_loss;
+      run(finish_norm, FinishNormArgs{.squared_norm = squared.view(), .step = &step, .loss = loss.view()});
+      INFO("loss " << row.loss << " max " << row.max_loss);
+      CHECK(step.grad_norm == 2);
+      CHECK(step.clip_scale == 0.5f);
+      CHECK(step.finite == row.finite);
+      CHECK(step.apply == row.apply);
+      step.max_loss = 1e-3f;  // without a loss its limit says nothing
+      run(finish_norm, FinishNormArgs{squared.view(), &step});
+      CHECK(step.apply == 1);
+    }
+  }
+}
+
 TEST_CASE("finish_norm: a norm whose square overflows is withheld unless clipping brings it down", "[optimizer]") {
   const auto decide = [](double norm, float clip_norm) {
     Buffer squared(DType::f64, {1});

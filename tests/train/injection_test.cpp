@@ -74,6 +74,28 @@ TEST_CASE("a NaN or an infinity anywhere in the gradient leaves every weight and
   CHECK(session.trainer().counters().skipped == 32);
 }
 
+// Loss spikes too: the ledger, the log and the device's counters tell of the same steps.
+TEST_CASE("a step that counts as a spike was withheld, and no other was") {
+  const Scratch folder;
+  const std::string out = folder / "run";
+  REQUIRE(run(out, {{"steps", "260"}, {"spike-z", "1.2"}, {"lr", "0.002"}, {"save-every", "20"}, {"keep-last", "2"}, {"spike-rollbacks", "1000"}}) ==
+          kDone);
+  const std::vector<std::string> steps = test::metric(out, "step"), withheld = test::metric(out, "withheld");
+  const std::string ledger = test::slurp(out + "/bad_batches.jsonl");
+  int both = 0, of_loss = 0;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const size_t line = ledger.find(concat("\"step\":", steps[i], ","));
+    CAPTURE(steps[i]);
+    CHECK((line != std::string::npos) == !withheld[i].empty());
+    if (line == std::string::npos) continue;
+    ++both;
+    of_loss += ledger.find("loss", line) < ledger.find('\n', line);
+  }
+  CHECK(both > 5);
+  CHECK(of_loss > 2);
+  CHECK(ledger.find("\"skip\":true") == std::string::npos);  // no roll-back: every step is in the log
+}
+
 TEST_CASE("1e30 in the gradient is clipped; without clipping the update is withheld, since its square is no f32") {
   const bool muon = GENERATE(false, true);
   CAPTURE(muon);

@@ -64,6 +64,18 @@ TEST_CASE("a NaN or an infinity on one of the ranks withholds the step on all, a
   }
 }
 
+TEST_CASE("a loss above the limit withholds the step on all of the ranks") {
+  const bool deterministic = GENERATE(false, true);
+  test::Session session(false, DType::f32, world(), deterministic);
+  const double loss = session.step(1).loss;
+  const std::string before = session.state();
+  CHECK(!session.step(1, static_cast<float>(loss / 2)).applied);
+  CHECK(session.state() == before);
+  CHECK(session.step(1, static_cast<float>(loss * 2)).applied);
+  CHECK(session.state() != before);
+  CHECK(all_equal(session.state()));
+}
+
 TEST_CASE("1e30 on one of the ranks is clipped on all alike") {
   test::Session session(false, DType::f32, world());
   for (int i = 0; i < 3; ++i) REQUIRE(session.step(1).applied);

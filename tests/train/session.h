@@ -25,8 +25,9 @@ class Session {
         trainer_(model_, arena_, *optimizer_, comm, {.batch = 2, .seq = kSeq, .document_mask = true, .deterministic = deterministic}) {
     optimizer_->add_state(state_);
   }
-  StepReport step(float clip_norm) {
+  StepReport step(float clip_norm, float max_loss = 0) {
     StepPlan plan;
+    plan.max_loss = max_loss;
     plan.micro_steps = 2;
     const auto samples = static_cast<uint64_t>(4 * comm_.size());
     plan.valid_targets = loader_.valid_targets(first_, samples);

@@ -9,6 +9,7 @@
 #include "tests/support/compare.h"
 #include "tests/train/pretrain_support.h"
 #include "train/evaluate.h"
+#include "train/memory_plan.h"
 
 namespace heddle {
 namespace {
@@ -54,8 +55,7 @@ struct Session {
   FillBatch fill(uint64_t first) {
     return [this, first](int64_t m, const BatchView& into) { loader.fill(first + static_cast<uint64_t>(m * options.batch), into); };
   }
-  StepReport step(uint64_t first, int64_t samples) {
-    StepPlan plan;
+  StepReport step(uint64_t first, int64_t samples, StepPlan plan = {}) {
     plan.micro_steps = samples / options.batch;
     plan.valid_targets = loader.valid_targets(first, static_cast<uint64_t>(samples));
     plan.clip_norm = 1;
@@ -154,6 +154,55 @@ TEST_CASE("the loss is the mean over the targets that count, within their docume
     losses.push_back(report.loss);
   }
   CHECK(std::abs(losses[0] - losses[1]) > 1e-3);
+}
+
+TEST_CASE("z-loss is part of what is minimised and not of the loss that is reported") {
+  const bool deterministic = GENERATE(false, true);
+  Session with({.batch = 2, .deterministic = deterministic}), without({.batch = 2, .deterministic = deterministic});
+  StepPlan plan;
+  plan.z_loss = 0.5f;
+  const StepReport a = with.step(0, 4, plan), b = without.step(0, 4);
+  CHECK(a.loss == b.loss);
+  CHECK(a.grad_norm > 1.2 * b.grad_norm);  // it does pull
+}
+
+TEST_CASE("an update whose loss is above the limit is withheld, one at the limit is not") {
+  const bool deterministic = GENERATE(false, true);
+  Session s({.batch = 2, .deterministic = deterministic}), same({.batch = 2, .deterministic = deterministic});
+  StepPlan plan;
+  plan.max_loss = static_cast<float>(same.step(0, 4).loss);
+  const std::vector<double> before = s.arena.values().to_vector();
+  StepPlan below = plan;
+  below.max_loss = std::nextafter(plan.max_loss, 0.0f);
+  const StepReport withheld = s.step(0, 4, below);
+  CHECK(!withheld.applied);
+  CHECK(withheld.finite);
+  CHECK((s.arena.values().to_vector() == before));
+  CHECK(s.trainer.counters().adam_t == 0);
+  CHECK(s.trainer.counters().skipped == 1);
+  CHECK(s.step(0, 4, plan).applied);
+  CHECK((s.arena.values().to_vector() == same.arena.values().to_vector()));
+}
+
+TEST_CASE("the memory plan holds every gradient buffer of a step") {
+  for (const bool deterministic : {false, true}) {
+    for (const int64_t micro_steps : {1, 2, 3, 4, 5, 8, 16}) {
+      CAPTURE(deterministic, micro_steps);
+      RunConfig config;
+      config.seq = kSeq, config.batch = 1;
+      config.total_batch_tokens = kSeq * micro_steps;
+      config.deterministic = deterministic;
+      Session s({.batch = 1, .deterministic = deterministic});
+      s.step(0, micro_steps);
+      reset_peaks(Device{});
+      s.step(0, micro_steps);
+      const MemoryPlan plan = plan_memory(config, s.model.config(), s.model.parameter_count(), DType::f32);
+      const auto taken = static_cast<double>(memory_stats(Device{}).peak[static_cast<size_t>(MemoryTag::gradient)]);
+      // Parameters start at multiples of 128 numbers: a little more than they have.
+      CHECK(taken >= plan.gradients);
+      CHECK(taken <= 1.1 * plan.gradients);
+    }
+  }
 }
 
 TEST_CASE("a step without any target that counts has no loss, no gradient and stays finite") {
