@@ -1,7 +1,7 @@
 // Arena: one flat buffer for all values of a model, one for all gradients, with the same offsets.
 //
 // values: the compute dtype. grads: f32 (f64 for f64 values). Parameters start at multiples of 128 elements; the padding between them is zero and
-// belongs to no norm and no file. Matrices come first (Muon slices them by whole tensors), then everything else (sliced by ranges).
+// belongs to no norm and no file. Matrices come first, which may be what Muon takes, then everything else.
 #pragma once
 
 #include <cstdint>

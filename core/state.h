@@ -35,7 +35,7 @@ struct StateDict {
     std::vector<int64_t> global;  // shape of the whole tensor
     std::vector<Range> box;       // this piece: one range an axis (the whole tensor: [0, global[i]) for all i)
   };
-  std::vector<Entry> tensors;  // in a fixed order; names are unique
+  std::vector<Entry> tensors;  // in a fixed order; a name may come again with another box
   std::string scalars;         // a JSON object: step, tokens, cursor, seeds, skip list, ...
 };
 

@@ -34,7 +34,7 @@ struct TransformerConfig {
   bool qkv_bias = false;  // of the qkv projection alone (Qwen2)
   bool qk_norm = false, qk_gain = true;
   bool tied = true;
-  int64_t window = 0;  // 0: full attention
+  int64_t window = 0;  // keys a query sees, itself included; 0: all up to it
   float init_std = 0.02f;
   bool zero_init_out = false;  // residual projections start at zero; else init_std / sqrt(2 layers), as GPT-2
   bool recompute = false;      // keep only block inputs for backward

@@ -27,7 +27,7 @@ Table<GenerateOptions> make_generate_table() {
   using G = GenerateOptions;
   Table<G> t;
   t.group = "Arguments";
-  t.add("PATH", &G::path, "", "run directory, checkpoint or model directory").optional().argument();
+  t.add("PATH", &G::path, "", "run directory or one of its checkpoints").optional().argument();
   t.group = "Prompt";
   t.add("prompt", &G::prompt, "TEXT", "text to continue; without a prompt a document begins").optional();
   t.add("prompt-ids", &G::prompt_ids, "1,2,...", "token ids to continue").optional();
@@ -51,7 +51,7 @@ Table<EvalOptions> make_eval_table() {
   using E = EvalOptions;
   Table<E> t;
   t.group = "Arguments";
-  t.add("PATH", &E::path, "", "run directory, checkpoint or model directory").optional().argument();
+  t.add("PATH", &E::path, "", "run directory or one of its checkpoints").optional().argument();
   t.group = "Data";
   t.add("data", &E::data, "GLOB...", "token shards").optional();
   t.add("tokens", &E::tokens, "N", "evaluate at most this many; default: all").optional();

@@ -37,7 +37,7 @@ struct RunConfig {
   // Run
   std::string out;
   ResumeMode resume = ResumeMode::automatic;
-  std::string init_from;  // a checkpoint or model directory whose weights start the run
+  std::string init_from;  // a run directory or checkpoint whose weights start the run
   int64_t seed = 42;
   int64_t steps = 0;      // horizon in optimizer steps; 0: from tokens
   int64_t tokens = 0;     // horizon in tokens; 0: from steps
@@ -50,7 +50,7 @@ struct RunConfig {
   int64_t depth = 0;
   int64_t layers = 0, heads = 0, kv_heads = 0, head_dim = 0, dim = 0, mlp_dim = 0, vocab = 0;
   int64_t seq = 1024;  // T, tokens of a sample
-  int64_t window = 0;  // attention reaches this many tokens back; 0: all
+  int64_t window = 0;  // tokens that attention sees, the current one included; 0: all up to it
   MlpChoice mlp = MlpChoice::gelu;
   NormChoice norm = NormChoice::layer;
   PositionChoice position = PositionChoice::learned;

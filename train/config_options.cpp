@@ -40,7 +40,7 @@ std::vector<Option<C>> make_table() {
   add("resume", choice<&C::resume>(kResume), kFree, "auto|must|never",
       "auto: continue the run in --out if it has a checkpoint; must: fail without one; never: refuse a directory that has one")
       .per_launch();
-  add("init-from", &C::init_from, kMust, "DIR", "start from the weights of this checkpoint or model directory").optional();
+  add("init-from", &C::init_from, kMust, "DIR", "start from the weights of this run directory or checkpoint").optional();
   add("seed", &C::seed, kMust, "N", "seed of initialisation, data order and dropout");
   add("steps", &C::steps, kOverride, "N", "horizon in optimizer steps (or --tokens)").optional().between(0, kMaxSteps);
   add("tokens", &C::tokens, kOverride, "N", "horizon in training tokens (or --steps)").optional();
@@ -65,7 +65,7 @@ std::vector<Option<C>> make_table() {
   add("mlp-dim", &C::mlp_dim, kMust, "N", "hidden width of the MLP; default: from the preset, else 4 x --dim").optional().between(1, kMaxDim);
   add("seq", &C::seq, kMust, "N", "tokens of a sample (context length)").between(1, kMaxSeq);
   add("vocab", &C::vocab, kMust, "N", "vocabulary size; default: what the data says").optional().between(2, kMaxVocab);
-  add("window", &C::window, kMust, "N", "attention reaches this many tokens back; 0: all").between(0, kMaxSeq);
+  add("window", &C::window, kMust, "N", "tokens that attention sees, the current one included; 0: all up to it").between(0, kMaxSeq);
   add("mlp", choice<&C::mlp>(kMlp), kMust, "gelu|relu2|swiglu", "kind of MLP");
   add("norm", choice<&C::norm>(kNorm), kMust, "layer|rms", "LayerNorm or RMSNorm");
   add("position", choice<&C::position>(kPosition), kMust, "learned|rope|none", "how positions enter");
@@ -125,7 +125,8 @@ std::vector<Option<C>> make_table() {
   add("sp", &C::sp, kFree, "", "sequence parallelism within a tensor-parallel group; not in this version");
   add("zero", &C::zero, kFree, "0|1|2|3", "ZeRO stage: what data-parallel ranks slice among them; this version takes 0").between(0, 3);
   add("recompute", &C::recompute, kFree, "", "recompute each block in backward: less memory, same result");
-  add("deterministic", &C::deterministic, kOverride, "", "bit-identical for any --dp (a power of two) and any split into micro-steps");
+  add("deterministic", &C::deterministic, kOverride, "",
+      "bit-identical for any --dp that is a power of two; gradients are summed in units of --batch, so that one must stay");
   add("kernel", &C::kernel, kFree, "OP=NAME...", "use this kernel candidate for an op; a wrong name lists them").optional();
 
   group = "Output";

@@ -19,7 +19,7 @@
 namespace heddle {
 
 struct EvalOptions {
-  std::string path;               // run directory, checkpoint or model directory
+  std::string path;               // run directory or one of its checkpoints
   std::vector<std::string> data;  // globs of token shards
   int64_t tokens = 0;             // evaluate at most this many; 0: all
   int64_t stride = 0;             // targets a window scores; the rest of it is context; 0: half the sequence length

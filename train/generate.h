@@ -11,7 +11,7 @@
 namespace heddle {
 
 struct GenerateOptions {
-  std::string path;                     // run directory, checkpoint or model directory
+  std::string path;                     // run directory or one of its checkpoints
   std::string prompt;                   // text; needs a tokenizer. With neither prompt a document begins
   std::vector<std::string> prompt_ids;  // or token ids, "1,2" and repeated
   int64_t max_new_tokens = 128;
