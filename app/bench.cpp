@@ -6,6 +6,7 @@
 #include "app/command.h"
 #include "kernels/api/check.h"
 #include "kernels/api/forced_kernels.h"
+#include "train/resolve.h"
 
 namespace heddle::app {
 namespace {
@@ -48,7 +49,8 @@ int bench_command(Args args) {
   if (bench.warmup < 0 || bench.warmup > kMost) fail("bench", concat("--warmup-steps is from 0 to ", kMost), ExitCode::usage);
   if (config.model.empty() && config.depth == 0 && config.layers == 0) config.set("model", "gpt-10m", Source::flag, "bench");
   if (!config.is_set("seq")) config.seq = 256;
-  if (!config.is_set("vocab") && config.depth > 0) config.set("vocab", "50304", Source::flag, "bench");
+  if (!config.is_set("vocab") && config.model.empty()) config.set("vocab", "50304", Source::flag, "bench");
+  bench.shape = resolve(config, {.ranks = 1, .vocab = config.vocab});
   const kernels::ForcedKernels forced(config.kernel);
   if (what == "train-step") {
     std::printf("%s\n", bench_train_step(bench).c_str());

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "models/transformer.h"
 #include "train/config.h"
@@ -10,10 +11,11 @@
 namespace heddle::app {
 
 struct BenchOptions {
-  RunConfig config;      // the model, batch, optimizer, precision, threads
-  int64_t repeats = 20;  // measured steps
-  int64_t warmup = 3;    // steps before them
-  std::string save_dir;  // save-stall: where checkpoints go, a directory on the disk to be measured; "": the working directory
+  RunConfig config;         // resolved: the model, batch, optimizer, precision, threads
+  TransformerConfig shape;  // of its model
+  int64_t repeats = 20;     // measured steps
+  int64_t warmup = 3;       // steps before them
+  std::string save_dir;     // save-stall: where checkpoints go, a directory on the disk to be measured; "": the working directory
 };
 
 // Times whole training steps on random tokens; returns one JSON object.
@@ -29,5 +31,7 @@ void bench_ops(BenchOptions options);
 
 // GFLOP/s of the matmul kernel over every product of a training step of this model (forward, input gradient, weight gradient), weighted by FLOPs.
 double model_gemm_rate(const TransformerConfig& model, int64_t rows, DType dtype, Device device, int repeats);
+
+double median(std::vector<double> values);
 
 }  // namespace heddle::app

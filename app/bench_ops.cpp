@@ -68,11 +68,11 @@ class Table {
 }  // namespace
 
 void bench_ops(BenchOptions options) {
-  RunConfig& run = options.config;
+  const RunConfig& run = options.config;
   use_threads(run.threads);
   const Device device = choose_device(run.device);
   const DType dtype = compute_dtype(run.precision, device);
-  const TransformerConfig c = model_config(run, run.vocab);
+  const TransformerConfig& c = options.shape;
   const int64_t b = run.batch, t = run.seq, n = b * t, d = c.head_dim, h = c.heads, kv = c.kv_heads, width = (h + 2 * kv) * d;
   const double e = static_cast<double>(size_of(dtype));
   const auto elements = [](int64_t x, int64_t y) { return static_cast<double>(x) * static_cast<double>(y); };

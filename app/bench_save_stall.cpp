@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "app/bench.h"
-#include "app/bench_session.h"
 #include "core/state.h"
 #include "kernels/api/check.h"
 #include "train/checkpoint/checkpoints.h"
+#include "train/step_timer.h"
 
 namespace heddle::app {
 namespace {
@@ -38,7 +38,7 @@ struct ScratchRun {
 std::string bench_save_stall(BenchOptions options) {
   constexpr double kInterval = 200;  // seconds between saves: about the optimum for a stall of 2 s and a failure every 3 hours
   constexpr int kPlainSteps = 6;     // measured before each save
-  BenchSession session(options.config);
+  StepTimer session(options.config, options.shape, "bench");
   const ScratchRun run(options.save_dir);
   Checkpoints checkpoints(run.path, *session.comm);
   checkpoints.find_newest();

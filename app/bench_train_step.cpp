@@ -7,16 +7,13 @@
 #include <vector>
 
 #include "app/bench.h"
-#include "app/bench_session.h"
 #include "core/launch.h"
 #include "core/storage.h"
 #include "kernels/api/check.h"
 #include "kernels/api/matmul.h"
 #include "kernels/api/philox.h"
 #include "kernels/api/random.h"
-#include "train/memory_plan.h"
-#include "train/model.h"
-#include "train/trainer.h"
+#include "train/step_timer.h"
 
 namespace heddle::app {
 namespace {
@@ -46,40 +43,6 @@ Tensor random_matrix(int64_t rows, int64_t columns, DType dtype, Device device, 
 double median(std::vector<double> values) {
   std::nth_element(values.begin(), values.begin() + static_cast<ptrdiff_t>(values.size() / 2), values.end());
   return values[values.size() / 2];
-}
-
-BenchSession::BenchSession(RunConfig given)
-    : run_config(std::move(given)),
-      device((use_threads(run_config.threads), choose_device(run_config.device))),
-      model(model_config(run_config, run_config.vocab)),
-      arena((require_memory("bench", run_config, model, compute_dtype(run_config.precision, device), device, false), model), device,
-            compute_dtype(run_config.precision, device)),
-      comm(local_communicator()) {
-  arena.init(static_cast<uint64_t>(run_config.seed));
-  const AdamWOptions adamw{.lr = static_cast<float>(run_config.lr), .weight_decay = static_cast<float>(run_config.weight_decay)};
-  optimizer = run_config.optimizer == OptimizerChoice::muon ? make_muon(arena, {}, adamw) : make_adamw(arena, adamw);
-  trainer = std::make_unique<Trainer>(model, arena, *optimizer, *comm,
-                                      Trainer::Options{.batch = run_config.batch, .seq = run_config.seq, .document_mask = false});
-}
-
-double BenchSession::step() {
-  const int64_t n = tokens();
-  const auto vocab = static_cast<uint32_t>(model.config().vocab);
-  const auto fill = [&](int64_t, const BatchView& into) {
-    for (int64_t i = 0; i < n; i += 4) {
-      const Philox::Block block = Philox::draw({.seed = 7, .purpose = RngPurpose::test, .layer = 0, .stream = 0}, static_cast<uint64_t>(i));
-      for (int64_t j = i; j < std::min(i + 4, n); ++j) {
-        into.tokens[j] = static_cast<int32_t>(block[static_cast<size_t>(j - i)] % vocab);
-        into.targets[j] = static_cast<int32_t>((block[static_cast<size_t>(j - i)] >> 7) % vocab);
-        into.document_start[j] = 0;
-      }
-    }
-  };
-  const StepPlan plan{.micro_steps = 1, .valid_targets = n, .lr = 1, .clip_norm = static_cast<float>(run_config.grad_clip)};
-  const Clock::time_point start = Clock::now();
-  loss = trainer->step(plan, fill)->loss;
-  synchronize(device);
-  return seconds_since(start);
 }
 
 double model_gemm_rate(const TransformerConfig& config, int64_t rows, DType dtype, Device device, int repeats) {
@@ -121,7 +84,7 @@ double model_gemm_rate(const TransformerConfig& config, int64_t rows, DType dtyp
 
 std::string bench_train_step(BenchOptions options) {
   const int64_t idle = process_bytes("VmRSS");
-  BenchSession session(options.config);
+  StepTimer session(options.config, options.shape, "bench");
   const RunConfig& c = session.run_config;
   std::vector<double> times;
   uint64_t warm_allocations = 0;
@@ -140,15 +103,16 @@ std::string bench_train_step(BenchOptions options) {
   char line[1024];
   std::snprintf(
       line, sizeof line,
-      "{\"bench\": \"train-step\", \"dtype\": \"%s\", \"parameters\": %lld, \"batch\": %lld, \"seq\": %lld, \"tokens_per_s\": %.1f, \"step_ms\": "
+      "{\"bench\": \"train-step\", \"dtype\": \"%s\", \"optimizer\": \"%s\", \"parameters\": %lld, \"batch\": %lld, \"seq\": %lld, \"tokens_per_s\": "
+      "%.1f, \"step_ms\": "
       "%.2f, "
       "\"step_ms_min\": %.2f, \"step_ms_max\": %.2f, \"gflops\": %.1f, \"gemm_gflops\": %.1f, \"step_over_gemm\": %.3f, \"peak_bytes\": %zu, "
       "\"peak_rss_above_idle_bytes\": %lld, \"allocations_after_warmup\": %llu, \"loss\": %.4f}",
-      std::string(name_of(session.arena.values().dtype())).c_str(), static_cast<long long>(session.model.parameter_count()),
-      static_cast<long long>(c.batch), static_cast<long long>(c.seq), static_cast<double>(tokens) / step, step * 1e3,
-      *std::min_element(times.begin(), times.end()) * 1e3, *std::max_element(times.begin(), times.end()) * 1e3, rate, gemm, rate / gemm,
-      memory.peak_total, static_cast<long long>(peak_rss), static_cast<unsigned long long>(memory.device_allocations - warm_allocations),
-      session.loss);
+      std::string(name_of(session.arena.values().dtype())).c_str(), c.optimizer == OptimizerChoice::muon ? "muon" : "adamw",
+      static_cast<long long>(session.model.parameter_count()), static_cast<long long>(c.batch), static_cast<long long>(c.seq),
+      static_cast<double>(tokens) / step, step * 1e3, *std::min_element(times.begin(), times.end()) * 1e3,
+      *std::max_element(times.begin(), times.end()) * 1e3, rate, gemm, rate / gemm, memory.peak_total, static_cast<long long>(peak_rss),
+      static_cast<unsigned long long>(memory.device_allocations - warm_allocations), session.loss);
   return line;
 }
 

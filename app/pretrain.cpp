@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "app/command.h"
+#include "train/dry_run.h"
 #include "train/pretrain.h"
 
 namespace heddle::app {
@@ -42,7 +43,6 @@ PretrainArguments parse_pretrain(Args args, std::span<const std::string> environ
     return out;
   }
   out.config = make_run_config(config_file, environment, flags);
-  validate(out.config);
   return out;
 }
 
@@ -52,7 +52,7 @@ int pretrain_command(Args args) {
   const PretrainArguments parsed = parse_pretrain(args, environment);
   if (parsed.help) return 0;
   if (parsed.print_config) {
-    std::cout << to_toml(parsed.config);
+    print_config(parsed.config);
     return 0;
   }
   return pretrain(parsed.config);

@@ -29,14 +29,17 @@ TransformerConfig TransformerConfig::resolved() const {
       c.vocab > 0 && c.layers > 0 && c.dim > 0 && c.heads > 0 && c.seq > 0,
       concat("--vocab ", c.vocab, ", --layers ", c.layers, ", --dim ", c.dim, ", --heads ", c.heads, ", --seq ", c.seq, ": all must be at least 1"));
   if (c.kv_heads == 0) c.kv_heads = c.heads;
-  require(c.kv_heads > 0 && c.heads % c.kv_heads == 0, concat("--heads ", c.heads, " is not a multiple of --kv-heads ", c.kv_heads));
+  require(c.kv_heads > 0 && c.heads % c.kv_heads == 0, concat("--heads ", c.heads, " is not divisible by --kv-heads ", c.kv_heads,
+                                                              ": every key/value head serves the same number of query heads"));
   if (c.head_dim == 0) {
-    require(c.dim % c.heads == 0, concat("--dim ", c.dim, " is not divisible by --heads ", c.heads));
+    require(c.dim % c.heads == 0, concat("--dim ", c.dim, " is not divisible by --heads ", c.heads, ": give a multiple, for example --dim ",
+                                         (c.dim / c.heads + 1) * c.heads, ", or the width of a head by --head-dim"));
     c.head_dim = c.dim / c.heads;
   }
-  require(c.head_dim > 0, concat("head dimension ", c.head_dim));
-  require(c.position != Position::rope || c.head_dim % 2 == 0, concat("RoPE needs an even head dimension, not ", c.head_dim));
-  require(c.head_dim <= 256, concat("head dimension ", c.head_dim, " (--dim / --heads); at most 256 is supported"));
+  const std::string width = concat(c.head_dim, head_dim == 0 ? concat(" (--dim ", c.dim, " / --heads ", c.heads, ")") : " (--head-dim)");
+  require(c.head_dim > 0, concat("the width of a head is ", width));
+  require(c.position != Position::rope || c.head_dim % 2 == 0, concat("--position rope needs an even width of a head, not ", width));
+  require(c.head_dim <= 256, concat("the width of a head is ", width, "; at most 256 is supported"));
   if (c.mlp_dim == 0) c.mlp_dim = c.mlp == MlpType::swiglu ? (8 * c.dim / 3 + 63) / 64 * 64 : 4 * c.dim;
   require(c.mlp_dim > 0, concat("--mlp-dim ", c.mlp_dim));
   require(c.window >= 0, concat("--window ", c.window));

@@ -26,20 +26,13 @@ std::string_view partner_of(std::string_view name) {
   return "";
 }
 
-void reset(RunConfig& config, std::string_view name) {
-  // The built-in default of an option that has a partner is "not given".
-  if (const auto* m = RunConfig::option(name).as<int64_t RunConfig::*>()) config.** m = 0;
-  if (const auto* m = RunConfig::option(name).as<std::string RunConfig::*>()) (config.**m).clear();
-  config.origins.erase(config.origins.find(name));
-}
-
 void settle_either_or(RunConfig& config) {
   for (const auto& [a, b] : kEitherOr) {
     if (!config.is_set(a) || !config.is_set(b)) continue;
     if (config.source(a) < config.source(b))
-      reset(config, a);
+      config.drop(a);
     else if (config.source(b) < config.source(a))
-      reset(config, b);
+      config.drop(b);
   }
 }
 
@@ -47,6 +40,7 @@ std::string text_of(const Origin& origin) {
   switch (origin.source) {
     case Source::built_in: return "default";
     case Source::derived: return concat("from ", origin.place);
+    case Source::kept:
     case Source::saved: return "saved";
     case Source::file:
     case Source::environment:
@@ -71,10 +65,6 @@ Source RunConfig::source(std::string_view name) const {
   return found == origins.end() ? Source::built_in : found->second.source;
 }
 
-bool RunConfig::is_set(std::string_view name) const {
-  return source(name) >= Source::saved;
-}
-
 std::string RunConfig::origin_text(std::string_view name) const {
   const auto found = origins.find(option(name).name);
   return text_of(found == origins.end() ? Origin{} : found->second);
@@ -82,6 +72,13 @@ std::string RunConfig::origin_text(std::string_view name) const {
 
 void RunConfig::mark_derived(std::string_view name, std::string why) {
   origins[std::string(option(name).name)] = {Source::derived, std::move(why)};
+}
+
+void RunConfig::drop(std::string_view name) {
+  static const RunConfig defaults;
+  const Option<RunConfig>& o = option(name);
+  o.copy(defaults, *this);
+  origins.erase(std::string(o.name));
 }
 
 void RunConfig::set(std::string_view name, std::string_view text, Source from, const std::string& place) {
@@ -93,7 +90,7 @@ void RunConfig::set(std::string_view name, std::string_view text, Source from, c
     i += n;
   }
   if (o.is_list() && source(name) != from) o.clear_list(*this);
-  const bool in_file = from == Source::file || from == Source::saved;
+  const bool in_file = from == Source::file || from == Source::saved || from == Source::kept;
   o.set(*this, text, in_file ? concat(place, ": ", name) : place);
   origins[std::string(name)] = {from, place};
 }
@@ -140,32 +137,30 @@ RunConfig make_run_config(const std::string& file, std::span<const std::string> 
   return config;
 }
 
-std::string to_toml(const RunConfig& config) {
-  std::string out = "# heddle run configuration. Keys are the long flags of `heddle pretrain`; a value's origin stands behind it.\n";
-  std::string_view group;
-  for (const auto& o : RunConfig::options()) {
-    if (!o.in_file) continue;
-    if (o.group != group) {
-      group = o.group;
-      out += concat("\n# ", group, "\n");
-    }
-    const auto found = config.origins.find(o.name);
-    const Origin origin = found == config.origins.end() ? Origin{} : found->second;
-    const std::string_view partner = partner_of(o.name);
-    // A horizon that only follows from the other way to say it must not read back as a second statement; a rank count that nobody gave is for
-    // the next launch to find.
-    const bool restated = (!partner.empty() && origin.source == Source::derived && config.is_set(partner)) ||
-                          (o.resume == ResumeClass::free && o.unset_is_empty && !config.is_set(o.name));
-    if (o.empty(config)) {
-      out += concat("# ", o.name, ": not set\n");
-    } else {
-      std::string note = text_of(origin);
+std::string to_toml(const RunConfig& config, bool of_launch) {
+  // One half of the options: those that somebody stated, or the others.
+  const auto half = [&](bool stated) {
+    std::string out;
+    std::string_view group;
+    for (const auto& o : RunConfig::options()) {
+      if (!o.in_file || config.is_set(o.name) != stated) continue;
+      if (o.group != group) {
+        group = o.group;
+        out += concat("\n# ", group, "\n");
+      }
+      std::string note = config.origin_text(o.name);
       std::replace_if(
           note.begin(), note.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, ' ');
-      out += concat(restated ? "# " : "", o.name, " = ", o.toml_text(config), "  # ", note, "\n");
+      // An empty value stated over one of a lower source still is a statement; what one launch was told binds no later one.
+      const char* const mark = o.launch && stated && !of_launch ? "# of one launch: " : "";
+      out += o.empty(config) && !stated ? concat("# ", o.name, ": not set\n") : concat(mark, o.name, " = ", o.toml_text(config), "  # ", note, "\n");
     }
-  }
-  return out;
+    return out;
+  };
+  return concat(
+      "# heddle run configuration. Keys are the long flags of `heddle pretrain`; where a value was stated stands behind it.\n"
+      "# A new run can start from this file: heddle pretrain --config FILE --out DIR.\n",
+      half(true), "\n# What followed from the above, and defaults: only the run itself keeps them when it goes on.\n[derived]\n", half(false));
 }
 
 std::vector<ResumeDifference> compare_for_resume(std::string_view saved_toml, const RunConfig& given, const std::string& place) {
@@ -208,7 +203,7 @@ ResumedConfig resume_config(std::string_view saved_toml, const RunConfig& given,
       continue;
     }
     const std::string_view partner = partner_of(o.name);
-    if (!partner.empty() && !given.is_set(partner) && out.config.is_set(partner)) reset(out.config, partner);
+    if (!partner.empty() && !given.is_set(partner)) out.config.drop(partner);
     o.copy(given, out.config);
     out.config.origins[std::string(o.name)] = given.origins.find(o.name)->second;
   }

@@ -1,8 +1,9 @@
 // The configuration of a pretraining run: one struct, one table of its options.
 //
-// Values come from, in rising order: built-in default, what a preset derives, the config file, the environment (HEDDLE_TOTAL_BATCH_TOKENS),
-// flags (--total-batch-tokens). Each field remembers which. The table (options()) drives flags, TOML keys, environment names, --help,
-// --print-config, config.toml and the check on resume; a field that is not in it does not exist. Errors are Error(usage) unless said.
+// Values come from, in rising order: built-in default, what follows from other options, what the run that is resumed had, the config file, the
+// environment (HEDDLE_TOTAL_BATCH_TOKENS), flags (--total-batch-tokens). Each field remembers which, and a written config.toml keeps what somebody
+// stated apart from what followed. The table (options()) drives flags, TOML keys, environment names, --help, --print-config, config.toml and the
+// check on resume; a field that is not in it does not exist. Errors are Error(usage) unless said.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +27,16 @@ enum class ScheduleChoice : uint8_t { cosine, linear, constant, wsd };
 enum class PrecisionChoice : uint8_t { automatic, bf16, fp32 };
 enum class DeviceChoice : uint8_t { automatic, cpu, cuda };
 
-// Where a value was written; a later one wins over an earlier one.
-enum class Source : uint8_t { built_in, derived, saved, file, environment, flag };
+// Where a value comes from; a later one wins over an earlier one.
+enum class Source : uint8_t {
+  built_in,
+  derived,  // it follows from other options
+  kept,     // the resumed run had it, by derivation or default
+  saved,    // an earlier start of the resumed run stated it
+  file,     // from here on: this start states it
+  environment,
+  flag
+};
 struct Origin {
   Source source = Source::built_in;
   std::string place;  // "depth 12", "run.toml:7", "HEDDLE_LR", "--lr"
@@ -107,12 +116,15 @@ struct RunConfig {
   static std::span<const Option<RunConfig>> options();
   static const Option<RunConfig>& option(std::string_view name);  // by flag name; throws Error on an unknown one
 
-  // The user wrote it (file, environment, flag) or the resumed run had it; derived values do not count.
-  bool is_set(std::string_view name) const;
+  bool is_set(std::string_view name) const { return source(name) >= Source::saved; }    // somebody stated it, now or at an earlier start
+  bool is_fixed(std::string_view name) const { return source(name) >= Source::kept; }   // stated, or the resumed run had it: not to be derived
+  bool is_stated(std::string_view name) const { return source(name) >= Source::file; }  // by this start
   Source source(std::string_view name) const;
   std::string origin_text(std::string_view name) const;  // "default", "from depth 12", "saved", "run.toml:7", "--lr"
   // Notes that code computed the field's value: `config.dim = 768; config.mark_derived("dim", "model gpt2")`. `why` shows in --print-config.
   void mark_derived(std::string_view name, std::string why);
+  // Back to the built-in default, as if nobody had stated it.
+  void drop(std::string_view name);
   // Parses and stores one value, as a flag or variable would. A list's first write from a higher source replaces what lower ones wrote.
   void set(std::string_view name, std::string_view text, Source source, const std::string& place);
 };
@@ -132,19 +144,24 @@ std::span<const std::string_view> other_environment();
 // "total-batch-tokens" -> "HEDDLE_TOTAL_BATCH_TOKENS"
 std::string environment_name(std::string_view option);
 
-// Applies a TOML document of flat keys to `config`. `place` is how errors call it. In config_file.cpp, the only place that sees toml++.
+// Applies a TOML document to `config`: flat keys, and a table [derived] of what followed from them when a run wrote the document. A config file's
+// statements count alone (source `file`); for a run that goes on (source `saved`) [derived] fixes its values as `kept`. Documents without that table
+// are of a version that did not tell the two apart: on resuming all their values are `kept`. `place` is how errors call it. In config_file.cpp, the
+// only place that sees toml++.
 void apply_toml(RunConfig& config, std::string_view text, const std::string& place, Source source);
 void apply_toml_file(RunConfig& config, const std::filesystem::path& file, Source source);
 
-// The whole configuration as a config file: every option in table order under its group, with a note where a value came from.
-// apply_toml(to_toml(c)) gives the same values.
-std::string to_toml(const RunConfig& config);
+// The whole configuration as a config file: what was stated in table order, each with a note where it was written, then [derived] with the rest.
+// What is a matter of one launch (--time-limit, --threads, ...) is a note that nobody reads, unless `of_launch`.
+std::string to_toml(const RunConfig& config, bool of_launch = false);
 
-// Combinations that cannot work, among the fields that are known (a 0 that a preset will fill is not judged); each has one message that names
-// the flags and the cure. Call again after presets and world size are in.
-void validate(const RunConfig& config);
-// What a run needs that has no default: --out, --data, a model, a horizon.
-void require_runnable(const RunConfig& config);
+// Judges a configuration, as far as its fields are known (a 0 that will be derived is not judged): combinations that cannot work have one message
+// each, which names the flags and the cure. An option that does not act beside another one (--decay-fraction under --schedule cosine) is an error
+// where the same or a later source states it; where it was stated before the other one, it is dropped. The shape of the model is judged by
+// TransformerConfig::resolved().
+void validate(RunConfig& config);
+// What a run needs that has no default: a model, --out, --data, a horizon. With `planned` the model alone.
+void require_runnable(const RunConfig& config, bool planned = false);
 
 struct ResumeDifference {
   std::string field, saved, given;  // values in TOML form
@@ -156,7 +173,7 @@ struct ResumeDifference {
 std::vector<ResumeDifference> compare_for_resume(std::string_view saved_toml, const RunConfig& given, const std::string& place = "config.toml");
 
 struct ResumedConfig {
-  RunConfig config;                          // given where set or a matter of the launch (dp, threads, ...), else saved
+  RunConfig config;                          // given where stated or a matter of the launch (dp, threads, ...), else the saved run's
   std::vector<ResumeDifference> overridden;  // to be logged: accepted differences of class override_with_flag and free
 };
 

@@ -11,26 +11,43 @@ template <class... Parts>
   fail_usage("config", concat(parts...));
 }
 
-// The user wrote it, and not what it would be anyway (a saved config.toml restates every default).
+// Somebody stated it, and not what it would be anyway.
 bool changed(const RunConfig& c, std::string_view name) {
+  static const RunConfig defaults;
   const auto& option = RunConfig::option(name);
-  return c.is_set(name) && option.toml_text(c) != option.toml_text(RunConfig{});
+  return c.is_set(name) && option.toml_text(c) != option.toml_text(defaults);
+}
+
+// Options that act only beside certain values of another one.
+struct Dependent {
+  std::string_view name, on;
+  bool (*acts)(const RunConfig&);
+  std::string_view needs;  // how the message goes on: "--muon-lr needs ..."
+};
+constexpr Dependent kDependents[] = {
+    {"muon-lr", "optimizer", [](const RunConfig& c) { return c.optimizer == OptimizerChoice::muon; }, "only acts with --optimizer muon"},
+    {"muon-momentum", "optimizer", [](const RunConfig& c) { return c.optimizer == OptimizerChoice::muon; }, "only acts with --optimizer muon"},
+    {"decay-fraction", "schedule", [](const RunConfig& c) { return c.schedule == ScheduleChoice::wsd; }, "only acts with --schedule wsd"},
+    {"final-lr-fraction", "schedule", [](const RunConfig& c) { return c.schedule != ScheduleChoice::constant; },
+     "does not act with --schedule constant"},
+    {"rope-theta", "position", [](const RunConfig& c) { return c.position == PositionChoice::rope; }, "only acts with --position rope"},
+    {"sample-prompt", "sample-every", [](const RunConfig& c) { return c.sample_every > 0; }, "only acts with --sample-every N"},
+    {"sample-tokens", "sample-every", [](const RunConfig& c) { return c.sample_every > 0; }, "only acts with --sample-every N"},
+    {"eval-every", "val", [](const RunConfig& c) { return !c.val.empty() || c.eval_every == 0; }, "needs --val, the shards to evaluate on"},
+    {"eval-tokens", "val", [](const RunConfig& c) { return !c.val.empty(); }, "needs --val, the shards to evaluate on"},
+};
+
+// What was stated before the option that takes its effect away has had its day; what is stated beside or after it is a mistake.
+void settle_dependents(RunConfig& c) {
+  for (const Dependent& d : kDependents) {
+    if (!changed(c, d.name) || d.acts(c)) continue;
+    if (c.is_stated(d.name) && c.source(d.name) >= c.source(d.on)) refuse("--", d.name, " ", d.needs);
+    c.drop(d.name);
+  }
 }
 
 void check_model(const RunConfig& c) {
   if (!c.model.empty() && c.depth > 0) refuse("--model ", c.model, " and --depth ", c.depth, " both choose the sizes: give one");
-  if (c.dim > 0 && c.heads > 0) {
-    if (c.dim % c.heads != 0) {
-      refuse("--dim ", c.dim, " is not divisible by --heads ", c.heads, ": give a multiple, for example --dim ", (c.dim / c.heads + 1) * c.heads);
-    }
-    if (c.position == PositionChoice::rope && (c.dim / c.heads) % 2 != 0) {
-      refuse("--position rope needs an even head width, but --dim ", c.dim, " / --heads ", c.heads, " = ", c.dim / c.heads);
-    }
-  }
-  if (c.heads > 0 && c.kv_heads > 0 && c.heads % c.kv_heads != 0) {
-    refuse("--heads ", c.heads, " is not divisible by --kv-heads ", c.kv_heads, ": every key/value head serves the same number of query heads");
-  }
-  if (c.position != PositionChoice::rope && changed(c, "rope-theta")) refuse("--rope-theta only acts with --position rope");
 }
 
 void check_parallel(const RunConfig& c) {
@@ -66,21 +83,13 @@ void check_optimizer(const RunConfig& c) {
   if (c.steps > 0 && c.tokens > 0 && c.is_set("steps") && c.is_set("tokens")) {
     refuse("--steps ", c.steps, " and --tokens ", c.tokens, " both set the horizon: give one");
   }
-  if (c.beta1 >= 1 || c.beta2 >= 1) refuse("--beta1 ", c.beta1, " and --beta2 ", c.beta2, " must be below 1");
-  if (c.optimizer == OptimizerChoice::adamw) {
-    for (const std::string_view name : {"muon-lr", "muon-momentum"}) {
-      if (changed(c, name)) refuse("--", name, " only acts with --optimizer muon");
-    }
+  const bool horizon_is_stated = c.is_stated("steps") || c.is_stated("tokens");
+  if (c.steps > 0 && c.warmup > c.steps && (c.is_stated("warmup") || horizon_is_stated)) {
+    refuse("--warmup ", c.warmup, " (", c.origin_text("warmup"), ") is longer than the run of --steps ", c.steps, " (", c.origin_text("steps"), ")");
   }
-  if (c.muon_momentum >= 1) refuse("--muon-momentum ", c.muon_momentum, " must be below 1");
-  if (c.schedule != ScheduleChoice::wsd && changed(c, "decay-fraction")) refuse("--decay-fraction only acts with --schedule wsd");
-  if (c.schedule == ScheduleChoice::constant && changed(c, "final-lr-fraction")) refuse("--final-lr-fraction does not act with --schedule constant");
-  if (c.steps > 0 && c.warmup > c.steps) refuse("--warmup ", c.warmup, " is longer than the run of --steps ", c.steps);
 }
 
 void check_output(const RunConfig& c) {
-  if (c.val.empty() && changed(c, "eval-every") && c.eval_every > 0) refuse("--eval-every ", c.eval_every, " needs --val, the shards to evaluate on");
-  if (c.sample_every == 0 && !c.sample_prompt.empty()) refuse("--sample-prompt only acts with --sample-every N");
   for (const std::string& choice : c.kernel) {
     const size_t equals = choice.find('=');
     if (equals == 0 || equals == std::string::npos || equals + 1 == choice.size()) {
@@ -91,7 +100,8 @@ void check_output(const RunConfig& c) {
 
 }  // namespace
 
-void validate(const RunConfig& config) {
+void validate(RunConfig& config) {
+  settle_dependents(config);
   check_model(config);
   check_parallel(config);
   check_batch(config);
@@ -99,11 +109,11 @@ void validate(const RunConfig& config) {
   check_output(config);
 }
 
-void require_runnable(const RunConfig& c) {
+void require_runnable(const RunConfig& c, bool planned) {
   if (c.model.empty() && c.depth == 0 && (c.layers == 0 || c.dim == 0 || c.heads == 0)) {
     refuse("no model: give --model PRESET, --depth N, or --layers, --heads and --dim");
   }
-  if (c.dry_run) return;
+  if (planned) return;
   if (c.out.empty()) refuse("no run directory: give --out DIR");
   if (c.data.empty()) refuse("no training data: give --data GLOB (shards made by heddle tokenize)");
   if (c.steps == 0 && c.tokens == 0 && c.depth == 0) refuse("no horizon: give --steps N or --tokens N");

@@ -19,6 +19,7 @@ namespace {
 
 constexpr size_t kMaxConfigBytes = size_t{1} << 20;
 constexpr int64_t kConfigVersion = 1;
+constexpr std::string_view kDerived = "derived";
 
 std::string at(const std::string& place, const toml::source_region& where) {
   return concat(place, ":", where.begin.line);
@@ -51,20 +52,15 @@ std::string scalar_text(const Option<RunConfig>& option, const toml::node& node,
   fail_usage("config", concat(where, ": expected ", expected, ", found ", kind.str()));
 }
 
-}  // namespace
-
-void apply_toml(RunConfig& config, std::string_view text, const std::string& place, Source source) {
-  if (text.size() > kMaxConfigBytes) fail_usage("config", concat(place, ": ", text.size(), " bytes, at most ", kMaxConfigBytes, " are accepted"));
-  toml::table table;
-  try {
-    table = toml::parse(text, std::string_view(place));
-  } catch (const toml::parse_error& e) {
-    fail_usage("config", concat(at(place, e.source()), ": ", e.description()));
-  }
-  std::vector<std::string> names;
-  for (const auto& o : RunConfig::options()) {
-    if (o.in_file) names.emplace_back(o.name);
-  }
+// The keys of one table. Of a resumed run's own values those are left out that are a matter of the launch.
+void apply_table(RunConfig& config, const toml::table& table, const std::string& place, Source source) {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> all;
+    for (const auto& o : RunConfig::options()) {
+      if (o.in_file) all.emplace_back(o.name);
+    }
+    return all;
+  }();
   // toml++ keeps a table sorted by key; errors should come in the order of the file.
   std::vector<std::pair<std::string, const toml::node*>> entries;
   for (const auto& [key, node] : table) entries.emplace_back(std::string(key), &node);
@@ -72,6 +68,7 @@ void apply_toml(RunConfig& config, std::string_view text, const std::string& pla
 
   for (const auto& [key, node] : entries) {
     const std::string where = at(place, node->source());
+    if (key == kDerived && node->is_table() && source != Source::kept) continue;
     if (node->is_table() || node->is_array_of_tables()) {
       fail_usage("config", concat(where, ": [", key, "]: config files are flat, keys are the long flags of heddle pretrain"));
     }
@@ -83,6 +80,7 @@ void apply_toml(RunConfig& config, std::string_view text, const std::string& pla
       fail_usage("config", concat(where, ": unknown key ", quote_text(key), suggestion(key, names)));
     }
     const Option<RunConfig>& option = RunConfig::option(key);
+    if (option.launch && source == Source::kept) continue;
     const std::string named = concat(where, ": ", key);
     const toml::array* array = node->as_array();
     if (array && option.is_list()) {
@@ -93,6 +91,22 @@ void apply_toml(RunConfig& config, std::string_view text, const std::string& pla
       config.set(key, scalar_text(option, *node, named), source, where);
     }
   }
+}
+
+}  // namespace
+
+void apply_toml(RunConfig& config, std::string_view text, const std::string& place, Source source) {
+  if (text.size() > kMaxConfigBytes) fail_usage("config", concat(place, ": ", text.size(), " bytes, at most ", kMaxConfigBytes, " are accepted"));
+  toml::table table;
+  try {
+    table = toml::parse(text, std::string_view(place));
+  } catch (const toml::parse_error& e) {
+    fail_usage("config", concat(at(place, e.source()), ": ", e.description()));
+  }
+  const toml::table* derived = table[kDerived].as_table();
+  const bool resumes = source == Source::saved;
+  apply_table(config, table, place, resumes && !derived ? Source::kept : source);
+  if (resumes && derived) apply_table(config, *derived, place, Source::kept);
 }
 
 void apply_toml_file(RunConfig& config, const std::filesystem::path& file, Source source) {

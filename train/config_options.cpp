@@ -1,5 +1,6 @@
 // The table: every option of a run, in the order --help and config.toml show them.
 #include <array>
+#include <limits>
 
 #include "train/config.h"
 
@@ -21,7 +22,7 @@ constexpr auto kOverride = ResumeClass::override_with_flag;
 constexpr auto kFree = ResumeClass::free;
 
 // Largest sizes accepted: far above any model, low enough that products of three stay within int64.
-constexpr double kMaxSteps = 1LL << 40, kMaxStepTokens = 1LL << 40;
+constexpr double kMaxSteps = 1LL << 40, kMaxStepTokens = 1LL << 40, kMaxTokens = 1LL << 60, kMaxEvery = 1LL << 40;
 constexpr double kMaxDim = 1 << 20, kMaxLayers = 1 << 14, kMaxSeq = 1 << 24, kMaxBatch = 1 << 16, kMaxRanks = 1 << 20, kMaxVocab = 1 << 24;
 
 using C = RunConfig;
@@ -42,8 +43,8 @@ std::vector<Option<C>> make_table() {
       .per_launch();
   add("init-from", &C::init_from, kMust, "DIR", "start from the weights of this run directory or checkpoint").optional();
   add("seed", &C::seed, kMust, "N", "seed of initialisation, data order and dropout");
-  add("steps", &C::steps, kOverride, "N", "horizon in optimizer steps (or --tokens)").optional().between(0, kMaxSteps);
-  add("tokens", &C::tokens, kOverride, "N", "horizon in training tokens (or --steps)").optional();
+  add("steps", &C::steps, kOverride, "N", "horizon in optimizer steps (or --tokens)").optional().between(1, kMaxSteps);
+  add("tokens", &C::tokens, kOverride, "N", "horizon in training tokens (or --steps); at least those of one step").optional().between(1, kMaxTokens);
   add("time-limit", DurationOf<C>{&C::time_limit}, kFree, "TIME", "save and exit with code 75 after this much wall clock: 90m, 11h30m, 1-00:00:00")
       .optional()
       .per_launch();
@@ -88,22 +89,24 @@ std::vector<Option<C>> make_table() {
 
   group = "Optimizer";
   add("optimizer", choice<&C::optimizer>(kOptimizer), kMust, "adamw|muon", "muon: Muon for matrices, AdamW for the rest");
-  add("lr", &C::lr, kOverride, "X", "peak learning rate (AdamW)").between(0, 1e3);
-  add("muon-lr", &C::muon_lr, kOverride, "X", "peak learning rate of the matrices under --optimizer muon").between(0, 1e3);
-  add("muon-momentum", &C::muon_momentum, kOverride, "X", "momentum of Muon").between(0, 1);
-  add("embed-lr-scale", &C::embed_lr_scale, kOverride, "X", "factor on --lr for embeddings").between(0, 1e6);
-  add("head-lr-scale", &C::head_lr_scale, kOverride, "X", "factor on --lr for an untied head").between(0, 1e6);
-  add("warmup", &C::warmup, kOverride, "N", "steps of linear warm-up");
+  add("lr", &C::lr, kOverride, "X", "peak learning rate of AdamW: of all parameters, under muon of those that are no matrix")
+      .between(0, 1e3)
+      .as_float();
+  add("muon-lr", &C::muon_lr, kOverride, "X", "peak learning rate of the matrices under muon").between(0, 1e3).as_float();
+  add("muon-momentum", &C::muon_momentum, kOverride, "X", "momentum of Muon").at_least(0).below(1).as_float();
+  add("embed-lr-scale", &C::embed_lr_scale, kOverride, "X", "factor on --lr for embeddings").between(0, 1e6).as_float();
+  add("head-lr-scale", &C::head_lr_scale, kOverride, "X", "factor on --lr for an untied head").between(0, 1e6).as_float();
+  add("warmup", &C::warmup, kOverride, "N", "steps of linear warm-up").between(0, kMaxSteps);
   add("schedule", choice<&C::schedule>(kSchedule), kOverride, "cosine|linear|constant|wsd",
       "shape after warm-up; wsd: constant, then a linear decay at the end");
   add("final-lr-fraction", &C::final_lr_fraction, kOverride, "X", "learning rate at the horizon, as a fraction of the peak").between(0, 1);
   add("decay-fraction", &C::decay_fraction, kOverride, "X", "wsd: the last part of the steps that decays").between(0, 1);
-  add("weight-decay", &C::weight_decay, kOverride, "X", "decoupled weight decay of matrices and embeddings").between(0, 1e3);
-  add("grad-clip", &C::grad_clip, kOverride, "X", "limit on the global gradient norm; 0: none").between(0, 1e9);
-  add("beta1", &C::beta1, kOverride, "X", "AdamW, first moment").between(0, 1);
-  add("beta2", &C::beta2, kOverride, "X", "AdamW, second moment").between(0, 1);
-  add("eps", &C::eps, kOverride, "X", "AdamW, denominator; a gradient that is zero divides by it alone").between(1e-30, 1);
-  add("z-loss", &C::z_loss, kOverride, "X", "weight of the squared log-partition in the loss; 0: off").between(0, 1e3);
+  add("weight-decay", &C::weight_decay, kOverride, "X", "decoupled weight decay of matrices and embeddings").between(0, 1e3).as_float();
+  add("grad-clip", &C::grad_clip, kOverride, "X", "limit on the global gradient norm; 0: none").between(0, 1e9).as_float();
+  add("beta1", &C::beta1, kOverride, "X", "AdamW, first moment").at_least(0).below(1).as_float();
+  add("beta2", &C::beta2, kOverride, "X", "AdamW, second moment").at_least(0).below(1).as_float();
+  add("eps", &C::eps, kOverride, "X", "AdamW, denominator; a gradient that is zero divides by it alone").between(1e-30, 1).as_float();
+  add("z-loss", &C::z_loss, kOverride, "X", "weight of the squared log-partition in the loss; 0: off").between(0, 1e3).as_float();
 
   group = "Safety";
   add("spike-z", &C::spike_z, kOverride, "X",
@@ -130,13 +133,13 @@ std::vector<Option<C>> make_table() {
   add("kernel", &C::kernel, kFree, "OP=NAME...", "use this kernel candidate for an op; a wrong name lists them").optional();
 
   group = "Output";
-  add("log-every", &C::log_every, kFree, "N", "steps between console lines").at_least(1);
-  add("eval-every", &C::eval_every, kFree, "N", "steps between validations; 0: only at the end");
-  add("eval-tokens", &C::eval_tokens, kFree, "N", "tokens of one validation, at most").at_least(1);
-  add("save-every", &C::save_every, kFree, "N", "steps between checkpoints; 0: only at the end and when asked to stop");
-  add("keep-last", &C::keep_last, kFree, "N", "newest checkpoints that stay").at_least(2);
-  add("keep-every", &C::keep_every, kFree, "N", "checkpoints of steps divisible by N stay for ever; 0: none");
-  add("sample-every", &C::sample_every, kFree, "N", "steps between text samples; 0: never");
+  add("log-every", &C::log_every, kFree, "N", "steps between console lines").between(1, kMaxEvery);
+  add("eval-every", &C::eval_every, kFree, "N", "steps between validations; 0: only at the end").between(0, kMaxEvery);
+  add("eval-tokens", &C::eval_tokens, kFree, "N", "tokens of one validation, at most").between(1, kMaxTokens);
+  add("save-every", &C::save_every, kFree, "N", "steps between checkpoints; 0: only at the end and when asked to stop").between(0, kMaxEvery);
+  add("keep-last", &C::keep_last, kFree, "N", "newest checkpoints that stay").between(2, std::numeric_limits<int>::max());
+  add("keep-every", &C::keep_every, kFree, "N", "checkpoints of steps divisible by N stay for ever; 0: none").between(0, kMaxEvery);
+  add("sample-every", &C::sample_every, kFree, "N", "steps between text samples; 0: never").between(0, kMaxEvery);
   add("sample-prompt", &C::sample_prompt, kFree, "TEXT", "what samples continue").optional();
   add("sample-tokens", &C::sample_tokens, kFree, "N", "length of a sample").between(1, kMaxSeq);
   add("tensorboard", &C::tensorboard, kFree, "", "write TensorBoard event files");

@@ -1,38 +1,165 @@
-// `heddle pretrain --dry-run`: what training would do and take, without a file of the run being touched.
-#include <cstdio>
+#include "train/dry_run.h"
 
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+
+#include "data/dataset.h"
+#include "data/file.h"
+#include "parallel/communicator.h"
+#include "train/console.h"
 #include "train/memory_plan.h"
 #include "train/model.h"
 #include "train/resolve.h"
-#include "train/run.h"
+#include "train/run_data.h"
+#include "train/step_timer.h"
 
 namespace heddle {
+namespace {
 
-void dry_run(RunConfig config, int64_t world) {
-  refuse_unbuilt(config);
-  require_runnable(config);
-  if (config.vocab == 0 && config.model.empty()) {
-    fail_usage("pretrain", "--dry-run reads no data, so it does not know the size of the vocabulary: give --vocab N");
+struct Plan {
+  RunConfig config;
+  TransformerConfig shape;
+  RunFacts facts;
+};
+
+// What the data says of the vocabulary without any token being read; 0: nothing.
+int64_t known_vocab(const RunConfig& config) {
+  if (config.data.empty()) return 0;
+  if (const std::optional<Tokenizer> tokenizer = find_tokenizer(config)) return tokenizer->vocab_size();
+  const std::optional<DatasetInfo> info = DatasetInfo::load(directory_name(expand_glob(config.data.front()).front()));
+  return info ? info->vocab : 0;
+}
+
+Plan plan_run(const RunConfig& given) {
+  Plan plan;
+  const SavedRun saved = with_saved_run(given);
+  plan.config = saved.config;
+  plan.facts = saved.facts;
+  const RunConfig& c = plan.config;
+  plan.facts.ranks = c.world > 0 ? c.world : c.is_set("dp") ? c.dp * c.tp : launch_of_this_process().ranks;
+  plan.facts.vocab = known_vocab(c);
+  plan.shape = resolve(plan.config, plan.facts);
+  return plan;
+}
+
+// A step of the whole run, in seconds, from one or two measured here; what else was done about it when that would take too long.
+struct StepTime {
+  std::optional<double> seconds;
+  std::string how;
+};
+StepTime measure_step(const Plan& plan) {
+  constexpr double kMostFlops = 4e12;  // of what is run at once: ten to forty seconds of a slow machine
+  RunConfig c = plan.config;
+  const double sequence = plan.shape.flops_per_token(c.seq) * static_cast<double>(c.seq);
+  if (sequence > kMostFlops) return {std::nullopt, concat("not measured: one sequence alone is ", amount_text(sequence), "FLOP")};
+  c.batch = std::clamp<int64_t>(static_cast<int64_t>(kMostFlops / sequence), 1, plan.config.batch);
+  const double parts = static_cast<double>(plan.config.batch) / static_cast<double>(c.batch);
+  const auto micro = static_cast<double>(micro_steps(plan.config));
+  try {
+    StepTimer timer(c, plan.shape, "dry-run");
+    timer.step();  // allocates and warms caches
+    const double one = timer.step();
+    if (micro * parts == 1) return {one, "one step"};
+    const double two = timer.step(2);
+    return {one + std::max(0.0, two - one) * (micro * parts - 1), "steps of one and two micro-steps"};
+  } catch (const Error& e) {
+    if (e.code() != ExitCode::out_of_memory) throw;
+    return {std::nullopt, "not measured: it does not fit into this machine's memory"};
   }
-  TransformerConfig shape = model_config(config, config.vocab);
-  derive_recipe(config, shape);
-  const Transformer model(shape);
-  const bool muon = config.optimizer == OptimizerChoice::muon;
-  const DType dtype = compute_dtype(config.precision, choose_device(DeviceChoice::cpu));
-  const bool fp32 = dtype == DType::f32;
-  const MemoryPlan plan = plan_memory(config, model.config(), model.parameter_count(), dtype);
-  const std::vector<TableRow> memory = {{"parameters", bytes_text(plan.parameters), fp32 ? "fp32" : "bf16"},
-                                        {"masters", bytes_text(plan.masters), fp32 ? "the parameters themselves" : "fp32"},
-                                        {"gradients", bytes_text(plan.gradients), "fp32"},
-                                        {"optimizer", bytes_text(plan.optimizer), muon ? "momentum, AdamW for the rest" : "two moments"},
-                                        {"activations", bytes_text(plan.activations), "estimate for --batch " + std::to_string(config.batch)},
-                                        {"checkpoint buffer", bytes_text(plan.snapshot), "host memory"},
-                                        {"sum", bytes_text(plan.total()), ""}};
-  std::printf("%s", to_toml(config).c_str());
-  std::printf(
-      "\n%s\n",
-      table_text(concat("memory of each of ", world, " ranks, ", amount_text(static_cast<double>(model.parameter_count())), " parameters"), memory)
-          .c_str());
+}
+
+std::string number(double value, const char* format) {
+  char text[64];
+  std::snprintf(text, sizeof text, format, value);
+  return text;
+}
+
+// Bytes free where the run directory is or would be.
+double free_disk(const std::string& path) {
+  std::error_code unknown;
+  std::filesystem::path at = std::filesystem::absolute(path.empty() ? "." : path, unknown);
+  while (!std::filesystem::exists(at, unknown) && at.has_relative_path()) at = at.parent_path();
+  struct statvfs disk {};
+  if (::statvfs(at.c_str(), &disk) != 0) return 0;
+  return static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
+}
+
+std::vector<TableRow> memory_rows(const Plan& plan, DType dtype, int64_t parameters) {
+  const MemoryPlan memory = plan_memory(plan.config, plan.shape, parameters, dtype);
+  const bool fp32 = dtype == DType::f32, muon = plan.config.optimizer == OptimizerChoice::muon;
+  return {{"parameters", bytes_text(memory.parameters), fp32 ? "fp32" : "bf16"},
+          {"masters", bytes_text(memory.masters), fp32 ? "the parameters themselves" : "fp32"},
+          {"gradients", bytes_text(memory.gradients), "fp32"},
+          {"optimizer", bytes_text(memory.optimizer), muon ? "momentum, AdamW for the rest" : "two moments"},
+          {"activations", bytes_text(memory.activations), concat("estimate for --batch ", plan.config.batch)},
+          {"checkpoint buffer", bytes_text(memory.snapshot), "host memory"},
+          {"sum", bytes_text(memory.total()), ""}};
+}
+
+std::vector<TableRow> run_rows(const Plan& plan, DType dtype, int64_t parameters) {
+  const RunConfig& c = plan.config;
+  std::vector<TableRow> rows = {{"vocabulary", std::to_string(plan.shape.vocab), c.origin_text("vocab")}};
+  const auto left = static_cast<double>(c.steps) - static_cast<double>(plan.facts.step);
+  if (c.steps > 0) {
+    rows.push_back(
+        {"steps", std::to_string(c.steps), plan.facts.step > 0 ? concat("of which ", plan.facts.step, " are done") : c.origin_text("steps")});
+    rows.push_back({"tokens", amount_text(static_cast<double>(c.steps) * static_cast<double>(c.total_batch_tokens)),
+                    concat(c.total_batch_tokens, " a step, in ", micro_steps(c), " micro-steps of each rank")});
+  }
+  if (!c.data.empty()) {
+    const Loader loader(loader_options(c, find_tokenizer(c)));
+    const auto samples = static_cast<double>(loader.samples_per_epoch());
+    rows.push_back({"data", concat(loader.samples_per_epoch(), " samples"), "an epoch"});
+    if (c.steps > 0) rows.push_back({"epochs", number(static_cast<double>(c.steps) * static_cast<double>(step_samples(c)) / samples, "%.2f"), ""});
+  }
+  const MemoryPlan memory = plan_memory(c, plan.shape, parameters, dtype);
+  const int64_t forever = c.keep_every > 0 ? c.steps / c.keep_every : 0;
+  rows.push_back(
+      {"disk", bytes_text(memory.snapshot * static_cast<double>(c.keep_last + 1 + forever)),
+       concat(c.keep_last + 1 + forever, " checkpoints of ", bytes_text(memory.snapshot), "; ", bytes_text(free_disk(c.out)), " are free")});
+  const StepTime step = measure_step(plan);
+  if (step.seconds) {
+    rows.push_back({"a step", *step.seconds < 10 ? concat(number(*step.seconds * 1e3, "%.0f"), " ms") : duration_text(*step.seconds),
+                    concat("from ", step.how, " measured here on one rank", plan.facts.ranks > 1 ? ", without communication" : "")});
+    if (c.steps > 0) rows.push_back({"time", duration_text(std::max(0.0, left) * *step.seconds), "without evaluation, samples and saves"});
+  } else {
+    rows.push_back({"time", "?", step.how});
+  }
+  return rows;
+}
+
+}  // namespace
+
+void print_config(const RunConfig& given) {
+  RunConfig config = with_saved_run(given).config;
+  if (!config.model.empty() || config.depth > 0 || config.layers > 0) {
+    config = plan_run(given).config;
+  } else {
+    validate(config);
+  }
+  std::fputs(to_toml(config, true).c_str(), stdout);
+}
+
+void dry_run(const RunConfig& given) {
+  const Plan plan = plan_run(given);
+  const RunConfig& c = plan.config;
+  if (plan.facts.vocab == 0 && c.vocab == 0) {
+    fail_usage("pretrain", "--dry-run without --data does not know the size of the vocabulary: give --data, or --vocab N");
+  }
+  use_threads(c.threads);
+  const Transformer model(plan.shape);
+  const DType dtype = compute_dtype(c.precision, choose_device(c.device));
+  std::printf("%s\n", to_toml(c, true).c_str());
+  std::printf("%s\n", table_text(concat("memory of each of ", plan.facts.ranks, " ranks, ", amount_text(static_cast<double>(model.parameter_count())),
+                                        " parameters"),
+                                 memory_rows(plan, dtype, model.parameter_count()))
+                          .c_str());
+  std::fflush(stdout);  // what follows takes seconds
+  std::printf("%s\n", table_text("the run", run_rows(plan, dtype, model.parameter_count())).c_str());
 }
 
 }  // namespace heddle

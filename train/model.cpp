@@ -25,67 +25,65 @@ TransformerConfig model_config(RunConfig& c, int64_t vocab) {
     why = "depth " + std::to_string(c.depth);
   }
   const bool plain = why.empty();  // every field comes from the configuration itself
-  const auto number = [&](std::string_view name, int64_t& field, int64_t& model_field) {
-    if (plain || c.is_set(name)) {
-      model_field = field;
-    } else {
-      field = model_field;
-      c.mark_derived(name, why);
-    }
-  };
-  const auto choose = [&]<class A, class B>(std::string_view name, A& field, B& model_field) {
-    if (plain || c.is_set(name)) {
+  // What is fixed rules the preset; what is not follows from it.
+  const auto settle = [&]<class A, class B>(std::string_view name, A& field, B& model_field) {
+    if (plain || c.is_fixed(name)) {
       model_field = static_cast<B>(field);
     } else {
       field = static_cast<A>(model_field);
       c.mark_derived(name, why);
     }
   };
-  number("layers", c.layers, m.layers);
-  number("heads", c.heads, m.heads);
-  number("dim", c.dim, m.dim);
-  number("mlp-dim", c.mlp_dim, m.mlp_dim);
-  number("head-dim", c.head_dim, m.head_dim);
-  if (c.is_set("kv-heads") || plain) {
-    m.kv_heads = c.kv_heads;
-  } else if (c.is_set("heads")) {
-    m.kv_heads = 0;  // the preset's GQA belongs to the preset's heads
+  settle("layers", c.layers, m.layers);
+  settle("heads", c.heads, m.heads);
+  settle("dim", c.dim, m.dim);
+  // What belongs to the preset's heads and width goes with them.
+  const bool own_heads = plain || c.is_fixed("heads"), own_width = plain || c.is_fixed("dim");
+  const auto part = [&](std::string_view name, const int64_t& field, int64_t& model_field, bool preset_holds) {
+    if (c.is_fixed(name)) {
+      model_field = field;
+    } else if (!preset_holds) {
+      model_field = 0;
+    }
+  };
+  part("kv-heads", c.kv_heads, m.kv_heads, !own_heads);
+  part("head-dim", c.head_dim, m.head_dim, !own_heads && !own_width);
+  settle("mlp", c.mlp, m.mlp);
+  part("mlp-dim", c.mlp_dim, m.mlp_dim, !own_width);
+  settle("norm", c.norm, m.norm);
+  settle("position", c.position, m.position);
+  settle("rope-theta", c.rope_theta, m.rope_theta);
+  settle("qk-norm", c.qk_norm, m.qk_norm);
+  settle("bias", c.bias, m.bias);
+  if (m.mlp == MlpType::swiglu && m.bias && !c.is_fixed("bias")) {
+    m.bias = c.bias = false;
+    c.mark_derived("bias", "mlp swiglu");
   }
-  if ((c.is_set("dim") || c.is_set("heads")) && !c.is_set("head-dim")) m.head_dim = 0;
-  if (c.is_set("dim") && !c.is_set("mlp-dim")) m.mlp_dim = 0;
-  choose("mlp", c.mlp, m.mlp);
-  choose("norm", c.norm, m.norm);
-  choose("position", c.position, m.position);
-  choose("rope-theta", c.rope_theta, m.rope_theta);
-  choose("qk-norm", c.qk_norm, m.qk_norm);
-  choose("bias", c.bias, m.bias);
-  choose("tied", c.tied, m.tied);
-  choose("zero-init-out", c.zero_init_out, m.zero_init_out);
-  number("window", c.window, m.window);
+  settle("tied", c.tied, m.tied);
+  settle("zero-init-out", c.zero_init_out, m.zero_init_out);
+  settle("window", c.window, m.window);
   if (plain && m.norm == NormType::rms) m.norm_eps = 1e-6f;
   m.seq = c.seq;
-  if (c.is_set("vocab")) {
+  if (c.is_fixed("vocab")) {
     m.vocab = c.vocab;
   } else if (vocab > 0) {
     m.vocab = vocab;  // the data decides, whatever a preset says
   }
   if (vocab > 0 && m.vocab < vocab) {
-    fail("model", concat("--vocab ", m.vocab, " is smaller than the data's vocabulary of ", vocab), ExitCode::usage);
+    fail("model", concat("--vocab ", m.vocab, " (", c.origin_text("vocab"), ") is smaller than the data's vocabulary of ", vocab), ExitCode::usage);
   }
   m.recompute = c.recompute;
   m = m.resolved();
-  const auto derived = [&](std::string_view name, int64_t& field, int64_t value) {
-    if (c.is_set(name) && field == value) return;
+  const auto derived = [&](std::string_view name, int64_t& field, int64_t value, const std::string& from) {
+    if (c.is_fixed(name)) return;
     field = value;
-    if (!c.is_set(name)) c.mark_derived(name, why.empty() ? "the model" : why);
+    c.mark_derived(name, from);
   };
-  derived("kv-heads", c.kv_heads, m.kv_heads);
-  derived("mlp-dim", c.mlp_dim, m.mlp_dim);
-  derived("head-dim", c.head_dim, m.head_dim);
-  if (!c.is_set("vocab")) {
-    c.vocab = m.vocab;
-    c.mark_derived("vocab", "the data");
-  }
+  const std::string shape = plain ? "the model" : why;
+  derived("kv-heads", c.kv_heads, m.kv_heads, shape);
+  derived("mlp-dim", c.mlp_dim, m.mlp_dim, shape);
+  derived("head-dim", c.head_dim, m.head_dim, shape);
+  derived("vocab", c.vocab, m.vocab, vocab > 0 ? "the data" : shape);
   return m;
 }
 

@@ -70,6 +70,8 @@ struct Option {
   ResumeClass resume = ResumeClass::free;
   double min = -std::numeric_limits<double>::infinity();
   double max = std::numeric_limits<double>::infinity();
+  bool open_above = false;      // max itself is out of range
+  bool single = false;          // what computes with it is a float: the value is judged as that float
   bool unset_is_empty = false;  // 0, "" and an empty list mean "not given, somebody derives it"
   bool in_file = true;          // false: a matter of one command, neither read from nor written to a config file
   bool launch = false;          // a matter of one launch: a resumed run does not take over what an earlier launch was given
@@ -80,6 +82,8 @@ struct Option {
   Option& optional() { return unset_is_empty = true, *this; }
   Option& at_least(double least) { return min = least, *this; }
   Option& between(double least, double most) { return min = least, max = most, *this; }
+  Option& below(double most) { return max = most, open_above = true, *this; }
+  Option& as_float() { return single = true, *this; }
   Option& command_only() { return in_file = false, *this; }
   Option& per_launch() { return launch = true, *this; }
   Option& argument() { return positional = true, *this; }
@@ -94,13 +98,19 @@ struct Option {
   // Stores `text`; lists append. Throws Error(usage) opening with `place`.
   void set(T& to, std::string_view text, std::string_view place) const {
     const auto check = [&](auto number) {
-      const auto value = static_cast<double>(number);
-      if (value < min || value > max) {
+      const double value = single ? static_cast<double>(static_cast<float>(number)) : static_cast<double>(number);
+      if (single && (value == 0) != (number == 0)) {
+        fail_usage("config", concat(place, ": ", quote_text(text), " is zero in single precision, which computes with it"));
+      }
+      if (value < min || value > max || (open_above && value >= max)) {
         using Number = decltype(number);  // a limit is printed as the values are: 16777216, not 1.67772e+07
-        const bool open = max == std::numeric_limits<double>::infinity();
-        const std::string limits =
-            open ? concat("at least ", static_cast<Number>(min)) : concat("from ", static_cast<Number>(min), " to ", static_cast<Number>(max));
-        fail_usage("config", concat(place, ": ", quote_text(text), " is out of range: ", limits));
+        constexpr double kNone = std::numeric_limits<double>::infinity();
+        const auto limit = [](double x) { return concat(static_cast<Number>(x)); };
+        const std::string least = min == -kNone ? "" : concat("at least ", limit(min)), most = max == kNone ? "" : concat("below ", limit(max));
+        fail_usage("config",
+                   concat(place, ": ", quote_text(text), " is out of range", single ? " in single precision, which computes with it" : "", ": ",
+                          open_above || most.empty() ? least + (least.empty() || most.empty() ? "" : " and ") + most
+                                                     : concat("from ", limit(min), " to ", limit(max))));
       }
     };
     std::visit(

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "core/storage.h"
+#include "train/dry_run.h"
 #include "train/metrics.h"
 #include "train/run.h"
 #include "train/sampling.h"
@@ -64,7 +65,7 @@ void write_sample(Run& run) {
 int pretrain(RunConfig given) {
   const std::unique_ptr<Communicator> world = world_communicator();
   if (given.dry_run) {
-    if (world->rank() == 0) dry_run(given, given.world > 0 ? given.world : world->size());
+    if (world->rank() == 0) dry_run(given);
     return 0;
   }
   const StopSignals signals(given.time_limit, world->rank() == 0);
@@ -110,6 +111,7 @@ int pretrain(RunConfig given) {
     const uint64_t first_sample = run.cursor;
     ++run.step;
     run.cursor += static_cast<uint64_t>(run.samples);
+    run.tokens += static_cast<uint64_t>(c.total_batch_tokens);
     const double seconds = seconds_since(start);
     rate.add(static_cast<double>(c.total_batch_tokens), seconds);
 
@@ -136,7 +138,7 @@ int pretrain(RunConfig given) {
     std::vector<Metric> values = {{"loss", report->loss},
                                   {"lr", plan.lr * c.lr},
                                   {"grad_norm", report->grad_norm},
-                                  {"tokens", static_cast<int64_t>(run.step) * c.total_batch_tokens},
+                                  {"tokens", static_cast<int64_t>(run.tokens)},
                                   {"tokens_per_s", static_cast<double>(c.total_batch_tokens) / seconds},
                                   {"step_ms", seconds * 1e3}};
     if (!report->applied) values.push_back({"withheld", true});

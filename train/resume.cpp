@@ -7,6 +7,7 @@
 
 #include "core/io/strict_json.h"
 #include "data/file.h"
+#include "train/assembly.h"
 #include "train/environment.h"
 #include "train/model.h"
 #include "train/run.h"
@@ -67,6 +68,7 @@ void Run::take_counters() {
   try {
     step = saved.at("step");
     cursor = saved.at("cursor");
+    tokens = saved.at("tokens");
     trainer->set_counters(step, saved.at("adam_t"), saved.at("skipped"));
     std::array<double, SpikeState::kSize> spike{};
     saved.at("spike").get_to(spike);
@@ -88,7 +90,7 @@ void Run::take_counters() {
   } catch (const nlohmann::json::exception&) {
     fail("pretrain",
          concat(config.out,
-                ": the checkpoint's counters (step, cursor, adam_t, skipped, spike, data) are not all there or not all numbers; it was "
+                ": the checkpoint's counters (step, cursor, tokens, adam_t, skipped, spike, data) are not all there or not all numbers; it was "
                 "written by another program or version: go back to an older checkpoint, or start a new run with --init-from"),
          ExitCode::bad_data);
   }
@@ -114,12 +116,14 @@ void Run::restore() {
     optimizer->masters_changed();
     take_counters();
     resumed_step = step;
+    resolve(config, facts(loader->vocab()));  // the horizon in tokens, from what was trained
     compare_with_saved(environment);
   } else if (!config.init_from.empty()) {
     StateDict weights = model_state(*arena, optimizer->masters());
     read_checkpoint(config.init_from, weights, "model.");
     optimizer->masters_changed();
   }
+  schedule = make_schedule(config);
   checkpoints->prepare(state);
   if (is_first() && (!found_ || step < static_cast<uint64_t>(config.steps))) {  // a finished run's record stays as it was
     if (tokenizer && !fs::exists(file("tokenizer.json"))) tokenizer->save(file("tokenizer.json"));
@@ -132,7 +136,7 @@ void Run::save() {
   const StepState counters = trainer->counters();
   const nlohmann::json scalars = {{"step", step},
                                   {"cursor", cursor},
-                                  {"tokens", step * static_cast<uint64_t>(config.total_batch_tokens)},
+                                  {"tokens", tokens},
                                   {"adam_t", counters.adam_t},
                                   {"skipped", counters.skipped},
                                   {"seed", config.seed},

@@ -12,7 +12,7 @@
 #include "train/assembly.h"
 #include "train/memory_plan.h"
 #include "train/model.h"
-#include "train/resolve.h"
+#include "train/run_data.h"
 
 namespace heddle {
 namespace {
@@ -50,7 +50,6 @@ Run::Run(RunConfig given, Communicator& world)
   device = choose_device(config.device);
   if (!config.model.empty()) preset(config.model);  // an unknown name is an error before anything is made
   if (config.out.empty()) fail("pretrain", "no run directory: --out RUN", ExitCode::usage);
-  refuse_unbuilt(config);
   // Where no job has started yet nothing is made before all else has been found right: a start that fails leaves no trace.
   const bool begun = has_begun();
   if (!begun && config.resume == ResumeMode::must) fail("pretrain", concat(config.out, " holds no checkpoint to resume from"), ExitCode::bad_data);
@@ -80,7 +79,7 @@ bool Run::has_begun() const {
 
 void Run::open_directory() {
   CheckpointOptions options;
-  options.keep_last = static_cast<int>(std::max<int64_t>(2, config.keep_last));
+  options.keep_last = static_cast<int>(config.keep_last);
   options.keep_every = static_cast<uint64_t>(config.keep_every);
   options.log = [this](const std::string& line) { console.warn(line); };
   options.on_hung = [this](const Error& e) {
@@ -102,66 +101,30 @@ void Run::open_directory() {
   }
 }
 
-void Run::settle() {
-  if (config.dp == 0) {
-    config.dp = comm.size();
-    config.mark_derived("dp", "the launch");
-  }
-  if (config.dp != comm.size()) {
-    fail("pretrain", concat("--dp ", config.dp, ", but ", comm.size(), " ranks were started; use mpirun -np ", config.dp), ExitCode::usage);
-  }
-  require_runnable(config);
-  validate(config);
-  forced_kernels_ = kernels::ForcedKernels(config.kernel);
+RunFacts Run::facts(int64_t vocab) const {
+  return {.ranks = comm.size(), .vocab = vocab, .goes_on = found_.has_value(), .step = step, .tokens = tokens};
 }
 
-// --tokenizer, else the run's own copy, else the one beside the first shards.
-void Run::open_tokenizer() {
-  const fs::path kept = file("tokenizer.json");
-  fs::path from = config.tokenizer;
-  if (from.empty()) from = fs::exists(kept) ? kept : fs::path(directory_name(expand_glob(config.data.front()).front())) / "tokenizer.json";
-  if (config.tokenizer.empty() && !fs::exists(from)) return;
-  tokenizer.emplace(Tokenizer::load(from.string()));
+void Run::settle() {
+  require_runnable(config);
+  resolve(config, facts(0));
+  forced_kernels_ = kernels::ForcedKernels(config.kernel);
 }
 
 void Run::check_memory(int64_t vocab) const {
   RunConfig probe = config;
-  const Transformer shape(model_config(probe, vocab));
-  derive_recipe(probe, shape.config());
+  const Transformer shape(resolve(probe, facts(vocab)));
   require_memory("pretrain", probe, shape, compute_dtype(config.precision, device), device, true);
   comm.barrier();  // before any rank takes what another one is still counting on
 }
 
 void Run::open_data() {
-  open_tokenizer();
-  LoaderOptions options;
-  options.shards = config.data;
-  options.seq = config.seq;
-  options.seed = static_cast<uint64_t>(config.seed);
-  options.document_mask = config.doc_mask;
-  options.prefetch_batch = config.batch;
-  if (tokenizer) {
-    options.vocab = tokenizer->vocab_size();
-    options.eot = tokenizer->eot();
-    require_same_tokenizer(config.data.front(), *tokenizer, config.tokenizer.empty() ? "the run's tokenizer" : config.tokenizer);
-  } else if (config.is_set("vocab")) {
-    options.vocab = config.vocab;
-  }
-  check_memory(options.vocab.value_or(config.model.empty() ? 2 : 0));  // the vocabulary may be known only to the shards: at least this much
+  tokenizer = find_tokenizer(config);
+  const LoaderOptions options = loader_options(config, tokenizer);
+  check_memory(options.vocab.value_or(0));  // the vocabulary may be known only to the shards: at least this much
   loader = std::make_unique<Loader>(options);
-  if (config.total_batch_tokens == 0) {
-    config.total_batch_tokens = config.batch * config.dp * config.seq;
-    config.mark_derived("total-batch-tokens", "batch x seq x dp");
-  }
-  const int64_t micro_samples = config.batch * config.dp;
-  samples = config.total_batch_tokens / config.seq;
-  if (samples * config.seq != config.total_batch_tokens || samples % micro_samples != 0) {
-    fail("pretrain",
-         concat("--total-batch-tokens ", config.total_batch_tokens, " is not a multiple of --batch ", config.batch, " x --seq ", config.seq,
-                " x --dp ", config.dp, " = ", micro_samples * config.seq),
-         ExitCode::usage);
-  }
-  micro_steps = samples / micro_samples;
+  samples = step_samples(config);
+  micro_steps = heddle::micro_steps(config);
   if (!config.val.empty()) {
     WindowOptions windows;
     windows.shards = config.val;
@@ -175,12 +138,7 @@ void Run::open_data() {
 
 void Run::build() {
   check_memory(loader->vocab());
-  const TransformerConfig shape = model_config(config, loader->vocab());
-  derive_recipe(config, shape);
-  if (config.steps == 0) {
-    config.steps = std::max<int64_t>(1, config.tokens / config.total_batch_tokens);
-    config.mark_derived("steps", "tokens / total-batch-tokens");
-  }
+  const TransformerConfig shape = resolve(config, facts(loader->vocab()));
   model = std::make_unique<Transformer>(shape);
   arena = std::make_unique<Arena>(*model, device, compute_dtype(config.precision, device));
   arena->init(static_cast<uint64_t>(config.seed));
@@ -188,7 +146,6 @@ void Run::build() {
   trainer = std::make_unique<Trainer>(
       *model, *arena, *optimizer, comm,
       Trainer::Options{.batch = config.batch, .seq = config.seq, .document_mask = config.doc_mask, .deterministic = config.deterministic});
-  schedule = make_schedule(config);
   spikes = SpikeGuard({.z = config.spike_z, .nonfinite_limit = config.nonfinite_limit, .rollbacks = config.spike_rollbacks});
   bad_batches = std::make_unique<BadBatchLedger>(file("bad_batches.jsonl"));
   optimizer->add_state(state);
@@ -203,6 +160,9 @@ void Run::describe() {
   console.line(concat("model: ", m.layers, " layers of ", m.dim, ", ", m.heads, " heads (", m.kv_heads, " KV), vocabulary ", m.vocab, ", ",
                       amount_text(static_cast<double>(model->parameter_count())), " parameters, ", amount_text(m.flops_per_token(config.seq)),
                       "FLOP a token"));
+  if (config.optimizer == OptimizerChoice::muon && config.is_stated("lr") && !config.is_set("muon-lr")) {
+    console.line(concat("--lr ", config.lr, " is AdamW's, for embeddings, head and gains; the matrices follow --muon-lr ", config.muon_lr));
+  }
   console.line(
       concat("step: ", config.total_batch_tokens, " tokens = ", comm.size(), " ranks x ", micro_steps, " micro-steps x ", config.batch, " x ",
              config.seq, "; ", config.steps, " steps are ",

@@ -19,6 +19,7 @@
 #include "train/config.h"
 #include "train/console.h"
 #include "train/evaluate.h"
+#include "train/resolve.h"
 #include "train/spike.h"
 #include "train/trainer.h"
 
@@ -56,14 +57,14 @@ class Run {
   SpikeGuard spikes;
   std::unique_ptr<BadBatchLedger> bad_batches;
   StateDict state;
-  uint64_t step = 0, cursor = 0;  // steps done; samples consumed over all ranks
+  uint64_t step = 0, cursor = 0, tokens = 0;  // done: steps, samples consumed and tokens trained over all ranks
 
  private:
   bool has_begun() const;
   void open_directory();
+  RunFacts facts(int64_t vocab) const;
   void settle();
   void check_memory(int64_t vocab) const;
-  void open_tokenizer();
   void open_data();
   void build();
   void restore();
@@ -75,8 +76,5 @@ class Run {
   bool trajectory_changed_ = false;  // by an option that differs from the saved one
   kernels::ForcedKernels forced_kernels_;
 };
-
-// --dry-run: the derived configuration and the memory that each of `world` ranks will use; touches no file of the run.
-void dry_run(RunConfig config, int64_t world);
 
 }  // namespace heddle

@@ -114,15 +114,15 @@ void check_flags(const T& options) {
 
 void check_config(const RunConfig& config) {
   check_flags(config);
-  const std::string toml = to_toml(config);
+  const std::string toml = to_toml(config, true);
   RunConfig from_toml;
   apply_toml(from_toml, toml, "written", Source::saved);
   require_same(config, from_toml, "written as TOML", true);
   require(compare_for_resume(toml, config).empty(), "a saved configuration differs from itself");
-  const ResumedConfig resumed = resume_config(toml, config);
+  ResumedConfig resumed = resume_config(toml, config);
   require(resumed.overridden.empty(), "resuming with the same configuration overrides something");
-  require_same(config, resumed.config, "resumed");
   validate(resumed.config);
+  require_same(config, resumed.config, "resumed and judged again");
 
   std::vector<std::string> environment;
   RunConfig whole_lists = config;  // a variable holds one item of a list
@@ -148,7 +148,9 @@ void parse_pretrain_request(Request& request, size_t input_bytes) {
   }
   const auto parsed = parse_input(kRules, input_bytes, [&] {
     const Quiet quiet;
-    return app::parse_pretrain(request.args, request.environment);
+    app::PretrainArguments arguments = app::parse_pretrain(request.args, request.environment);
+    validate(arguments.config);
+    return arguments;
   });
   if (parsed && !parsed->help) check_config(parsed->config);
 }
