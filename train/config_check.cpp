@@ -22,7 +22,7 @@ bool changed(const RunConfig& c, std::string_view name) {
 struct Dependent {
   std::string_view name, on;
   bool (*acts)(const RunConfig&);
-  std::string_view needs;  // how the message goes on: "--muon-lr needs ..."
+  std::string_view needs;  // how the message goes on after the option and its value
 };
 constexpr Dependent kDependents[] = {
     {"muon-lr", "optimizer", [](const RunConfig& c) { return c.optimizer == OptimizerChoice::muon; }, "only acts with --optimizer muon"},
@@ -32,16 +32,14 @@ constexpr Dependent kDependents[] = {
      "does not act with --schedule constant"},
     {"rope-theta", "position", [](const RunConfig& c) { return c.position == PositionChoice::rope; }, "only acts with --position rope"},
     {"sample-prompt", "sample-every", [](const RunConfig& c) { return c.sample_every > 0; }, "only acts with --sample-every N"},
-    {"sample-tokens", "sample-every", [](const RunConfig& c) { return c.sample_every > 0; }, "only acts with --sample-every N"},
     {"eval-every", "val", [](const RunConfig& c) { return !c.val.empty() || c.eval_every == 0; }, "needs --val, the shards to evaluate on"},
-    {"eval-tokens", "val", [](const RunConfig& c) { return !c.val.empty(); }, "needs --val, the shards to evaluate on"},
 };
 
 // What was stated before the option that takes its effect away has had its day; what is stated beside or after it is a mistake.
 void settle_dependents(RunConfig& c) {
   for (const Dependent& d : kDependents) {
     if (!changed(c, d.name) || d.acts(c)) continue;
-    if (c.is_stated(d.name) && c.source(d.name) >= c.source(d.on)) refuse("--", d.name, " ", d.needs);
+    if (c.is_stated(d.name) && c.source(d.name) >= c.source(d.on)) refuse("--", d.name, " ", RunConfig::option(d.name).toml_text(c), " ", d.needs);
     c.drop(d.name);
   }
 }

@@ -61,7 +61,7 @@ TEST_CASE("what is no flag, or has no value, is refused with help") {
   refused({"--lr", "nan"}, {"--lr", "finite"});
   refused({"--zero", "4"}, {"--zero", "from 0 to 3"});
   refused({"--seq", "16777217"}, {"--seq", "from 1 to 16777216"});
-  refused({"--log-every", "0"}, {"--log-every", "at least 1"});
+  refused({"--log-every", "0"}, {"--log-every", "from 1"});
   refused({"--total-batch-tokens", "9223372036854775807"}, {"--total-batch-tokens", "from 1 to 1099511627776"});
   refused({"--config", "/nonexistent.toml"}, {"/nonexistent.toml"});
 }

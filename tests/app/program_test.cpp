@@ -43,10 +43,10 @@ TEST_CASE("mistakes on the command line end with code 2 and a message on standar
   refused("pretrain --stepz 5", "did you mean --steps?");
   refused("pretrain --steps nan", "--steps");
   refused("pretrain --steps 1e30", "--steps");
-  refused("pretrain --dim 100 --heads 3", "--dim 102");
+  refused("pretrain --layers 1 --dim 100 --heads 3 --steps 1 --data x --out o", "--dim 102");
   refused("pretrain --config missing.toml", "missing.toml: No such file or directory; check --config or HEDDLE_CONFIG");
   refused("pretrain", "missing.toml: No such file or directory; check --config or HEDDLE_CONFIG", "HEDDLE_CONFIG=missing.toml");
-  refused("pretrain --dry-run --layers 1 --heads 2 --dim 16", "give --vocab N");
+  refused("pretrain --dry-run --layers 1 --heads 2 --dim 16", "or --vocab N");
   refused("pretrain --dry-run --vocab 100", "no model");
   refused("tokenize --input x --tokenizer bytes --out o --shard-tokens 1", "from 256 to 2147483647");
   refused("inspect x --verify --digest", "give one");
