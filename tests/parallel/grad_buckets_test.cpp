@@ -96,6 +96,24 @@ TEST_CASE("buckets partition the arena in order and hold whole parameters") {
   }
 }
 
+TEST_CASE("at the least target a bucket is one block's matrices, and no two parameters outside blocks share one") {
+  for (const test::Style& style : test::styles()) {
+    CAPTURE(style.name);
+    Case c(style.config);
+    const GradBuckets buckets(c.arena, c.comm, 1);
+    const auto block_of = [](const std::string& name) {  // "blocks.1.mlp.up.weight": "blocks.1."
+      return name.rfind("blocks.", 0) == 0 ? name.substr(0, name.find('.', 7) + 1) : name;
+    };
+    for (const Parameter& a : c.arena.parameters()) {
+      for (const Parameter& b : c.arena.parameters()) {
+        const bool one_section = (c.arena.range(a).begin < c.arena.matrices_end()) == (c.arena.range(b).begin < c.arena.matrices_end());
+        CAPTURE(a.name(), b.name());
+        CHECK((c.bucket_of(buckets, a) == c.bucket_of(buckets, b)) == (one_section && block_of(a.name()) == block_of(b.name())));
+      }
+    }
+  }
+}
+
 TEST_CASE("each bucket starts at the hook of its last parameter, once, and with final gradients") {
   for (const test::Style& style : test::styles()) {
     CAPTURE(style.name);
