@@ -175,9 +175,10 @@ TEST_CASE("generate says which id or file is missing") {
 
 TEST_CASE("a vocabulary padded beyond the tokenizer's neither ends a run that samples nor shows in what is generated") {
   const test::Scratch folder;
-  // Hot and long enough that padding would come up in nearly every text.
-  REQUIRE(test::run(folder / "run", {{"vocab", kPadded}, {"sample-every", "3"}, {"sample-tokens", "200"}}) == 0);
-  CHECK(test::slurp(folder / "run/samples.txt").find("step 12\n") != std::string::npos);
+  // Too little is learned to make padding unlikely: without the mask each sample would soon meet it.
+  REQUIRE(test::run(folder / "run", {{"vocab", kPadded}, {"sample-every", "3"}, {"sample-tokens", "200"}, {"lr", "1e-6"}}) == 0);
+  const std::string samples = test::slurp(folder / "run/samples.txt");
+  for (const char* step : {"step 3\n", "step 6\n", "step 9\n", "step 12\n"}) CHECK(samples.find(step) != std::string::npos);
   for (int64_t seed = 0; seed < 5; ++seed) {
     GenerateOptions o = options_of({.temperature = 50, .seed = static_cast<uint64_t>(seed)}, 40);
     o.print_ids = true;
