@@ -107,6 +107,19 @@ double field(const std::string& json, const std::string& name) {
   return std::stod(json.substr(at + name.size() + 4));
 }
 
+TEST_CASE("inspect shows a run whose newest checkpoint is damaged through the one before it") {
+  const Trained w;
+  w.write("run/ckpt/s4-i1/MANIFEST", w.changed("run/ckpt/s4-i1/MANIFEST", 40));
+  const Result plain = w.heddle("inspect run");
+  INFO(plain.out << plain.err);
+  CHECK(plain.code == 0);
+  CHECK(has(plain.out, "DAMAGED"));
+  CHECK(has(plain.out, "s2-i1"));
+  CHECK(has(plain.out, "step          2"));
+  CHECK(!has(plain.out, "step          4"));
+  CHECK(w.heddle("inspect run --verify").code == 65);
+}
+
 TEST_CASE("eval gives bits per byte and per word of the text behind the tokens") {
   const Trained w;
   const Result json = w.heddle("eval run --data 'data/*_val_*.bin' --device cpu --json"),

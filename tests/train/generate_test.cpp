@@ -208,6 +208,18 @@ TEST_CASE("a sample that fails is a warning: the run ends as it would without sa
   CHECK(test::slurp(folder / "well/samples.txt").find("step 8\nab") != std::string::npos);
 }
 
+TEST_CASE("the data's vocabulary is the model's, however small, unless one is asked for") {
+  for (const int64_t vocab : {1, 2, 257}) {
+    RunConfig c = test::run_config("out");
+    CHECK(model_config(c, vocab).vocab == vocab);
+    CHECK(c.vocab == vocab);
+    RunConfig larger = test::run_config("out", {{"vocab", kPadded}});
+    CHECK(model_config(larger, vocab).vocab == 320);
+  }
+  RunConfig smaller = test::run_config("out", {{"vocab", kPadded}});
+  expect_error([&] { model_config(smaller, 321); }, ExitCode::usage, {"--vocab 320", "vocabulary of 321"});
+}
+
 TEST_CASE("a run's RoPE base is the one that was asked for, while it trains and when it is loaded") {
   const test::Scratch folder;
   static std::vector<std::vector<double>> tables;  // of every pass
