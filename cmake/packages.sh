@@ -1,11 +1,19 @@
 # Sourced by test.sh and quickstart.sh: the Debian and Ubuntu packages that building heddle and its tests takes.
 heddle_packages="g++ cmake ninja-build ccache libeigen3-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev catch2 libssl-dev zlib1g-dev
                  libzstd-dev libdnnl-dev libopenmpi-dev openmpi-bin"
-# What test.sh installs beyond them: clang with its libFuzzer, for tests/fuzz/run.sh.
-heddle_test_packages="clang libclang-rt-dev"
+# optional_packages LOG "PACKAGE|WHAT IS LEFT OUT WITHOUT IT"...: installs those that can be had, one line for each other; never fails.
+optional_packages() {
+  local log=$1 row
+  shift
+  need_packages "$log" "${@%%|*}" 2>/dev/null && return
+  for row in "$@"; do
+    need_packages "$log" "${row%%|*}" 2>/dev/null || echo "without the package ${row%%|*} ${row#*|} is skipped"
+  done
+  return 0
+}
 
 # need_packages LOG PACKAGE...: installs those that are missing, as root or through sudo; fails with the line to type when it cannot.
-# install_packages=0 never installs. Without apt-get it trusts the machine: the table of configure names what is missing.
+# install_packages=0 never installs, and nothing is removed for what is installed. Without apt-get it trusts the machine: the table of configure names what is missing.
 need_packages() {
   local log=$1 missing=() as_root=() package
   shift
@@ -25,8 +33,9 @@ need_packages() {
     return 1
   fi
   echo "installing ${missing[*]}"
-  if ! "${as_root[@]}" apt-get update -qq >"$log" 2>&1 ||
-    ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >>"$log" 2>&1; then
+  [ -n "${apt_lists:-}" ] || { "${as_root[@]}" apt-get update -qq >"$log" 2>&1 && apt_lists=fresh || apt_lists=stale; }  # once a script
+  if [ $apt_lists = stale ] ||
+    ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-remove "${missing[@]}" >>"$log" 2>&1; then
     tail -n 5 "$log" >&2
     echo "apt-get failed (whole log: $log). Without a network, install from elsewhere:  $line" >&2
     return 1

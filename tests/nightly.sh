@@ -2,20 +2,22 @@
 # The long forms of the tests: what a night can afford and a commit cannot. About seven hours on two cores, three and a half of them fuzzing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+. cmake/packages.sh
+. tests/environment.sh
 
+parts=(tests clang compile-matrix kills power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz stall mutants)
 usage() {
-  cat <<'TEXT'
+  cat <<TEXT
 usage: tests/nightly.sh [--kills N] [--power-loss-states N] [--fuzz-seconds N] [--mutants-seed N] [PART...]
   --kills N              SIGKILLs of one run (466: the interruptions of a 54-day run of 405B parameters)
   --power-loss-states N  states of the disk after a power loss (20000)
   --fuzz-seconds N       for each fuzz target (1800)
   --mutants-seed N       which faults are planted (the day of the year)
-  PART                   tests kills power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz stall mutants; default: all, in this order
+  PART                   ${parts[*]}; default: all, in this order
 Every part runs whatever the ones before it gave; the last lines are their verdicts. Logs lie in build/nightly.
 TEXT
 }
 
-parts=(tests kills power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz stall mutants)
 kills=466 states=20000 fuzz_seconds=1800 mutants_seed=$(date +%-j) chosen=()
 while [ $# -gt 0 ]; do
   case $1 in
@@ -48,8 +50,16 @@ part() {
   rows+=("$(printf '%-22s %7d min  %s' "$name" $(((SECONDS - begin + 30) / 60)) "$verdict")")
 }
 
+cpu=build/cpu-strict  # where ./test.sh --strict builds
 build() {
-  cmake --preset cpu >"$logs/configure.log" 2>&1 && cmake --build --preset cpu --parallel "$(nproc)" >"$logs/build.log" 2>&1
+  cmake --preset cpu -B $cpu -DHEDDLE_WERROR=ON >"$logs/configure.log" 2>&1 && cmake --build $cpu --parallel "$(nproc)" >"$logs/build.log" 2>&1
+}
+# The whole project and its tests by the other compiler that it promises.
+all_by_clang() {
+  cmake --preset clang -B build/clang-strict -DHEDDLE_WERROR=ON >"$logs/configure-clang.log" 2>&1 || { cat "$logs/configure-clang.log"; return 1; }
+  cmake --build build/clang-strict --parallel "$(nproc)" >"$logs/build-clang.log" 2>&1 ||
+    { grep -E -A 5 'error:' "$logs/build-clang.log" | head -n 40; return 1; }
+  ctest --test-dir build/clang-strict -j $tests_at_once --no-tests=error --output-on-failure
 }
 # All tests of the simulated CUDA machine, built another way: simulated NAME OPTIONS...
 simulated() {
@@ -71,7 +81,7 @@ in_every_mode() {
 # One stall in 200 s of training may cost 1 %.
 stall() {
   local line
-  line=$(build/cpu/bin/heddle bench save-stall --model gpt-10m --seq 256 --batch 8 --repeats 5 --save-dir build) || return 1
+  line=$($cpu/bin/heddle bench save-stall --model gpt-10m --seq 256 --batch 8 --repeats 5 --save-dir build) || return 1
   echo "$line"
   awk -v stall="$(sed -n 's/.*"stall_of_200_s": \([0-9.e-]*\).*/\1/p' <<<"$line")" 'BEGIN { exit !(stall != "" && stall <= 0.01) }'
 }
@@ -81,16 +91,21 @@ mutants() {
   python3 tests/mutants/mutants.py --seed "$mutants_seed"
 }
 
+need_packages "$logs/apt.log" $heddle_packages || exit 1
+optional_packages "$logs/apt.log" "gdb|the test sim_gdb" "qemu-user|the test cpu_check" "clang|the part clang" "libomp-dev|the part clang" \
+  "libclang-rt-dev|fuzzing" "clang-16|compiling for znver4" "g++-aarch64-linux-gnu|compiling for aarch64"
 build || { tail -n 40 "$logs/build.log" "$logs/configure.log"; exit 1; }
-part tests ./test.sh --keep-going
-part kills env HEDDLE_KILLS="$kills" build/cpu/bin/kills_test
-part power-loss env HEDDLE_POWER_LOSS_STATES="$states" build/cpu/bin/test_checkpoint_power_loss
+part tests ./test.sh --strict --full --keep-going
+part clang all_by_clang
+part compile-matrix tests/compile_matrix.sh --strict
+part kills env HEDDLE_KILLS="$kills" $cpu/bin/kills_test
+part power-loss env HEDDLE_POWER_LOSS_STATES="$states" $cpu/bin/test_checkpoint_power_loss
 part simulated-gcc in_every_mode gcc -DCMAKE_CXX_COMPILER=g++ -DHEDDLE_SIM_CHECK_COMPILER=OFF
 part simulated-clang in_every_mode clang -DCMAKE_CXX_COMPILER=clang++
 part simulated-ucontext simulated ucontext -DHEDDLE_SIM_UCONTEXT=ON "-DHEDDLE_SIM_FLAVOURS=plain;check"  # AddressSanitizer does not know makecontext
 part simulated-own-headers simulated own-headers -DHEDDLE_CUDA=OFF  # as on a machine without the CUDA toolkit
-part gpu-build ctest --test-dir build/cpu -C nightly -L nightly --output-on-failure
-part fuzz tests/fuzz/run.sh "$fuzz_seconds"
+part gpu-build ctest --test-dir $cpu -C nightly -L nightly --output-on-failure
+part fuzz env HEDDLE_FUZZ_BUILD=build/fuzz-strict HEDDLE_WERROR=ON tests/fuzz/run.sh "$fuzz_seconds"
 part stall stall
 part mutants mutants
 

@@ -12,7 +12,7 @@ usage: tests/fuzz/run.sh [--if-available] (SECONDS | --runs N) [TARGET...]
   --runs N        N inputs for the slowest target, for the others as many as take about as long: with one compiler and one corpus always the same
   TARGET          config dataset manifest round_trip safetensors shard tokenizer; default: all
   --if-available  succeed without running when clang or its fuzzer runtime is not installed
-HEDDLE_FUZZ_BUILD names the build folder (build/fuzz). With SECONDS, inputs that reached new code are kept below it and start the next run.
+HEDDLE_FUZZ_BUILD names the build folder (build/fuzz); HEDDLE_WERROR=ON makes warnings errors. With SECONDS, inputs that reached new code are kept below it and start the next run.
 TEXT
 }
 
@@ -47,7 +47,7 @@ if ! echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned 
   echo "fuzz: needs clang++ with libFuzzer: apt-get install clang libclang-rt-dev"
   exit $((1 - optional))
 fi
-cmake --preset fuzz -B "$build" >"$build/configure.log" 2>&1 || { cat "$build/configure.log"; exit 1; }
+cmake --preset fuzz -B "$build" -DHEDDLE_WERROR="${HEDDLE_WERROR:-OFF}" >"$build/configure.log" 2>&1 || { cat "$build/configure.log"; exit 1; }
 cmake --build "$build" --parallel "$(nproc)" --target "${targets[@]/#/fuzz_}" >"$build/build.log" 2>&1 || { tail -n 40 "$build/build.log"; exit 1; }
 
 # Freed memory waits in a quarantine, 256 MB of it by default: more than the limit on the whole process.
