@@ -82,7 +82,7 @@ void Run::open_directory() {
   options.keep_last = static_cast<int>(config.keep_last);
   options.keep_every = static_cast<uint64_t>(config.keep_every);
   options.log = [this](const std::string& line) { console.warn(line); };
-  options.on_hung = [this](const Error& e) {
+  options.on_hung = [](const Error& e) {
     std::fprintf(stderr, "heddle: %s\n", e.what());  // from whichever rank finds it: the first one may be the one that hangs
     abort_world(static_cast<int>(ExitCode::hung));
   };

@@ -263,7 +263,8 @@ void write_golden(const std::filesystem::path& path, int arch, Table table) {
 }
 
 void compare(const Table& got, const Table& want, bool exact, std::vector<std::string>& faults) {
-  for (const auto& [key, row] : got) {
+  for (const auto& [name, row] : got) {
+    const std::string& key = name;  // clang 14 captures no structured binding
     const auto found = want.find(key);
     if (found == want.end()) {
       faults.push_back(key + ": not in the golden table");
