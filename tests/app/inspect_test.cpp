@@ -107,6 +107,30 @@ double field(const std::string& json, const std::string& name) {
   return std::stod(json.substr(at + name.size() + 4));
 }
 
+TEST_CASE("inspect adds up the shards of each part of a data set") {
+  const Trained w;
+  REQUIRE(w.heddle("tokenize --input words.txt --tokenizer bytes --document-separator blank-line --val-fraction 0.2 --shard-tokens 300 --out parts")
+              .code == 0);
+  for (const std::string folder : {"data", "parts"}) {
+    const std::string description = w.read(folder + "/dataset.json"), shown = w.heddle("inspect " + folder).out;
+    INFO(shown << description);
+    for (const std::string split : {"train", "val"}) {
+      long shards = 0, tokens = 0, documents = 0, bytes = 0;
+      const std::string marked = "\"split\": \"" + split + "\"";
+      for (size_t at = description.find(marked); at != std::string::npos; at = description.find(marked, at + 1)) {
+        const size_t begin = description.rfind('{', at), end = description.find('}', at);
+        const std::string shard = description.substr(begin, end - begin + 1);
+        ++shards;
+        tokens += static_cast<long>(field(shard, "tokens")), documents += static_cast<long>(field(shard, "documents"));
+        bytes += static_cast<long>(field(shard, "bytes"));
+      }
+      CHECK((folder == "data" ? shards == 1 : shards > 1));
+      CHECK(has(shown, std::to_string(shards) + " shards, " + std::to_string(tokens) + " tokens, " + std::to_string(documents) + " documents, " +
+                           std::to_string(bytes) + " bytes of text"));
+    }
+  }
+}
+
 TEST_CASE("inspect shows a run whose newest checkpoint is damaged through the one before it") {
   const Trained w;
   w.write("run/ckpt/s4-i1/MANIFEST", w.changed("run/ckpt/s4-i1/MANIFEST", 40));
