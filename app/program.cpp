@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -47,9 +48,9 @@ int dispatch(Args args) {
   for (const Command& c : commands()) {
     if (c.name == name) {
       const bool asks = help || std::find_if(args.begin(), args.end(), [](const std::string& a) { return a == "--help" || a == "-h"; }) != args.end();
-      if (const int ranks = launch_of_this_process().ranks; !c.parallel && !asks && ranks > 1) {
-        fail_usage("heddle", concat(name, " is the work of one process, which uses all cores, but was started as ", ranks,
-                                    " ranks: start it without mpirun or srun"));
+      if (const Launch launch = launch_of_this_process(); !c.parallel && !asks && launch.ranks > 1) {
+        fail_usage("heddle", concat(name, " is the work of one process, which uses all cores, but was started as ", launch.ranks, " ranks (",
+                                    launch.variable, "): start it without mpirun or srun"));
       }
       const std::vector<std::string> only_help = {"--help"};
       return c.run(help ? Args(only_help) : args.subspan(1));
@@ -63,6 +64,7 @@ int dispatch(Args args) {
 int report(std::string_view message, ExitCode code) {
   constexpr std::chrono::seconds kPatience(2);
   if (launch_of_this_process().rank > 0) std::this_thread::sleep_for(kPatience);
+  std::signal(SIGPIPE, SIG_IGN);  // nobody may be reading any more; the exit code still says it
   std::cout.flush();
   std::cerr << "heddle: " << message << std::endl;
   return static_cast<int>(code);

@@ -3,6 +3,8 @@
 #include <array>
 #include <iostream>
 
+#include "train/threads.h"
+
 namespace heddle::app {
 namespace {
 
@@ -54,6 +56,7 @@ bool parse_tokenize(Args args, PrepareOptions& options) {
 }
 
 int run_tokenize(const PrepareOptions& options, std::ostream& out) {
+  use_threads(options.threads);
   print_report(prepare(options), options, out);
   return 0;
 }

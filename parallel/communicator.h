@@ -50,15 +50,20 @@ class Communicator {
 std::unique_ptr<Communicator> local_communicator();
 
 // MPI_COMM_WORLD when the process was started by an MPI launcher with more than one rank, else local. Initialises MPI on first use and
-// finalises it at exit. Throws Error(usage) when launched on several ranks by a build without MPI.
+// finalises it at exit. Error(usage) when launched on several ranks by a build without MPI, or when MPI finds this process alone although the
+// launcher's variables speak of several: each of them would train the same run by itself.
 std::unique_ptr<Communicator> world_communicator();
 
 // What a launcher (Open MPI's, MPICH's, Intel's mpirun, Slurm's srun) says of this process, also before MPI starts and in a build without it.
 struct Launch {
-  bool found = false;       // a launcher started it, be it alone: what it prints is collected by the launcher
-  int ranks = 1, rank = 0;  // of the job
+  bool found = false;         // a launcher started it, be it alone: what it prints is collected by the launcher
+  int ranks = 1, rank = 0;    // of the job
+  const char* variable = "";  // that says how many
 };
 Launch launch_of_this_process();
+
+// A sentence when this process was started alone where Slurm reserved places for several; else empty.
+std::string unused_places();
 
 // Ends every rank of the job with this code: a rank that fails alone would leave the others waiting. Returns when there is only this process.
 void abort_world(int exit_code);

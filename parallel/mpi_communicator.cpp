@@ -260,16 +260,24 @@ Launch launch_of_this_process() {
   for (const Names& names :
        {Names{"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"}, {"PMI_SIZE", "PMI_RANK"}, {"MPI_LOCALNRANKS", "MPI_LOCALRANKID"}}) {
     const char *ranks = std::getenv(names.ranks), *rank = std::getenv(names.rank);
-    if (ranks) return {true, std::atoi(ranks), rank ? std::atoi(rank) : 0};
+    if (ranks) return {true, std::atoi(ranks), rank ? std::atoi(rank) : 0, names.ranks};
   }
-  const char *ranks = std::getenv("SLURM_STEP_NUM_TASKS"), *rank = std::getenv("PMIX_RANK");
-  if (std::getenv("SLURM_STEP_ID") && rank && ranks) return {true, std::atoi(ranks), std::atoi(rank)};
+  // A task of srun; with --mpi=none it has no PMIX_RANK, and MPI will not find the others.
+  constexpr const char* kTasks = "SLURM_STEP_NUM_TASKS";
+  const char *ranks = std::getenv(kTasks), *pmix = std::getenv("PMIX_RANK"), *rank = pmix ? pmix : std::getenv("SLURM_PROCID");
+  if (std::getenv("SLURM_STEP_ID") && rank && ranks && (pmix || std::atoi(ranks) > 1)) return {true, std::atoi(ranks), std::atoi(rank), kTasks};
   return {};
 }
 
+std::string unused_places() {
+  const char *tasks = std::getenv("SLURM_NTASKS"), *job = std::getenv("SLURM_JOB_ID");
+  if (!tasks || !job || std::atoi(tasks) <= 1 || launch_of_this_process().found) return {};
+  return concat("SLURM_NTASKS is ", tasks, ", but this process was started alone and is the only rank; srun or mpirun starts them all");
+}
+
 std::unique_ptr<Communicator> world_communicator() {
-  const int ranks = launch_of_this_process().ranks;
-  if (ranks <= 1) return local_communicator();
+  const auto [found, ranks, rank, variable] = launch_of_this_process();
+  if (!found || ranks <= 1) return local_communicator();
 #ifdef HEDDLE_HAVE_MPI
   if (!mpi_is_running()) {
     int provided = 0;
@@ -283,6 +291,18 @@ std::unique_ptr<Communicator> world_communicator() {
     std::atexit([] {
       if (mpi_is_running()) MPI_Finalize();
     });
+  }
+  int size = 0;
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  if (size == 1) {
+    char library[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int length = 0;
+    MPI_Get_library_version(library, &length);
+    const std::string_view name = std::string_view(library, static_cast<size_t>(length));
+    fail("mpi",
+         concat(variable, " says that this is rank ", rank, " of ", ranks, ", but ", name.substr(0, name.find_first_of(",\n")),
+                ", which this program was built with, finds no other: use its mpirun or srun --mpi=pmix, or unset ", variable, " to train alone"),
+         ExitCode::usage);
   }
   MPI_Comm own;
   MPI_Comm_dup(MPI_COMM_WORLD, &own);

@@ -1,15 +1,9 @@
 #include "train/bad_batches.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <fstream>
 #include <limits>
-#include <sstream>
 
-#include "core/io/file_system.h"
+#include "core/io/own_file.h"
 #include "core/io/strict_json.h"
 
 namespace heddle {
@@ -53,17 +47,12 @@ BadBatch parse_line(std::string_view line, const std::string& place) {
 }  // namespace
 
 BadBatchLedger::BadBatchLedger(std::filesystem::path file) : file_(std::move(file)) {
-  std::ifstream in(file_, std::ios::binary);
-  if (!in) return;
-  std::error_code unknown;
-  if (std::filesystem::file_size(file_, unknown) > kMostBytes && !unknown) {
-    fail("bad_batches", concat(file_.string(), ": more than ", kMostBytes, " bytes"), ExitCode::bad_data);
-  }
-  std::ostringstream content;
-  content << in.rdbuf();
-  const std::string text = content.str();
+  const std::optional<std::string> found = read_own_file(file_.string(), kMostBytes + 1);
+  if (!found) return;
+  const std::string& text = *found;
+  if (text.size() > kMostBytes) fail("bad_batches", concat(file_.string(), ": more than ", kMostBytes, " bytes"), ExitCode::bad_data);
   size_t begin = 0;
-  for (int line = 1; begin < text.size(); ++line) {
+  for (int line = 1;; ++line) {
     const size_t end = text.find('\n', begin);
     if (end == std::string::npos) break;
     entries_.push_back(parse_line(std::string_view(text).substr(begin, end - begin), concat(file_.string(), ":", line)));
@@ -77,27 +66,11 @@ uint64_t BadBatchLedger::rollbacks() const {
 
 void BadBatchLedger::add(const BadBatch& batch) {
   if (std::find(entries_.begin(), entries_.end(), batch) != entries_.end()) return;
-  const int handle = ::open(file_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (handle < 0) fail_io("bad_batches", "open", file_.string(), -errno);
-  const auto close_and_fail = [&](const char* what) {
-    const int error = -errno;
-    ::close(handle);
-    fail_io("bad_batches", what, file_.string(), error);
-  };
-  // Append behind the last whole line: a torn one is overwritten.
-  off_t end = ::lseek(handle, 0, SEEK_END);
-  char last = '\n';
-  while (end > 0 && ::pread(handle, &last, 1, end - 1) == 1 && last != '\n') --end;
-  const std::string line = line_of(batch);
-  if (::ftruncate(handle, end) != 0) close_and_fail("truncate");
-  for (size_t done = 0; done < line.size();) {
-    const ssize_t n = ::pwrite(handle, line.data() + done, line.size() - done, end + static_cast<off_t>(done));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) close_and_fail("write");
-    done += static_cast<size_t>(n);
-  }
-  if (::fsync(handle) != 0) close_and_fail("sync");
-  ::close(handle);
+  AppendLog log(file_.string(), AppendLog::Open::or_create);
+  uint64_t end = log.size();  // of the last whole line: a torn one behind it goes
+  for (char last = 0; end > 0 && log.read(end - 1, &last, 1) == 1 && last != '\n';) --end;
+  log.cut(end);
+  log.append_durably(line_of(batch));
   entries_.push_back(batch);
 }
 

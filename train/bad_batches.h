@@ -24,7 +24,8 @@ struct BadBatch {
 // Rank 0 writes; every rank may read. Lines are durable when add() returns.
 class BadBatchLedger {
  public:
-  // Reads the file if there is one. A torn last line (crash) is dropped; any other bad line is Error(bad_data) naming file and line.
+  // Reads the file if there is one. A torn last line (crash) is dropped; any other bad line is Error(bad_data) naming file and line, and so is what
+  // is no regular file.
   explicit BadBatchLedger(std::filesystem::path file);
 
   // An entry that is there already is not written again: a run that was killed finds the same data bad once more. Error(io) when it cannot be

@@ -1,17 +1,9 @@
 #include "train/metrics.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <charconv>
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 #include <vector>
 
-#include "core/io/file_system.h"
 #include "kernels/api/check.h"
 #include "train/values.h"
 
@@ -51,73 +43,35 @@ std::string metrics_line(uint64_t step, std::span<const Metric> metrics) {
   return out + "}";
 }
 
-MetricsLog::MetricsLog(std::filesystem::path file, std::optional<uint64_t> resumed_step) : file_(std::move(file)) {
-  handle_ = ::open(file_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (handle_ < 0) fail_io("metrics", "open", file_.string(), -errno);
+MetricsLog::MetricsLog(const std::filesystem::path& file, std::optional<uint64_t> resumed_step) : log_(file.string(), AppendLog::Open::or_create) {
   if (resumed_step) {
     cut_after(*resumed_step);
   } else {
-    truncate_at(0);
+    log_.cut(0);
   }
-}
-
-MetricsLog::~MetricsLog() {
-  if (handle_ >= 0) ::close(handle_);
 }
 
 void MetricsLog::write(uint64_t step, std::span<const Metric> metrics) {
-  // After a torn line a newline sets the next one apart; readers skip the fragment.
-  const std::string line = concat(torn_ ? "\n" : "", metrics_line(step, metrics), "\n");
-  size_t done = 0;
-  while (done < line.size()) {
-    const ssize_t n = ::write(handle_, line.data() + done, line.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) break;
-    done += static_cast<size_t>(n);
-  }
-  if (done == line.size()) {
-    torn_ = false;
-    return;
-  }
-  if (done > 0) torn_ = true;
-  if (lost_++ == 0) std::fprintf(stderr, "heddle: cannot write %s: %s; the run goes on without it\n", file_.c_str(), std::strerror(errno));
+  log_.append(metrics_line(step, metrics) + "\n");
 }
 
 void MetricsLog::cut_after(uint64_t step) {
-  struct stat info {};
-  if (::fstat(handle_, &info) != 0 || !S_ISREG(info.st_mode)) return;  // a pipe or device has no past
-  uint64_t line_begin = 0, keep = 0, offset = 0;
+  uint64_t keep = 0, offset = 0;
   std::string line;
   std::vector<char> buffer(size_t{1} << 16);
-  bool cut = false;
-  while (!cut) {
-    const ssize_t n = ::pread(handle_, buffer.data(), buffer.size(), static_cast<off_t>(offset));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail_io("metrics", "read", file_.string(), -errno);
-    if (n == 0) break;
-    for (ssize_t i = 0; i < n && !cut; ++i) {
-      if (buffer[static_cast<size_t>(i)] != '\n') {
-        if (line.size() < 64) line += buffer[static_cast<size_t>(i)];  // the step stands in front
+  while (const size_t n = log_.read(offset, buffer.data(), buffer.size())) {
+    for (size_t i = 0; i < n; ++i) {
+      if (buffer[i] != '\n') {
+        if (line.size() < 64) line += buffer[i];  // the step stands in front
         continue;
       }
-      const std::optional<uint64_t> at = step_of(line);
-      cut = at && *at > step;
-      line_begin = offset + static_cast<uint64_t>(i) + 1;
-      if (!cut) keep = line_begin;
+      if (const std::optional<uint64_t> at = step_of(line); at && *at > step) return log_.cut(keep);
+      keep = offset + i + 1;
       line.clear();
     }
-    offset += static_cast<uint64_t>(n);
+    offset += n;
   }
-  truncate_at(keep);
-}
-
-void MetricsLog::truncate_at(uint64_t bytes) {
-  const off_t end = ::lseek(handle_, 0, SEEK_END);
-  if (end < 0) fail_io("metrics", "seek in", file_.string(), -errno);
-  torn_ = false;
-  if (static_cast<uint64_t>(end) == bytes) return;
-  if (::ftruncate(handle_, static_cast<off_t>(bytes)) != 0) fail_io("metrics", "truncate", file_.string(), -errno);
-  if (::fsync(handle_) != 0) fail_io("metrics", "sync", file_.string(), -errno);
+  log_.cut(keep);
 }
 
 }  // namespace heddle

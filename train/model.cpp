@@ -1,7 +1,5 @@
 #include "train/model.h"
 
-#include <omp.h>
-
 #include <filesystem>
 
 #include "core/launch.h"
@@ -102,10 +100,6 @@ Device choose_device(DeviceChoice choice, int index) {
   if (has_device(gpu)) return gpu;
   if (choice == DeviceChoice::cuda) fail("device", "--device cuda: this build or machine has no GPU; heddle doctor says more", ExitCode::no_device);
   return {};
-}
-
-void use_threads(int64_t threads) {
-  if (threads > 0) omp_set_num_threads(static_cast<int>(threads));
 }
 
 void require_same_tokenizer(const std::string& shards, const Tokenizer& tokenizer, const std::string& name) {

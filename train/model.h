@@ -11,6 +11,7 @@
 #include "data/tokenizer.h"
 #include "models/transformer.h"
 #include "train/config.h"
+#include "train/threads.h"
 
 namespace heddle {
 
@@ -22,8 +23,6 @@ TransformerConfig model_config(RunConfig& config, int64_t vocab);
 DType compute_dtype(PrecisionChoice precision, Device device);
 // automatic: a GPU when there is one. Throws Error(no_device).
 Device choose_device(DeviceChoice choice, int index = 0);
-// Sets the OpenMP threads of this process; 0 leaves the default.
-void use_threads(int64_t threads);
 
 // Error(mismatch) when the dataset.json beside `shards` (a path or glob) records another tokenizer: two may have equally many tokens and mean
 // different things by them. `name` is how the message calls this one.

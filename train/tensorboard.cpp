@@ -1,17 +1,13 @@
 #include "train/tensorboard.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <bit>
-#include <cerrno>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
 
 #include "core/io/crc32c.h"
-#include "core/io/file_system.h"
 
 namespace heddle {
 namespace {
@@ -82,6 +78,16 @@ double now() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
+std::string new_file_name() {
+  static std::atomic<int> count{0};
+  char host[256] = "localhost";
+  ::gethostname(host, sizeof host - 1);
+  char name[400];
+  std::snprintf(name, sizeof name, "events.out.tfevents.%010lld.%s.%ld.%d", static_cast<long long>(now()), host, static_cast<long>(::getpid()),
+                count++);
+  return name;
+}
+
 std::string little_endian(uint64_t value, int size) {
   Message m;
   m.little_endian(value, size);
@@ -133,22 +139,10 @@ std::string tensorboard_record(std::string_view message) {
   return out + little_endian(masked_crc(message), 4);
 }
 
-TensorBoardLog::TensorBoardLog(const std::filesystem::path& directory, std::optional<uint64_t> resumed_step) {
-  static std::atomic<int> count{0};
-  char host[256] = "localhost";
-  ::gethostname(host, sizeof host - 1);
-  char name[400];
-  std::snprintf(name, sizeof name, "events.out.tfevents.%010lld.%s.%ld.%d", static_cast<long long>(now()), host, static_cast<long>(::getpid()),
-                count++);
-  file_ = directory / name;
-  handle_ = ::open(file_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644);
-  if (handle_ < 0) fail_io("tensorboard", "create", file_.string(), -errno);
-  append(tensorboard_version_event(now()));
+TensorBoardLog::TensorBoardLog(const std::filesystem::path& directory, std::optional<uint64_t> resumed_step)
+    : log_((directory / new_file_name()).string(), AppendLog::Open::create_new) {
+  log_.append(tensorboard_record(tensorboard_version_event(now())));
   if (resumed_step) restart(*resumed_step + 1);
-}
-
-TensorBoardLog::~TensorBoardLog() {
-  if (handle_ >= 0) ::close(handle_);
 }
 
 void TensorBoardLog::scalar(uint64_t step, std::string_view tag, double value) {
@@ -164,19 +158,9 @@ void TensorBoardLog::restart(uint64_t first_step) {
 }
 
 void TensorBoardLog::append(std::string_view message) {
-  if (broken_) return;
-  const std::string record = tensorboard_record(message);
-  size_t done = 0;
-  while (done < record.size()) {
-    const ssize_t n = ::write(handle_, record.data() + done, record.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) {
-      broken_ = true;
-      std::fprintf(stderr, "heddle: cannot write %s: %s; the run goes on without it\n", file_.c_str(), std::strerror(errno));
-      return;
-    }
-    done += static_cast<size_t>(n);
-  }
+  // A file that a full disk kept empty still begins with its version.
+  if (log_.size() == 0 && !log_.append(tensorboard_record(tensorboard_version_event(now())))) return;
+  log_.append(tensorboard_record(message));
 }
 
 }  // namespace heddle

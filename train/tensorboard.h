@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 
+#include "core/io/own_file.h"
+
 namespace heddle {
 
 // Messages, as bytes. wall_time: seconds since 1970.
@@ -22,27 +24,23 @@ std::string tensorboard_restart_event(double wall_time, int64_t step);
 // The record around a message.
 std::string tensorboard_record(std::string_view message);
 
-// One new file per process and start, `events.out.tfevents.<seconds>.<host>.<pid>.<n>`; each record is one write.
+// One new file per process and start, `events.out.tfevents.<seconds>.<host>.<pid>.<n>`, of whole records (core/io/own_file.h): a reader stops for
+// ever at a torn one.
 class TensorBoardLog {
  public:
   // Throws Error(io) when the file cannot be made. A run resumed after `resumed_step` announces the restart.
   TensorBoardLog(const std::filesystem::path& directory, std::optional<uint64_t> resumed_step);
-  ~TensorBoardLog();
-  TensorBoardLog(const TensorBoardLog&) = delete;
-  TensorBoardLog& operator=(const TensorBoardLog&) = delete;
 
   void scalar(uint64_t step, std::string_view tag, double value);
   void text(uint64_t step, std::string_view tag, std::string_view markdown);
   void restart(uint64_t first_step);  // after a roll-back: steps from here on are told anew
 
-  const std::filesystem::path& file() const { return file_; }
+  std::filesystem::path file() const { return log_.path(); }
 
  private:
   void append(std::string_view message);
 
-  std::filesystem::path file_;
-  int handle_ = -1;
-  bool broken_ = false;  // a record could not be written whole: nothing readable can follow it
+  AppendLog log_;
 };
 
 }  // namespace heddle

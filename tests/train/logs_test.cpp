@@ -1,6 +1,9 @@
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -8,14 +11,15 @@
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <sstream>
 
 #include "core/io/crc32c.h"
 #include "tests/support/catch.h"
 #include "tests/train/expect_error.h"
 #include "train/bad_batches.h"
-#include "train/console.h"
 #include "train/metrics.h"
+#include "train/samples.h"
 #include "train/tensorboard.h"
 
 namespace heddle {
@@ -131,12 +135,168 @@ TEST_CASE("metrics are cut back to the resumed step") {
   expect_error([&] { MetricsLog log(dir.path / "missing" / "metrics.jsonl", 1); }, ExitCode::io, {"metrics.jsonl"});
 }
 
-TEST_CASE("a log on a full disk loses lines and nothing else") {
-  if (!fs::exists("/dev/full")) return;
-  MetricsLog log("/dev/full", uint64_t{0});
-  log.write(1, {{"loss", 1.0}});
-  log.write(2, {{"loss", 1.0}});
-  CHECK(log.lost_lines() == 2);
+TEST_CASE("samples are cut back to the resumed step, whatever their text looks like") {
+  const TemporaryDirectory dir;
+  const std::string file = (dir.path / "samples.txt").string();
+  const std::vector<std::string> texts = {
+      "", "one\ntwo\n\n", "step 99, 4 bytes\nabcd\n\n", "step 1, 7 bytes", "\n\n\n", std::string(70000, 'x') + "\n"};
+  std::vector<std::string> after = {""};
+  {
+    SampleLog log(file, std::nullopt);
+    for (size_t i = 0; i < texts.size(); ++i) {
+      log.write(10 * (i + 1), texts[i]);
+      after.push_back(content(file));
+      CHECK(after[i + 1] ==
+            after[i] + "step " + std::to_string(10 * (i + 1)) + ", " + std::to_string(texts[i].size()) + " bytes\n" + texts[i] + "\n\n");
+    }
+  }
+  const std::string whole = after.back();
+  for (size_t i = 0; i <= texts.size(); ++i) {
+    CAPTURE(i);
+    put(file, whole);
+    SampleLog log(file, 10 * i + 9);
+    CHECK(content(file) == after[i]);
+    log.write(10 * i + 10, "next");
+    log.cut_after(10 * i + 9);  // as a roll-back does
+    CHECK(content(file) == after[i]);
+  }
+  // Torn anywhere, the file goes back to the last whole record.
+  for (size_t length = 0; length < whole.size(); length += length < after[5].size() + 30 ? 1 : 997) {
+    put(file, whole.substr(0, length));
+    SampleLog log(file, 1000);
+    size_t kept = 0;
+    while (after[kept + 1].size() <= length) ++kept;
+    if (content(file) != after[kept]) FAIL_CHECK("torn at " << length << ": " << content(file).size() << " bytes kept, not " << after[kept].size());
+  }
+  put(file, "a note\n" + whole);
+  SampleLog(file, 10);
+  CHECK(content(file) == "a note\n" + after[1]);
+  SampleLog(file, std::nullopt);
+  CHECK(content(file).empty());
+}
+
+// What a file-size limit leaves of this process's writes, with a real short write at its end, as on a disk that is full for a while.
+struct FileSizeLimit {
+  rlimit before{};
+  void (*handler)(int);
+  explicit FileSizeLimit(uint64_t bytes) : handler(::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &before);
+    const rlimit limit{bytes, before.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &limit) == 0);
+  }
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &before);
+    ::signal(SIGXFSZ, handler);
+  }
+};
+
+// Whole records of an event file, or -1 when it does not end with one.
+int whole_records(const std::string& bytes) {
+  int found = 0;
+  for (size_t at = 0; at < bytes.size(); ++found) {
+    uint64_t length = 0;
+    if (bytes.size() - at < 12) return -1;
+    std::memcpy(&length, bytes.data() + at, 8);
+    if (length > bytes.size() - at - 12 || bytes.size() - at - 12 - length < 4) return -1;
+    if (tensorboard_record(std::string_view(bytes).substr(at + 12, length)) != std::string_view(bytes).substr(at, 16 + length)) return -1;
+    at += 16 + length;
+  }
+  return found;
+}
+
+TEST_CASE("a disk that is full for a while costs every log the records of that while, and leaves nothing torn") {
+  const TemporaryDirectory dir;
+  const std::string metrics_file = (dir.path / "metrics.jsonl").string(), samples_file = (dir.path / "samples.txt").string();
+  MetricsLog metrics(metrics_file, std::nullopt);
+  SampleLog samples(samples_file, std::nullopt);
+  TensorBoardLog events(dir.path, std::nullopt);
+  const auto write = [&](uint64_t step) {
+    metrics.write(step, {{"loss", 1.0 / static_cast<double>(step)}});
+    samples.write(step, "some text");
+    events.scalar(step, "loss", 1.0);
+  };
+  write(1);
+  const std::string first = content(metrics_file), first_sample = content(samples_file);
+  REQUIRE(whole_records(content(events.file())) == 2);
+  for (int torn = 0; torn < 12; ++torn) {  // so many bytes of the next record still find room
+    CAPTURE(torn);
+    for (const std::string& file : {metrics_file, samples_file, events.file().string()}) {
+      const std::string before = content(file);
+      const FileSizeLimit full(before.size() + static_cast<size_t>(torn));
+      for (int i = 0; i < 3; ++i) write(2);
+      CHECK(content(file) == before);
+    }
+  }
+  write(3);
+  std::istringstream lines(content(metrics_file));
+  for (std::string line; std::getline(lines, line);) CHECK(nlohmann::json::accept(line));
+  CHECK(content(metrics_file).ends_with("\n{\"step\":3,\"loss\":0.3333333333333333}\n"));
+  CHECK(content(samples_file).ends_with("\n\nstep 3, 9 bytes\nsome text\n\n"));
+  CHECK(whole_records(content(events.file())) > 2);
+  CHECK(metrics.lost_lines() >= 36);
+  samples.cut_after(1);
+  metrics.cut_after(1);
+  CHECK(content(metrics_file) == first);
+  CHECK(content(samples_file) == first_sample);
+  {
+    const BadBatch batch{.step = 7, .first_sample = 100, .count = 10, .file = "a.bin", .reason = "loss nan"};
+    BadBatchLedger ledger(dir.path / "bad_batches.jsonl");
+    ledger.add(batch);
+    const std::string before = content(dir.path / "bad_batches.jsonl");
+    const FileSizeLimit full(before.size() + 5);
+    BadBatch next = batch;
+    next.step = 8;
+    expect_error([&] { ledger.add(next); }, ExitCode::io, {"bad_batches.jsonl", "File too large"});
+    CHECK(content(dir.path / "bad_batches.jsonl") == before);
+  }
+}
+
+TEST_CASE("an event file that found no room for its version has it in front all the same") {
+  const TemporaryDirectory dir;
+  fs::path file;
+  {
+    std::optional<FileSizeLimit> full(0);
+    TensorBoardLog log(dir.path, 4);
+    log.scalar(5, "loss", 1.0);
+    file = log.file();
+    full.reset();
+    CHECK(content(file).empty());
+    log.scalar(6, "loss", 1.0);
+  }
+  CHECK(whole_records(content(file)) == 2);
+  CHECK(content(file).find("brain.Event:2") != std::string::npos);
+}
+
+// The same for every file: what others put under its name is neither read nor written through, and nothing waits.
+TEST_CASE("a log whose name is a link, a FIFO or a folder is refused, and what a link leads to is left alone") {
+  const TemporaryDirectory dir;
+  const std::string victim = (dir.path / "victim").string();
+  put(victim, "precious\n");
+  const std::vector<std::pair<std::string, void (*)(const std::string&)>> logs = {
+      {"metrics.jsonl", [](const std::string& file) { MetricsLog log(file, std::nullopt); }},
+      {"metrics.jsonl", [](const std::string& file) { MetricsLog log(file, 3); }},
+      {"samples.txt", [](const std::string& file) { SampleLog log(file, std::nullopt); }},
+      {"samples.txt", [](const std::string& file) { SampleLog log(file, 3); }},
+      {"bad_batches.jsonl", [](const std::string& file) { BadBatchLedger ledger(file); }}};
+  for (const auto& [name, open] : logs) {
+    CAPTURE(name);
+    const std::string file = (dir.path / name).string();
+    REQUIRE(::symlink(victim.c_str(), file.c_str()) == 0);
+    expect_error([&, open = open] { open(file); }, ExitCode::bad_data, {file, "symbolic link", "move it away"});
+    REQUIRE(::unlink(file.c_str()) == 0);
+    REQUIRE(::mkfifo(file.c_str(), 0600) == 0);
+    ::alarm(60);  // a FIFO that is waited for ends this test, not the day
+    expect_error([&, open = open] { open(file); }, ExitCode::bad_data, {file, "not a regular file"});
+    ::alarm(0);
+    REQUIRE(::unlink(file.c_str()) == 0);
+    REQUIRE(::mkdir(file.c_str(), 0700) == 0);
+    expect_error([&, open = open] { open(file); }, ExitCode::bad_data, {file, "not a regular file"});
+    REQUIRE(::rmdir(file.c_str()) == 0);
+  }
+  BadBatchLedger ledger(dir.path / "bad_batches.jsonl");
+  REQUIRE(::symlink(victim.c_str(), (dir.path / "bad_batches.jsonl").c_str()) == 0);
+  expect_error([&] { ledger.add({.step = 1}); }, ExitCode::bad_data, {"symbolic link"});
+  CHECK(content(victim) == "precious\n");
 }
 
 // Records decoded with protoc 3.21 against TensorFlow's event.proto; wall_time 1.0.
@@ -188,84 +348,6 @@ TEST_CASE("an event file is a chain of whole records, and a resumed run opens a 
     }
     CHECK(found == records);
   }
-}
-
-TEST_CASE("the step line is that of llm.c") {
-  StepLine line{.step = 12,
-                .steps = 500,
-                .loss = 5.123456,
-                .loss_z = 0.12,
-                .grad_norm = 1.2345,
-                .norm_z = -0.4,
-                .lr = 3e-4,
-                .seconds = 0.12055,
-                .mfu = 0.412,
-                .precision = "bf16",
-                .tokens_per_second = 67953.4};
-  CHECK(step_text(line) == "step   12/500 | loss 5.123456 (+0.12z)| norm 1.2345 (-0.40z)| lr 3.00e-04 | 120.55 ms | 41.2% bf16 MFU | 67953 tok/s");
-  line.mfu = -1;
-  line.loss_z = std::nan("");
-  line.note = "update withheld";
-  CHECK(step_text(line) ==
-        "step   12/500 | loss 5.123456 (n/a z)| norm 1.2345 (-0.40z)| lr 3.00e-04 | 120.55 ms | n/a bf16 MFU | 67953 tok/s | update withheld");
-  line.loss = 1e300;  // hundreds of digits: shortened, never overrun
-  CHECK(step_text(line).size() < 2000);
-}
-
-TEST_CASE("amounts and times for people") {
-  CHECK(duration_text(59.6) == "1:00");
-  CHECK(duration_text(3723) == "1:02:03");
-  CHECK(duration_text(90000) == "1d 1:00:00");
-  CHECK(duration_text(std::nan("")) == "?");
-  CHECK(duration_text(-1) == "?");
-  CHECK(bytes_text(12) == "12 B");
-  CHECK(bytes_text(1.5 * 1024 * 1024 * 1024) == "1.50 GiB");
-  CHECK(amount_text(124439808) == "124.44 M");
-  CHECK(amount_text(512) == "512");
-}
-
-TEST_CASE("the token rate leaves the first step out and has no bias at its start") {
-  RateMeter meter;
-  CHECK(meter.tokens_per_second() == 0);
-  meter.add(1000, 100);  // page faults and warm-up
-  CHECK(meter.tokens_per_second() == 0);
-  meter.add(1000, 0.5);
-  CHECK_THAT(meter.tokens_per_second(), Catch::Matchers::WithinRel(2000.0, 1e-12));
-  CHECK_THAT(meter.seconds_per_step(), Catch::Matchers::WithinRel(0.5, 1e-12));
-  for (int i = 0; i < 500; ++i) meter.add(1000, 0.25);
-  CHECK_THAT(meter.tokens_per_second(), Catch::Matchers::WithinRel(4000.0, 1e-6));
-}
-
-TEST_CASE("a console that is no terminal gets plain lines, and no rank but the first prints") {
-  int ends[2];
-  REQUIRE(::pipe(ends) == 0);
-  {
-    Console console({.handle = ends[1]});
-    CHECK(!console.has_bar());
-    console.progress("step", 1, 10, 0.5);
-    console.line("hello");
-    console.warn("careful");
-    Console silent({.enabled = false, .handle = ends[1]});
-    silent.line("never");
-  }
-  ::close(ends[1]);
-  char buffer[256];
-  const ssize_t n = ::read(ends[0], buffer, sizeof buffer);
-  ::close(ends[0]);
-  CHECK(std::string(buffer, static_cast<size_t>(std::max<ssize_t>(n, 0))) == "hello\nwarning: careful\n");
-}
-
-TEST_CASE("the start table shows values and where they come from") {
-  RunConfig config;
-  config.set("lr", "1e-3", Source::flag, "--lr");
-  config.dim = 768;
-  config.mark_derived("dim", "model gpt2");
-  const std::string table = table_text("configuration", config_rows(config));
-  CHECK(table.find("  lr ") != std::string::npos);
-  CHECK(table.find("--lr\n") != std::string::npos);
-  CHECK(table.find("from model gpt2\n") != std::string::npos);
-  CHECK(table.find("kv-heads") == std::string::npos);  // nobody set it
-  CHECK(table.find("beta1") == std::string::npos);     // it is at its default
 }
 
 TEST_CASE("the ledger of bad batches survives restarts and torn writes") {
