@@ -105,7 +105,7 @@ struct RunConfig {
   std::vector<std::string> kernel;  // "op=candidate"
 
   // Output
-  int64_t log_every = 1, eval_every = 250, eval_tokens = int64_t{1} << 20, save_every = 1000, keep_last = 3, keep_every = 0;
+  int64_t log_every = 0, eval_every = 250, eval_tokens = int64_t{1} << 20, save_every = 1000, keep_last = 3, keep_every = 0;
   int64_t sample_every = 0, sample_tokens = 64;
   std::string sample_prompt;
   bool tensorboard = true, progress = true;

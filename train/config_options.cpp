@@ -133,7 +133,7 @@ std::vector<Option<C>> make_table() {
   add("kernel", &C::kernel, kFree, "OP=NAME...", "use this kernel candidate for an op; a wrong name lists them").optional();
 
   group = "Output";
-  add("log-every", &C::log_every, kFree, "N", "steps between console lines").between(1, kMaxEvery);
+  add("log-every", &C::log_every, kFree, "N", "steps between console lines; default: about fifty lines a run").optional().between(1, kMaxEvery);
   add("eval-every", &C::eval_every, kFree, "N", "steps between validations; 0: only at the end").between(0, kMaxEvery);
   add("eval-tokens", &C::eval_tokens, kFree, "N", "tokens of one validation, at most").between(1, kMaxTokens);
   add("save-every", &C::save_every, kFree, "N", "steps between checkpoints; 0: only at the end and when asked to stop").between(0, kMaxEvery);

@@ -22,10 +22,6 @@ std::string print(const char* format, Args... args) {
   return std::string(buffer, static_cast<size_t>(std::clamp(n, 0, static_cast<int>(sizeof buffer) - 1)));
 }
 
-std::string z_text(double z) {
-  return std::isfinite(z) ? print("(%+.2fz)", z) : "(n/a z)";
-}
-
 bool environment_has(const char* name) {
   const char* value = std::getenv(name);
   return value && *value;
@@ -41,13 +37,20 @@ constexpr std::string_view kClearLine = "\r\x1b[2K";
 }  // namespace
 
 std::string step_text(const StepLine& s) {
-  std::string text =
-      print("step %4llu/%llu | loss %7.6f %s| norm %6.4f %s| lr %.2e | %.2f ms | ", static_cast<unsigned long long>(s.step),
-            static_cast<unsigned long long>(s.steps), s.loss, z_text(s.loss_z).c_str(), s.grad_norm, z_text(s.norm_z).c_str(), s.lr, s.seconds * 1e3);
-  text += s.mfu >= 0 ? print("%.1f%% ", s.mfu * 100) : "n/a ";
-  text += concat(s.precision, s.precision.empty() ? "MFU | " : " MFU | ", print("%.0f tok/s", s.tokens_per_second));
-  if (!s.note.empty()) text += concat(" | ", s.note);
-  return text;
+  const std::string steps = concat(s.steps);
+  return concat(print("step %*llu/%s | loss %.4f | norm %.3g | lr %.1e | ", static_cast<int>(steps.size()), static_cast<unsigned long long>(s.step),
+                      steps.c_str(), s.loss, s.grad_norm, s.lr),
+                s.note.empty() ? concat(amount_text(s.tokens_per_second), " tok/s") : std::string(s.note));
+}
+
+bool LineTimer::due(uint64_t step, std::chrono::steady_clock::time_point now) {
+  constexpr uint64_t kLines = 50;
+  constexpr std::chrono::minutes kSilence(1);
+  const uint64_t every = every_ > 0 ? static_cast<uint64_t>(every_) : std::max<uint64_t>(1, steps_ / kLines);
+  const bool waited = every_ == 0 && (!last_ || now - *last_ >= kSilence);
+  if (step % every != 0 && step != steps_ && !waited) return false;
+  last_ = now;
+  return true;
 }
 
 std::string duration_text(double seconds) {
@@ -117,7 +120,8 @@ std::string table_text(std::string_view title, const std::vector<TableRow>& rows
 
 Console::Console(const Options& options) : handle_(options.handle), enabled_(options.enabled) {
   const char* term = std::getenv("TERM");
-  const bool terminal = enabled_ && options.terminal && ::isatty(handle_) == 1 && term && std::string_view(term) != "dumb";
+  terminal_ = ::isatty(handle_) == 1;
+  const bool terminal = enabled_ && options.terminal && terminal_ && term && std::string_view(term) != "dumb";
   bar_ = terminal && options.progress;
   colour_ = terminal && !environment_has("NO_COLOR");
 }
@@ -131,7 +135,8 @@ void Console::write(std::string_view text) {
     const ssize_t n = ::write(handle_, text.data(), text.size());
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) {
-      if (failure_ == 0 && errno != EPIPE) failure_ = errno;
+      const bool nobody_reads = errno == EPIPE || (errno == EIO && terminal_);
+      if (failure_ == 0 && !nobody_reads) failure_ = errno;
       return;
     }
     text.remove_prefix(static_cast<size_t>(n));

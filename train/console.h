@@ -1,8 +1,9 @@
-// What a person watching the run sees: a table at the start, one line a step in the manner of llm.c, a progress bar on a terminal.
+// What a person watching the run sees: a table at the start, a line now and then, a progress bar on a terminal.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,18 +14,26 @@ namespace heddle {
 
 struct StepLine {
   uint64_t step = 0, steps = 0;  // this one counted from 1, and the horizon
-  double loss = 0, loss_z = 0;   // z-scores as SpikeGuard gives them; NaN: nothing to compare with yet
-  double grad_norm = 0, norm_z = 0;
-  double lr = 0;
-  double seconds = 0;            // of this step
-  double mfu = -1;               // model FLOPs utilisation in [0, 1]; negative: peak unknown
-  std::string_view precision;    // "bf16"
+  double loss = 0;               // smoothed
+  double grad_norm = 0, lr = 0;
   double tokens_per_second = 0;  // over all ranks
-  std::string_view note;         // "update withheld", ...
+  std::string_view note;         // "withheld"; stands in for the rate
 };
 
-// "step  12/500 | loss 5.123456 (+0.12z)| norm 1.2345 (-0.40z)| lr 3.00e-04 | 120.55 ms | 41.2% bf16 MFU | 67953 tok/s"
+// "step  12/500 | loss 5.1235 | norm 1.23 | lr 3.0e-04 | 68.0 k tok/s": at most 80 columns for numbers of a usual size.
 std::string step_text(const StepLine& line);
+
+// Which steps get a line: every `every`-th and the last; 0: the first of this start, about fifty over a whole run, and one after a minute without.
+class LineTimer {
+ public:
+  LineTimer(int64_t every, uint64_t steps) : every_(every), steps_(steps) {}
+  bool due(uint64_t step, std::chrono::steady_clock::time_point now = std::chrono::steady_clock::now());
+
+ private:
+  int64_t every_;
+  uint64_t steps_;
+  std::optional<std::chrono::steady_clock::time_point> last_;
+};
 
 // "1:02:03", "4:05"
 std::string duration_text(double seconds);
@@ -46,6 +55,17 @@ class RateMeter {
   bool first_ = true;
 };
 
+// The loss of about the last twenty steps: an exponential moving average without bias towards its start.
+class LossMeter {
+ public:
+  void add(double loss) { weight_ = kDecay * weight_ + (1 - kDecay), sum_ = kDecay * sum_ + (1 - kDecay) * loss; }
+  double value() const { return sum_ / weight_; }  // of at least one loss
+
+ private:
+  static constexpr double kDecay = 0.95;
+  double weight_ = 0, sum_ = 0;
+};
+
 struct TableRow {
   std::string name, value, origin;
 };
@@ -57,7 +77,7 @@ std::string table_text(std::string_view title, const std::vector<TableRow>& rows
 
 // Standard output of rank 0. Lines go out whole; on a terminal a progress bar stands below them and is redrawn at most ten times a second.
 // NO_COLOR (no-color.org) and TERM=dumb are honoured. Output that cannot be written (a full disk) stops nothing, but require_written() tells of it; a
-// closed pipe is no error.
+// closed pipe or a terminal that is gone is no error.
 class Console {
  public:
   struct Options {
@@ -86,7 +106,7 @@ class Console {
   void write(std::string_view text);
 
   int handle_;
-  bool enabled_, bar_, colour_;
+  bool enabled_, terminal_, bar_, colour_;
   bool drawn_ = false;
   int failure_ = 0;  // errno of the first write that failed
   std::string last_bar_;

@@ -1,15 +1,18 @@
 #include "train/pretrain.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
+#include <csignal>
+#include <filesystem>
 #include <memory>
 
+#include "core/launch.h"
 #include "core/storage.h"
+#include "kernels/api/reduce.h"
 #include "train/dry_run.h"
 #include "train/metrics.h"
 #include "train/run.h"
+#include "train/samples.h"
 #include "train/sampling.h"
 #include "train/signals.h"
 #include "train/tensorboard.h"
@@ -26,38 +29,294 @@ bool due(int64_t every, uint64_t step) {
   return every > 0 && step % static_cast<uint64_t>(every) == 0;
 }
 
-// The reason that any rank has to stop; every rank gets the same answer. Collective.
-StopReason agreed_stop(const StopSignals& signals, Communicator& comm) {
-  StopReason reason = signals.poll().reason;
-  if (comm.size() == 1) return reason;
-  int32_t votes[5] = {};
-  votes[static_cast<size_t>(reason)] = 1;
-  comm.all_reduce(make_view(votes, {5}), Stream{});
-  for (int r = 4; r > 0; --r) {
-    if (votes[r] > 0) return static_cast<StopReason>(r);
+constexpr int kInterrupted = 128 + SIGINT;
+
+// What rank 0 writes down of a run. Each log forgets what a resume or a roll-back undoes.
+struct Logs {
+  explicit Logs(const Run& run) {
+    if (!run.is_first()) return;
+    metrics.emplace(run.file("metrics.jsonl"), run.resumed_step);
+    if (run.config.sample_every > 0 || std::filesystem::exists(run.file("samples.txt"))) samples.emplace(run.file("samples.txt"), run.resumed_step);
+    if (run.config.tensorboard) events.emplace(run.config.out, run.resumed_step);
   }
-  return StopReason::none;
+  void cut_after(uint64_t step) {
+    if (metrics) metrics->cut_after(step);
+    if (samples) samples->cut_after(step);
+    if (events) events->restart(step + 1);
+  }
+  std::optional<MetricsLog> metrics;
+  std::optional<SampleLog> samples;
+  std::optional<TensorBoardLog> events;
+};
+
+// A step that was taken, on its way through the loop.
+struct Step {
+  StepPlan plan;
+  StepReport report;
+  SpikeVerdict verdict;
+  uint64_t first_sample = 0;
+  double seconds = 0;
+  std::optional<EvalResult> validation;
+};
+
+// One start of a run: from the state it finds to the horizon, or to the first reason to stop.
+class Loop {
+ public:
+  Loop(Run& run, const StopSignals& signals)
+      : run_(run),
+        config_(run.config),
+        signals_(signals),
+        lines_(config_.log_every, static_cast<uint64_t>(config_.steps)),
+        steps_(static_cast<uint64_t>(config_.steps)),
+        saved_step_(run.step) {}
+
+  // The exit code.
+  int go() {
+    if (run_.resumed_step && !weights_are_finite()) fail_diverged(concat("the saved weights of step ", run_.step));
+    if (run_.resumed_step && run_.step >= steps_) {
+      run_.console.line(concat("the run in ", config_.out, " is already at step ", run_.step, " of ", steps_, ": done"));
+      run_.console.require_written();
+      return 0;
+    }
+    logs_.emplace(run_);
+    while (run_.step < steps_ && !must_stop()) {
+      Step step;
+      if (!train(step)) break;  // stopped between micro-steps: the state is that of the last whole step
+      if (rolled_back(step)) continue;
+      print(step);
+      const bool last = run_.step == steps_;
+      if (run_.evaluator && (due(config_.eval_every, run_.step) || last)) validate(step);
+      if (due(config_.sample_every, run_.step)) sample();
+      log(step);
+      if (due(config_.save_every, run_.step) || last) save();
+    }
+    return finish();
+  }
+
+ private:
+  bool must_stop();
+  bool weights_are_finite() const;
+  [[noreturn]] void fail_diverged(const std::string& what) const;
+  bool train(Step& step);
+  bool rolled_back(const Step& step);
+  void print(const Step& step);
+  void validate(Step& step);
+  void sample();
+  void log(const Step& step);
+  void save();
+  int finish();
+
+  Run& run_;
+  const RunConfig& config_;
+  const StopSignals& signals_;
+  std::optional<Logs> logs_;  // a run that is done leaves its record as it is
+  RateMeter rate_;
+  LossMeter loss_;
+  LineTimer lines_;
+  const uint64_t steps_;
+  uint64_t saved_step_;       // the state of this step is on the disk, or on its way
+  bool has_trained_ = false;  // this start took a step
+  double val_loss_ = 0;       // the newest
+  StopReason stop_ = StopReason::none;
+};
+
+// Whether any rank has a reason to stop; every rank gets the same answer. Collective. A start that is out of time takes one step all the same, so
+// that a loop of starts with a limit too short for any gets somewhere.
+bool Loop::must_stop() {
+  stop_ = signals_.poll().reason;
+  if (stop_ == StopReason::time_limit && !has_trained_) stop_ = StopReason::none;
+  if (run_.comm.size() == 1) return stop_ != StopReason::none;
+  int32_t votes[kStopReasons] = {};
+  votes[static_cast<size_t>(stop_)] = 1;
+  run_.comm.all_reduce(make_view(votes, {kStopReasons}), Stream{});
+  stop_ = StopReason::none;
+  for (int r = 1; r < kStopReasons; ++r) {
+    if (votes[r] > 0) stop_ = static_cast<StopReason>(r);
+  }
+  return stop_ != StopReason::none;
 }
 
-void write_sample(Run& run) {
-  const RunConfig& c = run.config;
-  if (!run.is_first() || !run.tokenizer) return;
-  std::vector<int32_t> prompt = run.tokenizer->encode(c.sample_prompt);
-  prompt.insert(prompt.begin(), run.tokenizer->eot());
-  std::string text = c.sample_prompt;
-  const SamplingOptions sampling{.temperature = 0.8, .top_k = 50, .seed = static_cast<uint64_t>(c.seed), .vocab = run.tokenizer->vocab_size()};
+// One sum over the weights: a NaN or an infinity among them makes it one. Collective.
+bool Loop::weights_are_finite() const {
+  const Tensor sum = Tensor::zeros({}, DType::f64, run_.device);
+  launch(kernels::sum, {.x = run_.optimizer->masters().view(), .out = {sum.view(), false}}, run_.device);
+  int32_t bad = std::isfinite(sum.item()) ? 0 : 1;
+  if (run_.comm.size() > 1) run_.comm.all_reduce(make_view(&bad, {1}), Stream{});
+  return bad == 0;
+}
+
+void Loop::fail_diverged(const std::string& what) const {
+  fail("pretrain", concat(what, " hold NaN or infinity: the run has diverged. They are kept in ", config_.out, "/ckpt/s", run_.step,
+                          "-i* for whoever wants to look; delete that folder to go on from the checkpoint before it, with a lower --lr"));
+}
+
+bool Loop::train(Step& step) {
+  const Clock::time_point start = Clock::now();
+  run_.cursor = run_.bad_batches->next_clean(run_.cursor, static_cast<uint64_t>(run_.samples));
+  StepPlan& plan = step.plan;
+  plan.micro_steps = run_.micro_steps;
+  plan.valid_targets = run_.loader->valid_targets(run_.cursor, static_cast<uint64_t>(run_.samples));
+  plan.lr = static_cast<float>(run_.schedule.factor(run_.step));
+  plan.clip_norm = static_cast<float>(config_.grad_clip);
+  plan.max_grad_norm = run_.spikes.max_grad_norm();
+  plan.max_loss = run_.spikes.max_loss();
+  plan.z_loss = static_cast<float>(config_.z_loss);
+  const uint64_t mine = run_.cursor + static_cast<uint64_t>(run_.comm.rank()) * run_.rank_samples();
+  const auto fill = [&](int64_t m, const BatchView& into) {
+    run_.loader->fill(mine + static_cast<uint64_t>(m * config_.batch), into);
+    const bool last = m + 1 == run_.micro_steps;
+    run_.loader->prefetch(mine + static_cast<uint64_t>(last ? run_.samples : (m + 1) * config_.batch), config_.batch);
+  };
+  const std::optional<StepReport> report = run_.trainer->step(plan, fill, [this] { return must_stop(); });
+  if (!report) return false;
+  has_trained_ = true;
+  step.report = *report;
+  step.first_sample = run_.cursor;
+  ++run_.step;
+  run_.cursor += static_cast<uint64_t>(run_.samples);
+  run_.tokens += static_cast<uint64_t>(config_.total_batch_tokens);
+  step.seconds = seconds_since(start);
+  rate_.add(static_cast<double>(config_.total_batch_tokens), step.seconds);
+  step.verdict = run_.spikes.observe(report->loss, report->grad_norm, report->finite);
+  return true;
+}
+
+// Acts on the verdict on a step: writes down what was withheld, goes back to the last checkpoint (true), or gives up.
+bool Loop::rolled_back(const Step& step) {
+  const SpikeVerdict& verdict = step.verdict;
+  if (verdict.action == SpikeAction::withheld && run_.is_first()) {
+    const Loader::Place place = run_.loader->place(step.first_sample);
+    try {
+      run_.bad_batches->add({run_.step, step.first_sample, static_cast<uint64_t>(run_.samples), place.file, place.offset, verdict.reason, false});
+    } catch (const Error& e) {
+      run_.console.warn(e.what());  // for people to look at; a replay withholds the step again by itself
+    }
+  }
+  if (verdict.action == SpikeAction::stop) {
+    fail("pretrain", concat("step ", run_.step, ": ", verdict.reason, "; the budget of --spike-rollbacks ", config_.spike_rollbacks,
+                            " is used up. bad_batches.jsonl lists the data; a lower --lr or a higher --warmup usually helps"));
+  }
+  if (verdict.action != SpikeAction::roll_back) return false;
+  if (saved_step_ == 0) {
+    fail("pretrain", concat("step ", run_.step, ": ", verdict.reason, ", and there is no checkpoint to go back to: lower --lr, or set --save-every"));
+  }
+  run_.roll_back(saved_step_, verdict.reason);
+  saved_step_ = run_.step;  // an earlier one where the newest save had failed
+  logs_->cut_after(run_.step);
+  loss_ = {};
+  return true;
+}
+
+void Loop::print(const Step& step) {
+  if (std::isfinite(step.report.loss)) loss_.add(step.report.loss);
+  if (lines_.due(run_.step)) {
+    StepLine line;
+    line.step = run_.step, line.steps = steps_;
+    line.loss = std::isfinite(step.report.loss) ? loss_.value() : step.report.loss;
+    line.grad_norm = step.report.grad_norm;
+    line.lr = step.plan.lr * config_.lr;
+    line.tokens_per_second =
+        rate_.tokens_per_second() > 0 ? rate_.tokens_per_second() : static_cast<double>(config_.total_batch_tokens) / step.seconds;
+    line.note = step.report.applied ? "" : "withheld";
+    run_.console.step(line);
+  }
+  run_.console.progress("step", run_.step, steps_, rate_.seconds_per_step());
+}
+
+void Loop::validate(Step& step) {
+  const Clock::time_point start = Clock::now();
+  step.validation = run_.evaluator->run(*run_.model, [this] { return must_stop(); });
+  if (!step.validation) return;
+  const EvalResult& result = *step.validation;
+  val_loss_ = result.loss();
+  run_.console.line(concat("val loss ", val_loss_, result.bytes ? concat(" | bits per byte ", result.bits_per_byte()) : "", " | ", result.tokens,
+                           " tokens in ", duration_text(seconds_since(start))));
+}
+
+// What the model makes of the prompt. A sample that fails ends nothing.
+void Loop::sample() {
+  if (!logs_->samples || !run_.tokenizer) return;
+  const Tokenizer& tokenizer = *run_.tokenizer;
+  std::string text = config_.sample_prompt;
   try {
-    generate_tokens(*run.model, prompt, c.sample_tokens, sampling, [&](int32_t token, std::span<const double>) {
-      if (token == run.tokenizer->eot()) return false;
-      text += run.tokenizer->bytes_of(token);
+    std::vector<int32_t> prompt = tokenizer.encode(text);
+    prompt.insert(prompt.begin(), tokenizer.eot());
+    const SamplingOptions sampling{.temperature = 0.8, .top_k = 50, .seed = static_cast<uint64_t>(config_.seed), .vocab = tokenizer.vocab_size()};
+    generate_tokens(*run_.model, prompt, config_.sample_tokens, sampling, [&](int32_t token, std::span<const double>) {
+      if (token == tokenizer.eot()) return false;
+      text += tokenizer.bytes_of(token);
       return true;
     });
   } catch (const std::exception& error) {  // a look at the model, no part of its training
-    run.console.warn(concat("no sample of step ", run.step, ": ", error.what()));
-    return;
+    return run_.console.warn(concat("no sample of step ", run_.step, ": ", error.what()));
   }
-  std::ofstream(run.file("samples.txt"), std::ios::app) << "step " << run.step << "\n" << text << "\n\n";
-  run.console.line(concat("sample: ", text));
+  logs_->samples->write(run_.step, text);
+  run_.console.line(concat("sample: ", text));
+}
+
+void Loop::log(const Step& step) {
+  const StepReport& report = step.report;
+  const double tokens_per_second = static_cast<double>(config_.total_batch_tokens) / step.seconds, lr = step.plan.lr * config_.lr;
+  std::vector<Metric> values = {{"loss", report.loss},
+                                {"lr", lr},
+                                {"grad_norm", report.grad_norm},
+                                {"tokens", static_cast<int64_t>(run_.tokens)},
+                                {"tokens_per_s", tokens_per_second},
+                                {"step_ms", step.seconds * 1e3}};
+  if (!report.applied) values.push_back({"withheld", true});
+  if (step.validation) {
+    values.push_back({"val_loss", val_loss_});
+    if (step.validation->bytes) values.push_back({"val_bits_per_byte", step.validation->bits_per_byte()});
+  }
+  if (logs_->metrics) logs_->metrics->write(run_.step, values);
+  if (!logs_->events) return;
+  TensorBoardLog& events = *logs_->events;
+  events.scalar(run_.step, "train/loss", report.loss);
+  events.scalar(run_.step, "train/grad_norm", report.grad_norm);
+  events.scalar(run_.step, "train/lr", lr);
+  events.scalar(run_.step, "train/tokens_per_s", tokens_per_second);
+  if (!step.validation) return;
+  events.scalar(run_.step, "val/loss", val_loss_);
+  if (step.validation->bytes) events.scalar(run_.step, "val/bits_per_byte", step.validation->bits_per_byte());
+}
+
+// Weights that are no numbers are saved for whoever wants to look, and end the run: later saves would push out the good checkpoints before them.
+void Loop::save() {
+  const bool finite = weights_are_finite();
+  run_.save();
+  saved_step_ = run_.step;
+  if (finite) return;
+  run_.console.end_progress();
+  run_.checkpoints->wait();
+  fail_diverged(concat("the weights after step ", run_.step));
+}
+
+// The last save, and what the run comes to.
+int Loop::finish() {
+  run_.console.end_progress();
+  if (saved_step_ < run_.step) save();
+  run_.checkpoints->wait();
+  if (const SaveStats saves = run_.checkpoints->stats(); saves.failed_in_a_row > 0) {
+    fail("checkpoint",
+         concat("the save of step ", run_.step, " failed; ",
+                saves.committed ? concat("the newest that reached the disk is step ", saves.last_step) : "nothing of this start reached the disk",
+                ": mend what the warning above names (free space?) and start the same command again"),
+         ExitCode::io);
+  }
+  if (run_.step < steps_) {
+    run_.console.line(concat(name_of(stop_), ": ", run_.step > 0 ? concat("saved step ", run_.step, " of ", steps_) : "no step was taken yet",
+                             "; start the same command again to go on"));
+    return stop_ == StopReason::interrupt ? kInterrupted : static_cast<int>(ExitCode::requeue);
+  }
+  // The state is saved as it is; but a model that predicts nothing is no success.
+  if (!std::isfinite(val_loss_)) {
+    fail("pretrain", concat("step ", run_.step, " is in ", config_.out, ", but its validation loss is ", val_loss_,
+                            ": the weights have diverged. Go back to an earlier checkpoint (--keep-last, --keep-every) with a lower --lr"));
+  }
+  run_.console.line(concat("done: step ", run_.step, " is in ", config_.out, "; ", memory_report(run_.device)));
+  run_.console.require_written();
+  // Whoever pressed Ctrl-C while the last save was written wants what comes next to stop as well.
+  return signals_.poll().reason == StopReason::interrupt ? kInterrupted : 0;
 }
 
 }  // namespace
@@ -70,141 +329,8 @@ int pretrain(RunConfig given) {
   }
   const StopSignals signals(given.time_limit, world->rank() == 0);
   Run run(std::move(given), *world);
-  const RunConfig& c = run.config;
-  const auto steps = static_cast<uint64_t>(c.steps);
-  std::unique_ptr<MetricsLog> metrics;
-  std::unique_ptr<TensorBoardLog> tensorboard;
-  if (run.is_first()) {
-    metrics = std::make_unique<MetricsLog>(run.file("metrics.jsonl"), run.resumed_step);
-    if (c.tensorboard) tensorboard = std::make_unique<TensorBoardLog>(c.out, run.resumed_step);
-  }
-  RateMeter rate;
-  StopReason stop = StopReason::none;
-  const auto must_stop = [&] { return (stop = agreed_stop(signals, *world)) != StopReason::none; };
-  uint64_t saved_step = run.step;
-  double val_loss = 0;  // the newest
-  if (run.resumed_step && run.step >= steps) {
-    run.console.line(concat("the run in ", c.out, " is already at step ", run.step, " of ", steps, ": done"));
-    run.console.require_written();
-    return 0;
-  }
-
-  while (run.step < steps && !must_stop()) {
-    const Clock::time_point start = Clock::now();
-    run.cursor = run.bad_batches->next_clean(run.cursor, static_cast<uint64_t>(run.samples));
-    StepPlan plan;
-    plan.micro_steps = run.micro_steps;
-    plan.valid_targets = run.loader->valid_targets(run.cursor, static_cast<uint64_t>(run.samples));
-    plan.lr = static_cast<float>(run.schedule.factor(run.step));
-    plan.clip_norm = static_cast<float>(c.grad_clip);
-    plan.max_grad_norm = run.spikes.max_grad_norm();
-    plan.max_loss = run.spikes.max_loss();
-    plan.z_loss = static_cast<float>(c.z_loss);
-    const uint64_t mine = run.cursor + static_cast<uint64_t>(world->rank()) * run.rank_samples();
-    const auto fill = [&](int64_t m, const BatchView& into) {
-      run.loader->fill(mine + static_cast<uint64_t>(m * c.batch), into);
-      const bool last = m + 1 == run.micro_steps;
-      run.loader->prefetch(mine + static_cast<uint64_t>(last ? run.samples : (m + 1) * c.batch), c.batch);
-    };
-    const std::optional<StepReport> report = run.trainer->step(plan, fill, must_stop);
-    if (!report) break;  // stopped between micro-steps: the state is that of the last whole step
-    const uint64_t first_sample = run.cursor;
-    ++run.step;
-    run.cursor += static_cast<uint64_t>(run.samples);
-    run.tokens += static_cast<uint64_t>(c.total_batch_tokens);
-    const double seconds = seconds_since(start);
-    rate.add(static_cast<double>(c.total_batch_tokens), seconds);
-
-    const SpikeVerdict verdict = run.spikes.observe(report->loss, report->grad_norm, report->finite);
-    if (verdict.action == SpikeAction::withheld && run.is_first()) {
-      const Loader::Place place = run.loader->place(first_sample);
-      run.bad_batches->add({run.step, first_sample, static_cast<uint64_t>(run.samples), place.file, place.offset, verdict.reason, false});
-    }
-    if (verdict.action == SpikeAction::stop) {
-      fail("pretrain", concat("step ", run.step, ": ", verdict.reason, "; the budget of --spike-rollbacks ", c.spike_rollbacks,
-                              " is used up. bad_batches.jsonl lists the data; a lower --lr or a higher --warmup usually helps"));
-    }
-    if (verdict.action == SpikeAction::roll_back) {
-      if (saved_step == 0) {
-        fail("pretrain",
-             concat("step ", run.step, ": ", verdict.reason, ", and there is no checkpoint to go back to: lower --lr, or set --save-every"));
-      }
-      run.roll_back(saved_step, verdict.reason);
-      if (metrics) metrics->cut_after(run.step);
-      if (tensorboard) tensorboard->restart(run.step + 1);
-      continue;
-    }
-
-    std::vector<Metric> values = {{"loss", report->loss},
-                                  {"lr", plan.lr * c.lr},
-                                  {"grad_norm", report->grad_norm},
-                                  {"tokens", static_cast<int64_t>(run.tokens)},
-                                  {"tokens_per_s", static_cast<double>(c.total_batch_tokens) / seconds},
-                                  {"step_ms", seconds * 1e3}};
-    if (!report->applied) values.push_back({"withheld", true});
-    if (due(c.log_every, run.step) || run.step == steps) {
-      StepLine line;
-      line.step = run.step, line.steps = steps;
-      line.loss = report->loss, line.loss_z = verdict.loss_z;
-      line.grad_norm = report->grad_norm, line.norm_z = verdict.norm_z;
-      line.lr = plan.lr * c.lr, line.seconds = seconds;
-      line.precision = name_of(run.arena->values().dtype());
-      line.tokens_per_second = rate.tokens_per_second() > 0 ? rate.tokens_per_second() : static_cast<double>(c.total_batch_tokens) / seconds;
-      line.note = report->applied ? "" : "update withheld";
-      run.console.step(line);
-    }
-    run.console.progress("step", run.step, steps, rate.seconds_per_step());
-
-    if (run.evaluator && (due(c.eval_every, run.step) || run.step == steps)) {
-      const Clock::time_point eval_start = Clock::now();
-      if (const std::optional<EvalResult> result = run.evaluator->run(*run.model, must_stop)) {
-        val_loss = result->loss();
-        values.push_back({"val_loss", val_loss});
-        if (result->bytes) values.push_back({"val_bits_per_byte", result->bits_per_byte()});
-        run.console.line(concat("val loss ", val_loss, result->bytes ? concat(" | bits per byte ", result->bits_per_byte()) : "", " | ",
-                                result->tokens, " tokens in ", duration_text(seconds_since(eval_start))));
-        if (tensorboard) {
-          tensorboard->scalar(run.step, "val/loss", val_loss);
-          if (result->bytes) tensorboard->scalar(run.step, "val/bits_per_byte", result->bits_per_byte());
-        }
-      }
-    }
-    if (due(c.sample_every, run.step)) write_sample(run);
-    if (metrics) metrics->write(run.step, values);
-    if (tensorboard) {
-      tensorboard->scalar(run.step, "train/loss", report->loss);
-      tensorboard->scalar(run.step, "train/grad_norm", report->grad_norm);
-      tensorboard->scalar(run.step, "train/lr", plan.lr * c.lr);
-      tensorboard->scalar(run.step, "train/tokens_per_s", static_cast<double>(c.total_batch_tokens) / seconds);
-    }
-    if (due(c.save_every, run.step) || run.step == steps) {
-      run.save();
-      saved_step = run.step;
-    }
-  }
-
-  run.console.end_progress();
-  if (saved_step < run.step) run.save();
-  run.checkpoints->wait();
-  if (const SaveStats saves = run.checkpoints->stats(); saves.failed_in_a_row > 0) {
-    fail("checkpoint",
-         concat("the save of step ", run.step, " failed; ",
-                saves.committed ? concat("the newest that reached the disk is step ", saves.last_step) : "nothing of this start reached the disk",
-                ": mend what the warning above names (free space?) and start the same command again"),
-         ExitCode::io);
-  }
-  if (run.step < steps) {
-    run.console.line(concat(name_of(stop), ": saved step ", run.step, " of ", steps, "; start the same command again to go on"));
-    return static_cast<int>(ExitCode::requeue);
-  }
-  // The state is saved as it is, for whoever wants to look; but a model that predicts nothing is no success.
-  if (!std::isfinite(val_loss)) {
-    fail("pretrain", concat("step ", run.step, " is in ", c.out, ", but its validation loss is ", val_loss,
-                            ": the weights have diverged. Go back to an earlier checkpoint (--keep-last, --keep-every) with a lower --lr"));
-  }
-  run.console.line(concat("done: step ", run.step, " is in ", c.out, "; ", memory_report(run.device)));
-  run.console.require_written();
-  return 0;
+  if (const std::string unused = unused_places(); !unused.empty()) run.console.warn(unused);
+  return Loop(run, signals).go();
 }
 
 }  // namespace heddle

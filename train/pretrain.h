@@ -5,8 +5,8 @@
 
 namespace heddle {
 
-// Trains as `config` says and returns the exit code: 0 when the horizon is reached, 75 when stopped by a signal or the time limit after a
-// checkpoint. Collective: every rank of the job calls it with the same configuration. Throws Error.
+// Trains as `config` says and returns the exit code: 0 when the horizon is reached; after a checkpoint 75 when stopped by SIGTERM, SIGHUP, SIGUSR1 or
+// the time limit, 128 + SIGINT when by SIGINT. Collective: every rank of the job calls it with the same configuration. Throws Error.
 int pretrain(RunConfig config);
 
 }  // namespace heddle

@@ -13,6 +13,7 @@
 #include "train/memory_plan.h"
 #include "train/model.h"
 #include "train/run_data.h"
+#include "train/run_files.h"
 
 namespace heddle {
 namespace {
@@ -53,11 +54,9 @@ Run::Run(RunConfig given, Communicator& world)
   // Where no job has started yet nothing is made before all else has been found right: a start that fails leaves no trace.
   const bool begun = has_begun();
   if (!begun && config.resume == ResumeMode::must) fail("pretrain", concat(config.out, " holds no checkpoint to resume from"), ExitCode::bad_data);
-  if (begun) {
-    open_directory();
-  } else {
-    require_room_for(config.out);
-  }
+  if (!begun) require_room_for(config.out);
+  if (is_first()) require_own_files(config.out, begun);
+  if (begun) open_directory();
   settle();
   open_data();
   build();
@@ -163,11 +162,16 @@ void Run::describe() {
   if (config.optimizer == OptimizerChoice::muon && config.is_stated("lr") && !config.is_set("muon-lr")) {
     console.line(concat("--lr ", config.lr, " is AdamW's, for embeddings, head and gains; the matrices follow --muon-lr ", config.muon_lr));
   }
-  console.line(
-      concat("step: ", config.total_batch_tokens, " tokens = ", comm.size(), " ranks x ", micro_steps, " micro-steps x ", config.batch, " x ",
-             config.seq, "; ", config.steps, " steps are ",
-             number(static_cast<double>(config.steps) * static_cast<double>(samples) / static_cast<double>(loader->samples_per_epoch()), "%.2f"),
-             " epochs"));
+  const double epochs = static_cast<double>(config.steps) * static_cast<double>(samples) / static_cast<double>(loader->samples_per_epoch());
+  console.line(concat("step: ", config.total_batch_tokens, " tokens = ", comm.size(), " ranks x ", micro_steps, " micro-steps x ", config.batch,
+                      " x ", config.seq, "; ", config.steps, " steps are ", number(epochs, "%.2f"), " epochs"));
+  // Repeats are as good as new data up to about 4 epochs, and next to nothing after about 16 (Muennighoff et al. 2023).
+  if (epochs > 16) {
+    console.warn(concat("the data is seen ", number(epochs, "%.0f"),
+                        " times: beyond 16 epochs repeating it gains next to nothing; use more data or fewer --steps"));
+  } else if (epochs > 4) {
+    console.line("more than 4 epochs: from here on data that repeats is worth less than new data");
+  }
   if (resumed_step) console.line(concat("resumed at step ", step));
 }
 

@@ -13,7 +13,7 @@
 namespace heddle {
 namespace {
 
-constexpr std::array<int, 3> kStopping = {SIGTERM, SIGINT, SIGUSR1};
+constexpr std::array<int, 4> kStopping = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
 constexpr std::array<int, 2> kIgnored = {SIGPIPE, SIGXFSZ};
 
 // Written in a signal handler: lock-free atomics only.
@@ -41,6 +41,10 @@ extern "C" void heddle_on_stop_signal(int signal) {
   if (first_signal.compare_exchange_strong(none, signal)) {
     first_time = now;
     say("heddle: asked to stop: finishing the step and saving; a second signal ends at once\n");
+  } else if (signal == SIGHUP) {
+    // comes along with others when a session ends
+  } else if (none == SIGHUP && first_signal.compare_exchange_strong(none, signal)) {
+    first_time = now;
   } else if (signal == SIGUSR1 && none == SIGUSR1 && (first_time == 0 || now - first_time < 1'000'000'000)) {
     // the same request, delivered twice
   } else {
@@ -57,6 +61,7 @@ std::string_view name_of(StopReason reason) {
     case StopReason::none: return "";
     case StopReason::terminate: return "SIGTERM";
     case StopReason::interrupt: return "SIGINT";
+    case StopReason::hangup: return "SIGHUP";
     case StopReason::user1: return "SIGUSR1";
     case StopReason::time_limit: return "--time-limit";
   }
@@ -74,7 +79,11 @@ StopSignals::StopSignals(double time_limit, bool speaks) {
   action.sa_flags = SA_RESTART;  // reads and writes of a checkpoint must not see EINTR from us
   sigemptyset(&action.sa_mask);
   for (const int signal : kStopping) sigaddset(&action.sa_mask, signal);
-  for (size_t i = 0; i < kStopping.size(); ++i) sigaction(kStopping[i], &action, &before_[i]);
+  for (size_t i = 0; i < kStopping.size(); ++i) {
+    sigaction(kStopping[i], nullptr, &before_[i]);
+    const bool may_be_ignored = kStopping[i] == SIGHUP || kStopping[i] == SIGINT;
+    if (!may_be_ignored || before_[i].sa_handler != SIG_IGN) sigaction(kStopping[i], &action, nullptr);
+  }
   struct sigaction ignore {};
   ignore.sa_handler = SIG_IGN;
   sigemptyset(&ignore.sa_mask);
@@ -91,6 +100,7 @@ StopRequest StopSignals::poll() const {
   switch (first_signal.load(std::memory_order_relaxed)) {
     case SIGTERM: return {StopReason::terminate};
     case SIGINT: return {StopReason::interrupt};
+    case SIGHUP: return {StopReason::hangup};
     case SIGUSR1: return {StopReason::user1};
     default: break;
   }

@@ -7,18 +7,21 @@
 
 namespace heddle {
 
-enum class StopReason : uint8_t { none, terminate, interrupt, user1, time_limit };
+enum class StopReason : uint8_t { none, time_limit, hangup, user1, terminate, interrupt };  // of several, the largest counts
+inline constexpr int kStopReasons = 6;
 
 struct StopRequest {
   StopReason reason = StopReason::none;
   explicit operator bool() const { return reason != StopReason::none; }
 };
 
-// "SIGTERM", "SIGINT", "SIGUSR1", "--time-limit" or "".
+// "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "--time-limit" or "".
 std::string_view name_of(StopReason reason);
 
-// While one lives, SIGTERM, SIGINT and SIGUSR1 only set a flag: the caller saves and ends with exit code 75. A second signal ends the process at
-// once with 128 + its number; only a SIGUSR1 within a second of the first is taken for the same one, since Slurm and mpirun may both deliver it.
+// While one lives, SIGTERM, SIGINT, SIGHUP and SIGUSR1 only set a flag: the caller saves and ends. SIGHUP and SIGINT that were ignored at the start
+// (nohup; a shell's background job) stay ignored. A second signal ends the process at once with 128 + its number, with two exceptions. A SIGUSR1
+// within a second of the first is taken for the same one, since Slurm and mpirun may both deliver it. And a SIGHUP is no impatient person: kernel,
+// shell and init each send one when a terminal or a session ends, next to SIGTERM, so it neither is a second signal nor makes one of what follows.
 // SIGPIPE and SIGXFSZ are ignored: a closed console must not end a run, and a file-size limit (ulimit -f) is an error of the save that meets it
 // (EFBIG), not the end of everything. The destructor restores what was there. One at a time in a process; of a job's ranks one `speaks`, that is,
 // says on standard error that it was asked.
@@ -30,7 +33,7 @@ class StopSignals {
   StopSignals(const StopSignals&) = delete;
   StopSignals& operator=(const StopSignals&) = delete;
 
-  // This rank's view; a job agrees on it with one all_reduce of the reason (the largest wins). A few nanoseconds.
+  // This rank's view, on which a job has to agree. A few nanoseconds.
   StopRequest poll() const;
 
   // Seconds until the time limit; infinite without one. For deciding whether one more step or save fits.
@@ -38,7 +41,7 @@ class StopSignals {
 
  private:
   double deadline_ = 0;
-  struct sigaction before_[5];
+  struct sigaction before_[6];
 };
 
 }  // namespace heddle

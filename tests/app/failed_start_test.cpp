@@ -108,6 +108,106 @@ TEST_CASE("what needs more memory than there is, is refused before it is taken, 
   w.refused("eval run --data 'shards/*_val_*.bin' --batch 65536", 71, {"[eval] --batch 65536", "smaller --batch"}, "ulimit -v 500000;");
 }
 
+// Whatever a person keeps under a name that runs use, in a directory where no run has begun.
+TEST_CASE("a run replaces no file that heddle did not write, follows no link and waits for no FIFO") {
+  const Shards w;
+  const std::string train = "pretrain --data 'shards/*_train_*.bin' --out new --steps 2 --sample-every 1 --sample-tokens 2" + kModel;
+  fs::create_directory(w.path / "new");
+  w.write("victim", "precious\n");
+  for (const char* name : {"config.toml", "metrics.jsonl", "samples.txt", "shards.txt", "tokenizer.json", "bad_batches.jsonl"}) {
+    INFO(name);
+    const std::string file = std::string("new/") + name;
+    fs::create_symlink(w / "victim", w.path / file);
+    w.refused(train, 2, {file, "is a symbolic link", "move it away", "--out"}, "timeout -s KILL 60");
+    fs::remove(w.path / file);
+    fs::create_symlink(w / "nowhere", w.path / file);
+    w.refused(train, 2, {file, "is a symbolic link"}, "timeout -s KILL 60");
+    fs::remove(w.path / file);
+    REQUIRE(::mkfifo((w / file).c_str(), 0600) == 0);
+    w.refused(train, 2, {file, "is not a regular file"}, "timeout -s KILL 60");
+    fs::remove(w.path / file);
+    fs::create_directory(w.path / file);
+    w.refused(train, 2, {file, "is not a regular file"});
+    fs::remove(w.path / file);
+  }
+  CHECK(w.read("victim") == "precious\n");
+  const std::vector<std::pair<std::string, std::string>> own = {{"config.toml", "steps = 10\n"},
+                                                                {"metrics.jsonl", "{\"loss\": 1}\n"},
+                                                                {"samples.txt", "my samples\n"},
+                                                                {"shards.txt", "shards of milk\n"},
+                                                                {"bad_batches.jsonl", "[1]\n"}};
+  for (const auto& [name, text] : own) {
+    INFO(name);
+    w.write("new/" + name, text);
+    w.refused(train, name == "bad_batches.jsonl" ? 65 : 2, {"new/" + name});
+    CHECK(w.read("new/" + name) == text);
+    fs::remove(w.path / ("new/" + name));
+  }
+  // Also when the run is told to read it.
+  w.write("new/config.toml", "steps = 2\n");
+  w.refused("pretrain --config new/config.toml --data 'shards/*_train_*.bin' --out new" + kModel, 2,
+            {"new/config.toml", "was not written by heddle"});
+  fs::remove(w.path / "new/config.toml");
+  // What heddle wrote is taken for its own, wherever it comes from, and a run goes on over its own files.
+  REQUIRE(w.heddle("pretrain --data 'shards/*_train_*.bin' --out old --steps 2 --sample-every 1 --sample-tokens 2" + kModel).code == 0);
+  for (const char* name : {"config.toml", "metrics.jsonl", "samples.txt", "shards.txt", "tokenizer.json"}) {
+    fs::copy(w.path / "old" / name, w.path / "new" / name);
+  }
+  REQUIRE(w.heddle(train).code == 0);
+  const Result on = w.heddle(train + " --steps 4");
+  INFO(on.out << on.err);
+  CHECK(on.code == 0);
+  const std::string samples = w.read("new/samples.txt");
+  for (int step = 1; step <= 4; ++step) CHECK(has(samples, "step " + std::to_string(step) + ", "));
+  // A link into a run that has begun is refused as well.
+  fs::rename(w.path / "new/metrics.jsonl", w.path / "metrics.jsonl");
+  fs::create_symlink(w / "victim", w.path / "new/metrics.jsonl");
+  w.refused(train + " --steps 6", 2, {"new/metrics.jsonl", "symbolic link"});
+  CHECK(w.read("victim") == "precious\n");
+}
+
+TEST_CASE("more threads than this process can have are refused before anything is made, however they are asked for") {
+  const Shards w;
+  const std::string train =
+      "pretrain --data 'shards/*_train_*.bin' --out new --steps 1 --device cpu --layers 1 --heads 2 --dim 16 --seq 16 --batch 2";
+  w.refused(train, 2, {"OMP_NUM_THREADS=99999", "at most 4096", "lower or unset it"}, "OMP_NUM_THREADS=99999");
+  w.refused(train + " --threads 99999", 2, {"--threads"});
+  const std::string tokenize = "tokenize --input words.txt --tokenizer bytes --out more";
+  w.refused(tokenize, 2, {"OMP_NUM_THREADS=99999"}, "OMP_NUM_THREADS=99999");
+  w.refused(tokenize + " --threads 1000", 2, {"--threads 1000", "this process can have about"}, "ulimit -v 1500000;");
+  // Threads take address space: a limit on it that leaves room for the program and some of them.
+  w.refused(train + " --threads 1000", 2, {"--threads 1000", "this process can have about", "ulimit", "lower it"}, "ulimit -v 1500000;");
+  w.refused(train, 2, {"OMP_NUM_THREADS=1000", "this process can have about"}, "ulimit -v 1500000; OMP_NUM_THREADS=1000");
+  for (const char* fine : {"--help", "doctor", "inspect shards/words_train_000000.bin", "pretrain --print-config"}) {
+    INFO(fine);
+    const Result r = w.heddle(fine, "OMP_NUM_THREADS=99999");
+    INFO(r.err);
+    CHECK(r.code == 0);
+    CHECK(!has(r.err, "libgomp"));
+  }
+  REQUIRE(w.heddle(train + " --threads 1").code == 0);
+  w.refused("eval new --data 'shards/*_val_*.bin'", 2, {"OMP_NUM_THREADS=99999"}, "OMP_NUM_THREADS=99999");
+  w.refused("generate new --prompt a", 2, {"OMP_NUM_THREADS=99999"}, "OMP_NUM_THREADS=99999");
+}
+
+// A process that is told of other ranks and finds none would train alone, next to others that do the same.
+TEST_CASE("launchers' variables without a launcher are named") {
+  const Shards w;
+  const std::string train = "pretrain --data 'shards/*_train_*.bin' --out new --steps 1" + kModel;
+  for (const auto& [variables, name] :
+       std::vector<std::pair<std::string, std::string>>{{"PMI_SIZE=4 PMI_RANK=0", "PMI_SIZE"},
+                                                        {"MPI_LOCALNRANKS=4 MPI_LOCALRANKID=0", "MPI_LOCALNRANKS"},
+                                                        {"SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=4 SLURM_PROCID=0", "SLURM_STEP_NUM_TASKS"}}) {
+    INFO(variables);
+    w.refused(train, 2, {name, "of 4"}, variables);
+  }
+  const Result alone = w.heddle(train, "SLURM_JOB_ID=1 SLURM_NTASKS=4 SLURM_PROCID=0");
+  INFO(alone.out << alone.err);
+  CHECK(alone.code == 0);
+  CHECK(has(alone.out, "warning: SLURM_NTASKS is 4, but this process was started alone"));
+  CHECK(!has(w.heddle(train + " --steps 2", "SLURM_JOB_ID=1 SLURM_NTASKS=1").out, "SLURM_NTASKS"));
+}
+
 TEST_CASE("signs of patterns in names of files and folders that exist mean themselves") {
   for (const char* folder : {"a[1]", "b*", "c?d", "e\\f", "g{h}"}) {
     INFO(folder);
@@ -139,6 +239,18 @@ TEST_CASE("without a tokenizer nothing is printed per byte, and that is said") {
   CHECK(eval.code == 0);
   CHECK(has(eval.err, "run has no tokenizer.json: bits per byte and per word are not measured"));
   CHECK(!has(eval.out, "bits per"));
+}
+
+TEST_CASE("data that repeats is told once, in proportion") {
+  const Shards w;
+  for (const auto& [steps, said] :
+       std::vector<std::pair<const char*, std::string>>{{"40", ""}, {"400", "\nmore than 4 epochs: "}, {"4000", "\nwarning: the data is seen "}}) {
+    const Result r =
+        w.heddle("pretrain --data 'shards/*_train_*.bin' --out run" + std::string(steps) + " --time-limit 0.001s --steps " + steps + kModel);
+    INFO(r.out << r.err);
+    CHECK(r.code == 75);
+    for (const char* part : {"\nmore than 4 epochs: ", "\nwarning: the data is seen "}) CHECK(has(r.out, part) == (part == said));
+  }
 }
 
 TEST_CASE("a console that cannot be written ends with 74, but the run is whole") {

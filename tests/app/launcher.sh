@@ -55,7 +55,7 @@ for ranks in 1 2; do
   train 0 $ranks --out run$ranks
   said 0 "$(printf '\033')"
   said 1 'done: step 3'
-  said 1 'step    2/3'
+  said 1 'step 2/3'
 done
 expect 2 2 generate run2 --prompt some
 said 1 'generate is the work of one process'
@@ -82,4 +82,47 @@ got=0
   --batch 2 --steps 3 --threads 1 --no-tensorboard >log 2>&1 || got=$?
 [ "$got" = 2 ] || die "exit code $got, expected 2"
 said 1 '--dp 7, but 2 ranks were started'
-echo "launcher: one message for one mistake, no escapes in a log"
+
+# Ways to stop a job. Whoever is asked, all ranks save the same step; mpirun passes their code on, and makes a 1 of what it was told itself.
+saved() {
+  step=$(sed -n '$s/^{"step":\([0-9]*\),.*/\1/p' long/metrics.jsonl)
+  "$heddle" inspect long --digest | grep -q "step $step digest" || die "step $step was logged, but not saved"
+}
+stopped() {
+  code=$1 signal=$2 whom=$3 got=0
+  rm -rf long
+  "$mpirun" -np 2 --oversubscribe "$heddle" pretrain --data 'shards/*_train_*.bin' --out long --device cpu --layers 1 --heads 2 --dim 16 --seq 16 \
+    --batch 2 --steps 10000000 --threads 1 --no-tensorboard --log-every 1000000 >log 2>&1 &
+  job=$! waited=0
+  until [ -s long/metrics.jsonl ]; do
+    waited=$((waited + 1))
+    [ $waited -lt 600 ] || die 'no step within a minute'
+    sleep 0.1
+  done
+  case $whom in
+  job) kill -s "$signal" $job ;;
+  rank) kill -s "$signal" "$(cut -d ' ' -f 2 </proc/$job/task/$job/children)" ;;
+  esac
+  wait $job || got=$?
+  [ "$got" = "$code" ] || die "SIG$signal to the $whom: exit code $got, expected $code"
+  said 1 'start the same command again to go on'
+  saved
+}
+stopped 75 USR1 job
+stopped 1 TERM job
+stopped 75 TERM rank
+stopped 75 HUP rank
+stopped 130 INT rank
+
+# A limit too short for anything: a step a start.
+for code in 75 75 0; do
+  train $code 2 --out limited --time-limit 0.001s
+done
+
+# Variables of a launcher that this MPI knows nothing of.
+got=0
+PMI_SIZE=2 PMI_RANK=0 "$heddle" pretrain --data 'shards/*_train_*.bin' --out other-launcher --device cpu --layers 1 --heads 2 --dim 16 --seq 16 --batch 2 \
+  --steps 3 >log 2>&1 || got=$?
+[ "$got" = 2 ] || die "PMI_SIZE without a launcher: exit code $got, expected 2"
+said 1 'PMI_SIZE says that this is rank 0 of 2'
+echo "launcher: one message for one mistake, no escapes in a log, a save for every way to stop"

@@ -41,6 +41,7 @@ class Program {
   }
   ~Program() {
     if (pid_ <= 0) return;
+    signal_group(SIGKILL);
     signal(SIGKILL);
     wait(60);
   }
@@ -50,6 +51,7 @@ class Program {
   double age() const { return seconds_since(started_); }
   bool running() const { return pid_ > 0; }
   void signal(int number) const { ::kill(pid_, number); }
+  void signal_group(int number) const { ::kill(-pid_, number); }  // of one whose `prepare` made it a group's leader
 
   // The exit code, 128 + n for death by signal n, or nothing yet.
   bool poll(int& code) {

@@ -1,7 +1,10 @@
 // Whole runs: the same bits on any number of threads, after any stop, and refusals that say why.
 #include <omp.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 
 #include <filesystem>
+#include <sstream>
 
 #include "kernels/api/cross_entropy.h"
 #include "parallel/communicator.h"
@@ -44,19 +47,123 @@ TEST_CASE("a run's losses and its checkpoint do not depend on the number of thre
   omp_set_num_threads(before);
 }
 
-TEST_CASE("a run whose last validation loss is no number is saved as it is and ends with an error") {
-  static int updates;
-  updates = 0;
+// From the n-th update on, one weight is no number.
+struct SpoiledWeights {
+  static inline int updates = 0, from = 0;
+  const test::Intercept<kernels::AdamWArgs> intercept{kernels::adamw, nullptr, [](const kernels::AdamWArgs& args) {
+                                                        if (++updates >= from) args.master.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+                                                      }};
+  explicit SpoiledWeights(int update) { updates = 0, from = update; }
+};
+
+TEST_CASE("a run whose weights are no numbers is kept as it is, never done, and never the state to go on from") {
+  const Flags flags = GENERATE(Flags{}, Flags{{"val", test::data_set().val()}}, Flags{{"optimizer", "muon"}}, Flags{{"precision", "bf16"}});
   const Scratch out;
-  const auto train = [&] {
-    const test::Intercept<kernels::AdamWArgs> spoil(kernels::adamw, nullptr, [](const kernels::AdamWArgs& args) {
-      if (++updates == 12) args.value.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();
-    });
-    return run(out.path(), {{"val", test::data_set().val()}});
+  const auto spoil = [&](int update, Flags more = {}) {
+    more.insert(flags.begin(), flags.end());
+    const SpoiledWeights spoiled(update);
+    return test::error_of([&] { run(out.path(), more); }, ExitCode::runtime);
   };
-  expect_error([&] { train(); }, ExitCode::runtime, {"step 12", "validation loss is", "nan", "diverged"});
+  REQUIRE(run(out.path(), [&] {
+            Flags first = flags;
+            first["steps"] = "4";
+            return first;
+          }()) == kDone);
+  // At the horizon.
+  const std::string last = spoil(1, {{"steps", "5"}});
+  for (const char* part : {"step 5", "NaN or infinity", "diverged", "ckpt/s5-i"}) CHECK(test::contains(last, part));
+  CHECK(describe_checkpoint(out.path()).step == 5);
+  CHECK(test::metric(out.path(), "step") == numbers(1, 5));
+  // Started again it is not "done" either, and trains no further.
+  for (const char* steps : {"5", "9"}) {
+    const std::string again = test::error_of([&] { run(out.path(), {{"steps", steps}}); }, ExitCode::runtime);
+    for (const char* part : {"step 5", "NaN or infinity", "ckpt/s5-i", "delete that folder"}) CHECK(test::contains(again, part));
+  }
+  // As the message says: without that folder the run goes on from the one before.
+  for (const auto& entry : fs::directory_iterator(out / "ckpt")) {
+    if (entry.path().filename().string().starts_with("s5-")) fs::remove_all(entry.path());
+  }
+  // In the middle, where a save is due: it does not train on until the good checkpoint is pushed out.
+  CHECK(test::contains(spoil(2, {{"steps", "30"}, {"save-every", "3"}, {"keep-last", "2"}, {"nonfinite-limit", "30"}}), "after step 6 "));
+  CHECK(fs::exists(out / "ckpt/s4-i1"));
+}
+
+TEST_CASE("a run whose last validation loss is no number is saved as it is and ends with an error") {
+  static bool spoil;
+  spoil = false;
+  const Scratch out;
+  const test::Intercept<kernels::AdvanceStepArgs> last(kernels::advance_step, nullptr,
+                                                       [](const kernels::AdvanceStepArgs& args) { spoil = args.step->step == 12; });
+  const test::Intercept<kernels::CrossEntropyArgs> loss(kernels::cross_entropy, nullptr, [](const kernels::CrossEntropyArgs& args) {
+    if (!spoil) return;
+    for (const View& loss : {args.losses, args.nll}) {
+      if (loss.data) loss.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+    }
+  });
+  expect_error([&] { run(out.path(), {{"val", test::data_set().val()}}); }, ExitCode::runtime, {"step 12", "validation loss is", "nan", "diverged"});
   CHECK(outcome(out.path()).steps == numbers(1, 12));
   CHECK(test::metric(out.path(), "val_loss").back() != "");
+}
+
+TEST_CASE("after a roll-back behind a save that failed, a stop saves the step it finds") {
+  const Scratch out;
+  // The save of step 8 finds no room; at step 10 the run goes back to step 4, and is stopped at step 6.
+  static rlimit before;
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+  static int steps;
+  steps = 0;
+  const test::Intercept<kernels::AdvanceStepArgs> events(kernels::advance_step, nullptr, [](const kernels::AdvanceStepArgs&) {
+    ++steps;
+    rlimit limit = before;
+    if (steps == 8) limit.rlim_cur = 16384;
+    if (steps == 8 || steps == 10) ::setrlimit(RLIMIT_FSIZE, &limit);
+    if (steps == 12) std::raise(SIGUSR1);
+  });
+  const test::BadGradients bad({9, 10});
+  CHECK(run(out.path(), {{"save-every", "4"}, {"nonfinite-limit", "2"}}) == kRequeue);
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  CHECK(test::metric(out.path(), "step") == numbers(1, 6));
+  CHECK(describe_checkpoint(out.path()).step == 6);
+}
+
+TEST_CASE("samples belong to the steps that count: they are cut back by a resume and by a roll-back") {
+  const auto steps_of = [](const std::string& out) {
+    std::vector<std::string> steps;
+    std::istringstream lines(test::slurp(out + "/samples.txt"));
+    for (std::string line; std::getline(lines, line);) {
+      if (line.starts_with("step ")) steps.push_back(line.substr(5, line.find(',') - 5));
+    }
+    return steps;
+  };
+  const Flags flags = {{"save-every", "4"}, {"nonfinite-limit", "2"}, {"sample-every", "1"}, {"sample-tokens", "3"}};
+  const Scratch rolled, resumed, plain;
+  REQUIRE(run(plain.path(), flags) == kDone);
+  CHECK(steps_of(plain.path()) == numbers(1, 12));
+  {
+    const test::BadGradients bad({6, 7});
+    REQUIRE(run(rolled.path(), flags) == kDone);
+  }
+  CHECK(steps_of(rolled.path()) == numbers(1, 12));
+  // Killed after step 7, whose state is on no disk.
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    static int steps = 0;
+    const test::Intercept<kernels::AdvanceStepArgs> kill(
+        kernels::advance_step,
+        [](const kernels::AdvanceStepArgs&) {
+          if (++steps == 8) std::raise(SIGKILL);
+        },
+        nullptr);
+    run(resumed.path(), flags);
+    ::_exit(1);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  REQUIRE(WIFSIGNALED(status));
+  REQUIRE(steps_of(resumed.path()) == numbers(1, 7));
+  REQUIRE(run(resumed.path(), flags) == kDone);
+  CHECK(test::slurp(resumed / "samples.txt") == test::slurp(plain / "samples.txt"));
 }
 
 TEST_CASE("a run stopped after any step and started again ends with the bits of one that was not") {

@@ -172,6 +172,7 @@ TEST_CASE("signals and the time limit ask to stop") {
 int child_status(const std::vector<int>& signals, long pause) {
   const pid_t child = ::fork();
   if (child == 0) {
+    for (const int signal : {SIGHUP, SIGINT}) ::signal(signal, SIG_DFL);  // this test may run under nohup
     const StopSignals stop;
     ::close(STDERR_FILENO);
     for (const int signal : signals) {
@@ -194,6 +195,11 @@ TEST_CASE("a second signal ends the process at once with 128 + n") {
   CHECK(WEXITSTATUS(child_status({SIGUSR1, SIGUSR1}, 0)) == 75);
   CHECK(WEXITSTATUS(child_status({SIGUSR1, SIGUSR1}, 1050)) == 128 + SIGUSR1);
   CHECK(WEXITSTATUS(child_status({SIGPIPE}, 0)) == 0);
+  // A session that ends sends SIGHUP from several sides, next to SIGTERM: nobody is impatient.
+  CHECK(WEXITSTATUS(child_status({SIGHUP, SIGHUP}, 0)) == 75);
+  CHECK(WEXITSTATUS(child_status({SIGHUP, SIGTERM, SIGHUP}, 0)) == 75);
+  CHECK(WEXITSTATUS(child_status({SIGTERM, SIGHUP}, 0)) == 75);
+  CHECK(WEXITSTATUS(child_status({SIGHUP, SIGTERM, SIGTERM}, 0)) == 128 + SIGTERM);
 }
 
 }  // namespace
