@@ -173,6 +173,9 @@ TEST_CASE("gradients of dropout: the mask is drawn again") {
 TEST_CASE("gradients of reductions") {
   CHECK_GRADIENTS(one([](auto in) { return sum(in[0]); }), input({2, 3, 4}, 1));
   CHECK_GRADIENTS(one([](auto in) { return mean(in[0]); }), input({2, 3, 4}, 1));
+  const Tensor few = Tensor::from(std::vector<double>{1, -2, 3.5, 0.25}, {2, 2}, DType::f64);  // sums of these are exact
+  CHECK(sum(few).to_vector() == std::vector<double>{2.75});
+  CHECK(mean(few).to_vector() == std::vector<double>{0.6875});
   CHECK_GRADIENTS(one([](auto in) { return sum(mul(slice(in[0], 1, 1, 3), slice(in[0], 1, 0, 2))); }), input({2, 3, 4}, 1));
 }
 

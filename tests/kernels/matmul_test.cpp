@@ -205,6 +205,8 @@ TEST_CASE("matmul: the bits do not depend on the number of threads") {
       Case{.m = 400, .n = 300, .k = 100, .trans_b = true, .bias = true, .preact = true, .column_sum = true, .epilogue = Epilogue::gelu},
       Case{.m = 384, .n = 192, .k = 100, .trans_a = true, .accumulate = true},
       Case{.m = 200, .n = 112, .k = 1300, .trans_a = true},
+      Case{.m = 400, .n = 112, .k = 321},  // one more than a slice of K holds
+      Case{.m = 400, .n = 112, .k = 641, .trans_a = true},
       Case{.m = 600, .n = 65, .k = 128, .dtype = DType::bf16, .c_dtype = DType::bf16, .trans_b = true, .column_sum = true},
       Case{.m = 1, .n = 2000, .k = 520, .trans_b = true},
       Case{.m = 65, .n = 200, .k = 300, .dtype = DType::bf16, .trans_a = true},

@@ -112,7 +112,7 @@ TEST_CASE("impossible configurations are usage errors that name the flag") {
   CHECK_THAT(error([](auto& c) { c.kv_heads = 3; }), Contains("--kv-heads 3"));
   CHECK_THAT(error([](auto& c) { c.kv_heads = -1; }), Contains("--kv-heads -1"));
   CHECK_THAT(error([](auto& c) { c.dim = 9; }), Contains("--dim 9") && Contains("--heads 4"));
-  CHECK_THAT(error([](auto& c) { c.dim = 12; }), Contains("even head dimension"));
+  CHECK_THAT(error([](auto& c) { c.dim = 12; }), Contains("even width of a head"));
   CHECK_THAT(error([](auto& c) { c.vocab = 0; }), Contains("--vocab 0"));
   CHECK_THAT(error([](auto& c) { c.head_dim = 512; }), Contains("512"));
   CHECK_THAT(error([](auto& c) { c.head_dim = -2; }), Contains("-2"));
