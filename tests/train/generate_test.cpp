@@ -178,7 +178,7 @@ TEST_CASE("a vocabulary padded beyond the tokenizer's neither ends a run that sa
   // Too little is learned to make padding unlikely: without the mask each sample would soon meet it.
   REQUIRE(test::run(folder / "run", {{"vocab", kPadded}, {"sample-every", "3"}, {"sample-tokens", "200"}, {"lr", "1e-6"}}) == 0);
   const std::string samples = test::slurp(folder / "run/samples.txt");
-  for (const char* step : {"step 3\n", "step 6\n", "step 9\n", "step 12\n"}) CHECK(samples.find(step) != std::string::npos);
+  for (const char* step : {"step 3, ", "step 6, ", "step 9, ", "step 12, "}) CHECK(samples.find(step) != std::string::npos);
   for (int64_t seed = 0; seed < 5; ++seed) {
     GenerateOptions o = options_of({.temperature = 50, .seed = static_cast<uint64_t>(seed)}, 40);
     o.print_ids = true;
@@ -205,7 +205,10 @@ TEST_CASE("a sample that fails is a warning: the run ends as it would without sa
   CHECK(test::outcome(folder / "sampled") == test::outcome(folder / "plain"));
   // The same settings leave samples when nothing is wrong.
   REQUIRE(test::run(folder / "well", {{"sample-every", "4"}, {"sample-prompt", "ab"}}) == 0);
-  CHECK(test::slurp(folder / "well/samples.txt").find("step 8\nab") != std::string::npos);
+  const std::string samples = test::slurp(folder / "well/samples.txt");
+  CHECK(samples.find("step 8, ") != std::string::npos);
+  CHECK(samples.find(" bytes\nab") != std::string::npos);
+  CHECK(test::slurp(folder / "sampled/samples.txt").empty());
 }
 
 TEST_CASE("the data's vocabulary is the model's, however small, unless one is asked for") {
