@@ -40,7 +40,7 @@ bool verify_shard(const std::string& path, const std::optional<DatasetInfo>& inf
       std::cout << "  ok       " << path << "  every rule of the format holds; no dataset.json beside it records its hash\n";
       return true;
     }
-    const std::string hash = sha256_hex(shard.file_bytes());
+    const std::string hash = shard.sha256();
     if (hash != record->sha256) {
       std::cout << "  DAMAGED  " << path << "  sha256 " << hash << ", dataset.json records " << record->sha256 << "\n";
       return false;
@@ -63,7 +63,7 @@ bool inspect_shard(const InspectArguments& a) {
   const std::optional<DatasetInfo> info = DatasetInfo::load(directory_name(a.path));
   const ShardReader shard(a.path);
   if (a.digest) {
-    std::cout << sha256_hex(shard.file_bytes()) << "\n";
+    std::cout << shard.sha256() << "\n";
     return true;
   }
   row("token shard", shard.path());

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cctype>
-#include <set>
 
 #include "core/io/strict_json.h"
 #include "data/file.h"
@@ -63,6 +62,10 @@ const char* name_of(EotPosition position) {
 }
 
 const DatasetInfo::Shard* DatasetInfo::find(const std::string& file) const {
+  if (const auto at = index_.find(file); at != index_.end() && at->second < shards.size() && shards[at->second].file == file) {
+    return &shards[at->second];
+  }
+  if (index_.size() == shards.size()) return nullptr;
   for (const Shard& shard : shards) {
     if (shard.file == file) return &shard;
   }
@@ -106,13 +109,12 @@ DatasetInfo DatasetInfo::parse(const std::string& text, const std::string& place
   info.eot_position = position == "prepend" ? EotPosition::prepend : EotPosition::append;
   const nlohmann::json& shards = top.get("shards");
   if (!shards.is_array()) top.bad("field 'shards' is not an array");
-  std::set<std::string> names;
   for (const nlohmann::json& item : shards) {
     const Fields fields{item, concat(place, ": shard ", info.shards.size())};
     if (!item.is_object()) fields.bad("not a JSON object");
     Shard shard;
     shard.file = fields.file("file");
-    if (!names.insert(shard.file).second) fields.bad(concat("file '", shard.file, "' is listed twice"));
+    if (!info.index_.emplace(shard.file, info.shards.size()).second) fields.bad(concat("file '", shard.file, "' is listed twice"));
     shard.split = fields.text("split");
     if (shard.split != "train" && shard.split != "val") fields.bad("field 'split' is neither \"train\" nor \"val\"");
     shard.tokens = fields.integer("tokens", 0, INT32_MAX);

@@ -2,13 +2,15 @@
 
 #include <fcntl.h>
 #include <glob.h>
-#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <list>
+#include <mutex>
 #include <new>
 #include <utility>
 
@@ -64,32 +66,138 @@ int may_go_on(const char*, int error) {
 
 }  // namespace
 
-MappedFile::MappedFile(const std::string& path) {
+// ---- files that are read at any place ----
+
+namespace {
+
+struct Descriptor {
+  int number;
+  explicit Descriptor(int n) : number(n) {}
+  ~Descriptor() { ::close(number); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+};
+
+}  // namespace
+
+struct SharedFile::Impl {
+  std::string path;
+  dev_t device = 0;
+  ino_t inode = 0;
   uint64_t size = 0;
-  const int descriptor = open_regular(path, &size);
-  if (size > 0) {
-    void* address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor, 0);
-    if (address == MAP_FAILED) {
-      const int error = errno;
-      ::close(descriptor);
-      fail_io(path, "map", error);
-    }
-    data_ = static_cast<const std::byte*>(address);
-    size_ = size;
+  // Both under the pool's mutex. Whoever reads holds the descriptor too, so that it is closed only after the last of them.
+  std::shared_ptr<Descriptor> descriptor;
+  std::list<Impl*>::iterator place;
+};
+
+namespace {
+
+// The files whose descriptors are open, the one used last at the front.
+class OpenFiles {
+ public:
+  static OpenFiles& instance() {
+    static OpenFiles files;
+    return files;
   }
-  ::close(descriptor);
+
+  std::shared_ptr<Descriptor> get(SharedFile::Impl& file) {
+    const std::lock_guard lock(mutex_);
+    if (file.descriptor) {
+      open_.splice(open_.begin(), open_, file.place);
+      return file.descriptor;
+    }
+    while (open_.size() >= most()) close_last();
+    auto descriptor = std::make_shared<Descriptor>(open_regular(file.path, nullptr));
+    struct stat status;
+    if (::fstat(descriptor->number, &status) != 0) fail_io(file.path, "stat", errno);
+    if (file.inode == 0 && file.device == 0) {
+      file.device = status.st_dev;
+      file.inode = status.st_ino;
+      file.size = static_cast<uint64_t>(status.st_size);
+    } else if (file.device != status.st_dev || file.inode != status.st_ino) {
+      fail("file", concat(file.path, ": another file has taken its place while it was in use; give this job files that stay"), ExitCode::bad_data);
+    }
+    open_.push_front(&file);
+    file.place = open_.begin();
+    file.descriptor = descriptor;
+    return descriptor;
+  }
+
+  void forget(SharedFile::Impl& file) {
+    const std::lock_guard lock(mutex_);
+    if (!file.descriptor) return;
+    open_.erase(file.place);
+    file.descriptor.reset();
+  }
+
+ private:
+  static size_t most() {
+    struct rlimit limit;
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return kMostOpen;
+    return std::clamp<size_t>(static_cast<size_t>(limit.rlim_cur) / 4, 1, kMostOpen);
+  }
+  void close_last() {
+    open_.back()->descriptor.reset();
+    open_.pop_back();
+  }
+  static constexpr size_t kMostOpen = 256;
+  std::mutex mutex_;
+  std::list<SharedFile::Impl*> open_;
+};
+
+}  // namespace
+
+SharedFile::SharedFile(const std::string& path) : impl_(std::make_unique<Impl>()) {
+  impl_->path = path;
+  OpenFiles::instance().get(*impl_);
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+SharedFile::SharedFile(SharedFile&&) noexcept = default;
 
-MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(size_, other.size_);
+SharedFile& SharedFile::operator=(SharedFile&& other) noexcept {
+  impl_.swap(other.impl_);
   return *this;
 }
 
-MappedFile::~MappedFile() {
-  if (data_) ::munmap(const_cast<std::byte*>(data_), size_);
+SharedFile::~SharedFile() {
+  if (impl_) OpenFiles::instance().forget(*impl_);
+}
+
+uint64_t SharedFile::size() const {
+  return impl_->size;
+}
+
+void SharedFile::read(uint64_t offset, void* to, size_t bytes) const {
+  const std::shared_ptr<Descriptor> descriptor = OpenFiles::instance().get(*impl_);
+  char* at = static_cast<char*>(to);
+  while (bytes > 0) {
+    const ssize_t got = ::pread(descriptor->number, at, bytes, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail_io(impl_->path, concat("read at offset ", offset).c_str(), errno);
+    if (got == 0) {
+      struct stat status {};
+      ::fstat(descriptor->number, &status);
+      fail("file",
+           concat(impl_->path, ": ends at offset ", status.st_size, ", but was ", impl_->size,
+                  " bytes long when it was opened; it was cut short while in use: copy or write it again"),
+           ExitCode::bad_data);
+    }
+    at += got;
+    offset += static_cast<uint64_t>(got);
+    bytes -= static_cast<size_t>(got);
+  }
+}
+
+std::string SharedFile::sha256() const {
+  Sha256 hash;
+  std::vector<char> block(static_cast<size_t>(std::min<uint64_t>(impl_->size, uint64_t{1} << 20)));
+  for (uint64_t at = 0; at < impl_->size;) {
+    const size_t bytes = static_cast<size_t>(std::min<uint64_t>(block.size(), impl_->size - at));
+    read(at, block.data(), bytes);
+    hash.update(block.data(), bytes);
+    at += bytes;
+  }
+  return hex(hash.finish());
 }
 
 FileReader::FileReader(const std::string& path) : path_(path), descriptor_(open_regular(path, nullptr)) {

@@ -15,22 +15,24 @@
 
 namespace heddle {
 
-// A whole regular file mapped read-only. A file that another process cuts short while it is mapped ends this process with SIGBUS; replacing
-// it by rename is safe.
-class MappedFile {
+// A regular file read at any place, by any thread. It is never mapped, so a file that is cut short under a running job is an error that names the
+// offset and not a signal, and any number of files can be in use: of all that live only some are open at a time (at most 256, and a quarter of what
+// the process may open), the others are opened again when they are read. Replacing an open one by rename changes nothing.
+class SharedFile {
  public:
-  MappedFile() = default;
-  explicit MappedFile(const std::string& path);
-  MappedFile(MappedFile&& other) noexcept;
-  MappedFile& operator=(MappedFile&& other) noexcept;
-  ~MappedFile();
-  const std::byte* data() const { return data_; }
-  size_t size() const { return size_; }
-  std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
+  explicit SharedFile(const std::string& path);
+  SharedFile(SharedFile&&) noexcept;
+  SharedFile& operator=(SharedFile&&) noexcept;
+  ~SharedFile();
+  uint64_t size() const;  // when it was opened first
+  // Error(bad_data) when the file is no longer the one that was opened first, or ends before.
+  void read(uint64_t offset, void* to, size_t bytes) const;
+  std::string sha256() const;  // of the whole file, 64 lower-case digits
+
+  struct Impl;
 
  private:
-  const std::byte* data_ = nullptr;
-  size_t size_ = 0;
+  std::unique_ptr<Impl> impl_;
 };
 
 // A regular file read from its beginning in pieces.

@@ -19,8 +19,8 @@ struct Loader::Impl {
   ShardSet set;
   std::vector<uint64_t> first_sample;  // of each shard, and their total at the end
   std::vector<uint32_t> valid;         // targets that count, of each sample; empty without the mask
-  mutable std::mutex shard_list_mutex;
-  mutable std::string shard_list;
+  std::string shard_list;
+  LeftOut left_out;
 
   // The prefetch slot. `state` moves idle -> wanted -> ready -> idle; the buffers belong to the thread only while it is `wanted`.
   enum class Slot { idle, wanted, ready };
@@ -39,7 +39,8 @@ struct Loader::Impl {
   uint64_t samples() const { return first_sample.back(); }
   uint64_t sample_at(uint64_t position) const;
   std::pair<size_t, int64_t> locate(uint64_t sample) const;  // shard, first token
-  void count_valid();
+  void read_shards();
+  void check_row(const ShardReader& shard, int64_t first, const int32_t* tokens) const;
   void fill_row(uint64_t position, int32_t* x, int32_t* y, int32_t* start) const;
   void fill_rows(uint64_t first, const BatchView& out) const;
   bool take_prefetched(uint64_t first, const BatchView& out);
@@ -58,6 +59,11 @@ Loader::Impl::Impl(LoaderOptions given) : options(std::move(given)), set(options
   for (const ShardReader& shard : set.shards()) {
     const int64_t samples = shard.tokens() > 0 ? (shard.tokens() - 1) / seq : 0;
     first_sample.push_back(first_sample.back() + static_cast<uint64_t>(samples));
+    const auto unused = static_cast<uint64_t>(samples > 0 ? shard.tokens() - (samples * seq + 1) : shard.tokens());
+    left_out.tokens += unused;
+    if (samples > 0 || unused == 0) continue;
+    if (left_out.short_shards++ == 0) left_out.first_short = shard.path();
+    left_out.short_tokens += unused;
   }
   if (samples() == 0) {
     fail("loader",
@@ -65,7 +71,7 @@ Loader::Impl::Impl(LoaderOptions given) : options(std::move(given)), set(options
                 " tokens that one sample of sequence length ", seq, " takes; lower --seq or give more text"),
          ExitCode::usage);
   }
-  if (options.document_mask) count_valid();
+  read_shards();
   if (options.prefetch_batch > 0) {
     const size_t size = static_cast<size_t>(options.prefetch_batch) * static_cast<size_t>(seq);
     tokens.resize(size);
@@ -85,16 +91,49 @@ Loader::Impl::~Impl() {
   thread.join();
 }
 
-// A target is ignored when it lies across a boundary: prepend - the target is the end-of-text token; append - the input is.
-void Loader::Impl::count_valid() {
-  valid.resize(samples());
-  const uint32_t eot = static_cast<uint32_t>(*set.eot());
+// A target is ignored when it lies across a boundary: prepend - the target is the end-of-text token; append - the input is. So the ignored ones of
+// sample j are the end-of-text tokens in [jT + shift, (j + 1) T + shift).
+void Loader::Impl::read_shards() {
   const int64_t shift = set.eot_position() == EotPosition::prepend ? 1 : 0;
-  for (size_t s = 0; s < set.shards().size(); ++s) {
-    for (uint64_t sample = first_sample[s]; sample < first_sample[s + 1]; ++sample) {
-      const int64_t first = static_cast<int64_t>(sample - first_sample[s]) * options.seq;
-      valid[sample] = static_cast<uint32_t>(options.seq - set.shards()[s].count(eot, first + shift, options.seq));
+  const auto samples_of = [this](size_t shard) { return first_sample[shard + 1] - first_sample[shard]; };
+  std::vector<uint32_t> ignored;  // of each sample of the shard that is read
+  ShardSet::Survey survey;
+  if (options.document_mask) {
+    const uint32_t eot = static_cast<uint32_t>(*set.eot());
+    survey.begin = [&](size_t shard) { ignored.assign(samples_of(shard), 0); };
+    survey.look = [&, eot](int64_t first, std::span<const uint32_t> tokens) {
+      for (size_t i = 0; i < tokens.size(); ++i) {
+        if (tokens[i] != eot) continue;
+        const int64_t at = first + static_cast<int64_t>(i) - shift;
+        if (at < 0) continue;
+        const auto sample = static_cast<uint64_t>(at / options.seq);
+        if (sample < ignored.size()) ++ignored[sample];
+      }
+    };
+    survey.end = [&] {
+      std::string text;
+      for (const uint32_t count : ignored) append_number(text, count);
+      return text;
+    };
+  }
+  const std::vector<std::string> counts = set.read_all(options, true, survey);
+  shard_list = set.content_lines();
+  if (!options.document_mask) return;
+  valid.reserve(samples());
+  uint64_t total = 0;
+  for (size_t shard = 0; shard < counts.size(); ++shard) {
+    std::string_view text = counts[shard];
+    for (uint64_t sample = 0; sample < samples_of(shard); ++sample) {
+      valid.push_back(static_cast<uint32_t>(options.seq) - static_cast<uint32_t>(take_number(text)));
+      total += valid.back();
     }
+  }
+  if (total == 0) {
+    fail("loader",
+         concat("none of the ", samples() * static_cast<uint64_t>(options.seq), " targets in the shards (", set.shards()[0].path(), " is one of ",
+                set.shards().size(), ") counts: each lies across a boundary of documents, next to end-of-text token ", *set.eot(),
+                "; give documents of two tokens and more, the right tokenizer, or --no-doc-mask"),
+         ExitCode::bad_data);
   }
 }
 
@@ -108,13 +147,22 @@ std::pair<size_t, int64_t> Loader::Impl::locate(uint64_t sample) const {
   return {shard, static_cast<int64_t>(sample - first_sample[shard]) * options.seq};
 }
 
+// They were below the vocabulary size on opening: a file that was overwritten since is found here, and not as an index outside a table.
+void Loader::Impl::check_row(const ShardReader& shard, int64_t first, const int32_t* tokens) const {
+  uint32_t largest = 0;
+  for (int64_t t = 0; t < options.seq; ++t) largest = std::max(largest, static_cast<uint32_t>(tokens[t]));
+  if (largest < set.vocab()) return;
+  for (int64_t t = 0; t < options.seq; ++t) shard.check_token(static_cast<uint32_t>(tokens[t]), first + t, set.vocab());
+}
+
 void Loader::Impl::fill_row(uint64_t position, int32_t* x, int32_t* y, int32_t* start) const {
   const auto [shard, first] = locate(sample_at(position));
   const ShardReader& reader = set.shards()[shard];
   const int64_t seq = options.seq;
   reader.read(first, {x, static_cast<size_t>(seq)});
-  std::copy(x + 1, x + seq, y);
-  y[seq - 1] = static_cast<int32_t>(reader.token(first + seq));
+  reader.read(first + 1, {y, static_cast<size_t>(seq)});
+  check_row(reader, first, x);
+  check_row(reader, first + 1, y);
   if (!options.document_mask) {
     std::fill(start, start + seq, 0);
     return;
@@ -197,6 +245,15 @@ uint64_t Loader::samples_per_epoch() const {
 uint64_t Loader::tokens() const {
   return impl_->set.tokens();
 }
+const std::optional<TokenizerIdentity>& Loader::tokenizer() const {
+  return impl_->set.tokenizer();
+}
+const std::string& Loader::unidentified() const {
+  return impl_->set.unidentified();
+}
+const Loader::LeftOut& Loader::left_out() const {
+  return impl_->left_out;
+}
 
 void Loader::fill(uint64_t first, const BatchView& out) {
   HEDDLE_CHECK(out.batch >= 1 && out.seq == impl_->options.seq, "loader", "batch (", out.batch, ", ", out.seq,
@@ -232,8 +289,6 @@ Loader::Place Loader::place(uint64_t position) const {
 }
 
 const std::string& Loader::shard_list() const {
-  const std::lock_guard lock(impl_->shard_list_mutex);
-  if (impl_->shard_list.empty()) impl_->shard_list = impl_->set.content_lines();
   return impl_->shard_list;
 }
 

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 
+#include "core/io/sha256.h"
 #include "kernels/api/check.h"
 
 namespace heddle {
@@ -17,31 +18,20 @@ constexpr int32_t kMagicGpt2 = 20240520, kVersionGpt2 = 1;
 constexpr int32_t kMagicLlama3 = 20240801, kVersionLlama3 = 7;
 constexpr int32_t kMagicEval = 20240522;
 constexpr size_t kWriteBuffer = size_t{1} << 20;
+constexpr int64_t kBlockTokens = int64_t{1} << 16;  // read at once: they stay in a cache
 
 [[noreturn]] void bad(const std::string& path, const std::string& text, int line = __builtin_LINE()) {
   fail("shard", concat(path, ": ", text), ExitCode::bad_data, __FILE__, line);
 }
 
-template <class T>
-T load(const std::byte* from) {
-  T value;
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
-
-// A type of known width over bytes that a raw file may misalign: memcpy in the loop compiles to plain vector loads.
-template <class T>
-uint32_t largest(const std::byte* data, int64_t count) {
-  T value = 0;
-  for (int64_t i = 0; i < count; ++i) value = std::max(value, load<T>(data + i * static_cast<int64_t>(sizeof(T))));
-  return value;
-}
-
-template <class T>
-int64_t count_equal(const std::byte* data, int64_t count, T value) {
-  int64_t found = 0;
-  for (int64_t i = 0; i < count; ++i) found += load<T>(data + i * static_cast<int64_t>(sizeof(T))) == value;
-  return found;
+// n tokens of two bytes at the start of `words`, spread out to four each: from the last on, in place.
+void widen(std::span<uint32_t> words) {
+  const char* from = reinterpret_cast<const char*>(words.data());
+  for (size_t i = words.size(); i-- > 0;) {
+    uint16_t token;
+    std::memcpy(&token, from + 2 * i, 2);
+    words[i] = token;
+  }
 }
 
 }  // namespace
@@ -52,12 +42,11 @@ ShardReader::ShardReader(const std::string& path, ShardFormat format) : path_(pa
     if (size % 2 != 0) bad(path, concat(size, " bytes, not a whole number of uint16 tokens; the file is cut short or of another format"));
     if (size == 0) bad(path, "empty");
     tokens_ = size / 2;
-    data_ = file_.data();
     return;
   }
   if (size < kShardHeaderBytes) bad(path, concat(size, " bytes, shorter than the header of 1024; the file is cut short or no token shard"));
   int32_t header[256];
-  std::memcpy(header, file_.data(), sizeof header);
+  file_.read(0, header, sizeof header);
   if (header[0] == kMagicEval) bad(path, "an llm.c evaluation file (magic 20240522), not a token shard");
   if (std::memcmp(header, "MMIDIDX", 7) == 0) bad(path, "the index of a Megatron data set; write shards with `heddle tokenize`");
   if (header[0] != kMagicGpt2 && header[0] != kMagicLlama3) {
@@ -80,44 +69,62 @@ ShardReader::ShardReader(const std::string& path, ShardFormat format) : path_(pa
     bad(path, concat(size, " bytes, but the header counts ", tokens_, " tokens of ", token_bytes_, " bytes, which makes ", expected,
                      size < expected ? "; the file is cut short: copy or write it again" : "; bytes follow the last token: copy or write it again"));
   }
-  data_ = file_.data() + kShardHeaderBytes;
 }
 
 uint32_t ShardReader::token(int64_t index) const {
-  return token_bytes_ == 2 ? load<uint16_t>(data_ + index * 2) : load<uint32_t>(data_ + index * 4);
+  int32_t token;
+  read(index, {&token, 1});
+  return static_cast<uint32_t>(token);
 }
 
 void ShardReader::read(int64_t first, std::span<int32_t> to) const {
   HEDDLE_CHECK(first >= 0 && static_cast<int64_t>(to.size()) <= tokens_ - first, "shard", path_, ": tokens [", first, ", ", first, " + ", to.size(),
                ") of ", tokens_);
-  if (token_bytes_ == 4) {
-    if (!to.empty()) std::memcpy(to.data(), data_ + first * 4, to.size() * 4);
-    return;
+  if (to.empty()) return;
+  file_.read(offset_of(first), to.data(), to.size() * static_cast<size_t>(token_bytes_));
+  if (token_bytes_ == 2) widen({reinterpret_cast<uint32_t*>(to.data()), to.size()});
+}
+
+std::string ShardReader::scan(int64_t vocab, bool hash, const Look& look) const {
+  Sha256 digest;
+  std::vector<uint32_t> block(static_cast<size_t>(std::clamp<int64_t>(tokens_, kShardHeaderBytes / 4, kBlockTokens)));
+  if (hash && header_bytes_ > 0) {
+    file_.read(0, block.data(), static_cast<size_t>(header_bytes_));
+    digest.update(block.data(), static_cast<size_t>(header_bytes_));
   }
-  const std::byte* from = data_ + first * 2;
-  for (size_t i = 0; i < to.size(); ++i) to[i] = load<uint16_t>(from + 2 * i);
+  for (int64_t first = 0; first < tokens_; first += kBlockTokens) {
+    const std::span<uint32_t> tokens(block.data(), static_cast<size_t>(std::min(kBlockTokens, tokens_ - first)));
+    const size_t bytes = tokens.size() * static_cast<size_t>(token_bytes_);
+    file_.read(offset_of(first), tokens.data(), bytes);
+    if (hash) digest.update(tokens.data(), bytes);
+    if (token_bytes_ == 2) widen(tokens);
+    if (vocab > 0) {
+      uint32_t largest = 0;
+      for (const uint32_t token : tokens) largest = std::max(largest, token);
+      for (size_t i = 0; largest >= vocab; ++i) check_token(tokens[i], first + static_cast<int64_t>(i), vocab);
+    }
+    if (look) look(first, tokens);
+  }
+  return hash ? hex(digest.finish()) : "";
 }
 
 uint32_t ShardReader::largest_token() const {
-  return token_bytes_ == 2 ? largest<uint16_t>(data_, tokens_) : largest<uint32_t>(data_, tokens_);
+  uint32_t largest = 0;
+  scan(0, false, [&](int64_t, std::span<const uint32_t> tokens) {
+    for (const uint32_t token : tokens) largest = std::max(largest, token);
+  });
+  return largest;
 }
 
 void ShardReader::check_tokens(int64_t vocab) const {
   HEDDLE_CHECK(vocab > 0 && vocab <= kShardMaxTokens, "shard", "vocabulary size ", vocab, " is not in [1, 2^31)");
-  if (tokens_ == 0 || largest_token() < vocab) return;
-  for (int64_t i = 0; i < tokens_; ++i) {
-    if (token(i) >= vocab) {
-      bad(path_, concat("token ", token(i), " at offset ", offset_of(i), " (token number ", i, ") is not below the vocabulary size ", vocab,
-                        "; the shard belongs to another tokenizer or is damaged"));
-    }
-  }
+  scan(vocab, false);
 }
 
-int64_t ShardReader::count(uint32_t value, int64_t first, int64_t count) const {
-  HEDDLE_CHECK(first >= 0 && count >= 0 && count <= tokens_ - first, "shard", path_, ": tokens [", first, ", ", first, " + ", count, ") of ",
-               tokens_);
-  if (token_bytes_ == 4) return count_equal<uint32_t>(data_ + first * 4, count, value);
-  return value > 0xFFFF ? 0 : count_equal<uint16_t>(data_ + first * 2, count, static_cast<uint16_t>(value));
+void ShardReader::check_token(uint32_t token, int64_t index, int64_t vocab) const {
+  if (token < vocab) return;
+  bad(path_, concat("token ", token, " at offset ", offset_of(index), " (token number ", index, ") is not below the vocabulary size ", vocab,
+                    "; the shard belongs to another tokenizer or is damaged"));
 }
 
 ShardWriter::ShardWriter(std::string path, int64_t vocab)
@@ -151,7 +158,7 @@ std::string ShardWriter::finish() {
   header[2] = static_cast<int32_t>(tokens_);
   file_.write_at(0, header, sizeof header);
   // The header comes first in the file and last in time, so the hash is taken from the written file.
-  const std::string hash = sha256_hex(MappedFile(temporary_).text());
+  const std::string hash = SharedFile(temporary_).sha256();
   file_.close();
   rename_file(temporary_, path_);
   return hash;

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,8 +26,8 @@ enum class ShardFormat : uint8_t {
 inline constexpr int64_t kShardHeaderBytes = 1024;
 inline constexpr int64_t kShardMaxTokens = 0x7FFFFFFF;  // the header counts in int32
 
-// One shard, mapped. Opening checks magic, version, the rest of the header and the exact size: Error(bad_data) names the file, what is
-// wrong at which offset, and the cure.
+// One shard, read where it is asked for. Opening checks magic, version, the rest of the header and the exact size: Error(bad_data) names the file,
+// what is wrong at which offset, and the cure. Reading may come from several threads; SharedFile says what becomes of a file that changes meanwhile.
 class ShardReader {
  public:
   explicit ShardReader(const std::string& path, ShardFormat format = ShardFormat::header);
@@ -34,22 +35,25 @@ class ShardReader {
   const std::string& path() const { return path_; }
   int64_t tokens() const { return tokens_; }
   int token_bytes() const { return token_bytes_; }  // 2 or 4
-  std::string_view file_bytes() const { return file_.text(); }
+  uint64_t file_bytes() const { return file_.size(); }
+  std::string sha256() const { return file_.sha256(); }
 
   uint32_t token(int64_t index) const;
   // to[i] = token first + i. Values above int32 do not pass check_tokens().
   void read(int64_t first, std::span<int32_t> to) const;
-  // Reads the whole shard: Error(bad_data) with the byte offset of the first token >= vocab.
+
+  // The whole file read once, from its beginning: `look` is given all tokens, block by block, and the number of the block's first one. Tokens that
+  // are not below `vocab` (0: any) are Error(bad_data) with the byte offset. Returns the file's SHA-256 where `hash` asks for it, else "".
+  using Look = std::function<void(int64_t first, std::span<const uint32_t> tokens)>;
+  std::string scan(int64_t vocab, bool hash, const Look& look = {}) const;
   void check_tokens(int64_t vocab) const;
+  void check_token(uint32_t token, int64_t index, int64_t vocab) const;  // one that was read at `index`
   uint32_t largest_token() const;
-  // The number of tokens equal to `value` in [first, first + count).
-  int64_t count(uint32_t value, int64_t first, int64_t count) const;
 
  private:
   uint64_t offset_of(int64_t index) const { return static_cast<uint64_t>(header_bytes_ + index * token_bytes_); }
   std::string path_;
-  MappedFile file_;
-  const std::byte* data_ = nullptr;
+  SharedFile file_;
   int64_t tokens_ = 0;
   int header_bytes_ = 0;
   int token_bytes_ = 2;

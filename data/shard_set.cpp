@@ -1,5 +1,6 @@
 #include "data/shard_set.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -10,7 +11,26 @@ namespace {
 
 constexpr uint64_t kVerifyBytes = uint64_t{1} << 30;
 
+// The report of one rank begins with this when its reading failed; the exit code and the message follow.
+constexpr std::string_view kFailed = "failed ";
+
 }  // namespace
+
+void append_number(std::string& to, uint64_t value) {
+  for (; value >= 128; value >>= 7) to += static_cast<char>(value | 128);
+  to += static_cast<char>(value);
+}
+
+uint64_t take_number(std::string_view& from) {
+  uint64_t value = 0;
+  for (int shift = 0; shift < 64 && !from.empty(); shift += 7) {
+    const auto byte = static_cast<unsigned char>(from.front());
+    from.remove_prefix(1);
+    value |= static_cast<uint64_t>(byte & 127) << shift;
+    if (byte < 128) return value;
+  }
+  fail("loader", "what another rank says of the shards it read ends early", ExitCode::bad_data);
+}
 
 ShardSet::ShardSet(const LoaderOptions& options) {
   std::set<std::string> paths;
@@ -29,18 +49,57 @@ ShardSet::ShardSet(const LoaderOptions& options) {
   if (eot_ && (*eot_ < 0 || *eot_ >= vocab_)) {
     fail("loader", concat("end-of-text token ", *eot_, " is not below the vocabulary size ", vocab_), ExitCode::usage);
   }
-  uint64_t bytes = 0;
-  for (const ShardReader& shard : shards_) bytes += shard.file_bytes().size();
-  const bool verify = options.verify == VerifyHashes::always || (options.verify == VerifyHashes::automatic && bytes <= kVerifyBytes);
-  for (size_t i = 0; i < shards_.size(); ++i) {
-    shards_[i].check_tokens(vocab_);
-    if (!verify || !records_[i]) continue;
-    if (sha256_hex(shards_[i].file_bytes()) != records_[i]->sha256) {
-      fail("loader",
-           concat(shards_[i].path(), ": its SHA-256 is not the one in dataset.json; the file is damaged or was edited: copy or write it again"),
-           ExitCode::bad_data);
-    }
+}
+
+std::string ShardSet::read_one(size_t shard, bool hash, const Survey& survey) {
+  if (survey.begin) survey.begin(shard);
+  const std::string content = shards_[shard].scan(vocab_, hash, survey.look);
+  if (hash && records_[shard] && content != records_[shard]->sha256) {
+    fail("loader",
+         concat(shards_[shard].path(), ": its SHA-256 is not the one in dataset.json; the file is damaged or was edited: copy or write it again"),
+         ExitCode::bad_data);
   }
+  const std::string said = survey.end ? survey.end() : "";
+  std::string text;
+  append_number(text, content.size());
+  text += content;
+  append_number(text, said.size());
+  return text + said;
+}
+
+std::vector<std::string> ShardSet::read_all(const LoaderOptions& options, bool all_hashes, const Survey& survey) {
+  uint64_t bytes = 0;
+  for (const ShardReader& shard : shards_) bytes += shard.file_bytes();
+  const bool verify = options.verify == VerifyHashes::always || (options.verify == VerifyHashes::automatic && bytes <= kVerifyBytes);
+  const size_t ranks = static_cast<size_t>(options.reading.ranks), mine = static_cast<size_t>(options.reading.rank);
+  std::string report;
+  try {
+    for (size_t i = mine; i < shards_.size(); i += ranks) report += read_one(i, records_[i] ? verify : all_hashes, survey);
+  } catch (const Error& error) {
+    if (ranks == 1) throw;
+    report = concat(kFailed, static_cast<int>(error.code()), " ", error.what());
+  }
+  const std::vector<std::string> reports = ranks == 1 ? std::vector<std::string>{std::move(report)} : options.reading.exchange(report);
+  for (const std::string& text : reports) {
+    if (text.rfind(kFailed, 0) != 0) continue;
+    const size_t code = kFailed.size(), message = text.find(' ', code);
+    throw Error(text.substr(message + 1), static_cast<ExitCode>(std::stoi(text.substr(code, message - code))));
+  }
+  std::vector<std::string_view> rest(reports.begin(), reports.end());
+  const auto take = [](std::string_view& from) {
+    const size_t size = std::min<size_t>(take_number(from), from.size());
+    const std::string text(from.substr(0, size));
+    from.remove_prefix(size);
+    return text;
+  };
+  std::vector<std::string> said(shards_.size());
+  hashes_.assign(shards_.size(), "");
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    hashes_[i] = take(rest[i % ranks]);
+    said[i] = take(rest[i % ranks]);
+    if (records_[i]) hashes_[i] = records_[i]->sha256;
+  }
+  return said;
 }
 
 // Every directory that holds shards may have its own dataset.json; all must agree on the tokenizer.
@@ -48,6 +107,7 @@ void ShardSet::take_dataset(const LoaderOptions& options) {
   std::map<std::string, std::optional<DatasetInfo>> datasets;
   if (options.vocab) vocab_ = *options.vocab;
   eot_ = options.eot;
+  tokenizer_ = options.tokenizer;
   std::optional<EotPosition> position = options.eot_position;
   const auto differ = [&](const std::string& path, const char* what, const auto& here, const auto& given) {
     fail("loader",
@@ -59,10 +119,15 @@ void ShardSet::take_dataset(const LoaderOptions& options) {
     const std::string directory = directory_name(shards_[i].path());
     auto found = datasets.find(directory);
     if (found == datasets.end()) found = datasets.emplace(directory, DatasetInfo::load(directory)).first;
-    if (!found->second) continue;
+    const DatasetInfo::Shard* record = found->second ? found->second->find(base_name(shards_[i].path())) : nullptr;
+    if (!record) {  // a shard from elsewhere: only the options speak for it
+      if (unidentified_.empty()) unidentified_ = shards_[i].path();
+      continue;
+    }
     const DatasetInfo& info = *found->second;
-    const DatasetInfo::Shard* record = info.find(base_name(shards_[i].path()));
-    if (!record) continue;  // a shard from elsewhere: only the options speak for it
+    const TokenizerIdentity identity{directory + "/dataset.json", info.tokenizer_fingerprint, info.vocab};
+    if (!tokenizer_) tokenizer_ = identity;
+    require_same_tokenizer(identity, *tokenizer_);
     if (vocab_ == 0) vocab_ = info.vocab;
     if (!eot_) eot_ = info.eot;
     if (!position) position = info.eot_position;
@@ -99,8 +164,7 @@ std::optional<uint64_t> ShardSet::text_bytes() const {
 std::string ShardSet::content_lines() const {
   std::string lines;
   for (size_t i = 0; i < shards_.size(); ++i) {
-    const std::string_view content = shards_[i].file_bytes();
-    lines += concat(base_name(shards_[i].path()), " ", content.size(), " ", records_[i] ? records_[i]->sha256 : sha256_hex(content), "\n");
+    lines += concat(base_name(shards_[i].path()), " ", shards_[i].file_bytes(), " ", hashes_[i], "\n");
   }
   return lines;
 }

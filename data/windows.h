@@ -24,12 +24,15 @@ struct WindowOptions {
   std::vector<std::string> shards;  // globs
   int64_t seq = 0;                  // T
   int64_t stride = 0;               // S in [1, T]; 0: T, windows that do not overlap
+  int64_t tokens = 0;               // score exactly the first this many, or all when there are fewer; 0: all
   bool pack = true;
-  std::optional<int64_t> vocab;  // as in LoaderOptions
+  std::optional<TokenizerIdentity> tokenizer;  // as in LoaderOptions
+  std::optional<int64_t> vocab;
   std::optional<int32_t> eot;
   std::optional<EotPosition> eot_position;
   ShardFormat format = ShardFormat::header;
   VerifyHashes verify = VerifyHashes::automatic;
+  SharedReading reading;
 };
 
 class Windows {
@@ -39,6 +42,7 @@ class Windows {
   Windows(const Windows&) = delete;
   Windows& operator=(const Windows&) = delete;
 
+  const std::string& unidentified() const;  // as Loader's
   uint64_t rows() const;
   uint64_t scored_tokens() const;
   uint64_t scored_tokens(uint64_t first_row, uint64_t count) const;  // rows beyond the end score none
@@ -46,11 +50,11 @@ class Windows {
   uint64_t scored_bytes(uint64_t first_row, uint64_t count, const Tokenizer& tokenizer) const;
   // Words that begin there: maximal runs of bytes other than ASCII white space, across tokens, within a document.
   uint64_t scored_words(uint64_t first_row, uint64_t count, const Tokenizer& tokenizer) const;
-  // scored_bytes for all rows, when dataset.json records it (and an end-of-text token is known, so that every token is scored).
+  // scored_bytes for all rows, when dataset.json records it (and an end-of-text token is known and no limit given, so that every token is scored).
   std::optional<uint64_t> text_bytes() const;
 
-  // Rows first_row .. first_row + out.batch - 1; rows beyond the end are padding, so every rank can run the same number of batches. Nothing is
-  // allocated; may be called from several threads.
+  // Rows first_row .. first_row + out.batch - 1; rows beyond the end are padding, so every rank can run the same number of batches. May be
+  // called from several threads; errors as Loader::fill's.
   void fill(uint64_t first_row, const BatchView& out) const;
 
  private:

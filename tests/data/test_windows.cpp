@@ -79,6 +79,49 @@ TEST_CASE("every text token is scored exactly once, in its place, with the conte
   }
 }
 
+TEST_CASE("a limit scores exactly the first tokens, with the context they have without it", "[windows]") {
+  const Scratch scratch;
+  std::mt19937_64 random(33);
+  std::vector<int32_t> tokens;
+  int64_t text = 0;
+  for (int d = 0; d < 9; ++d) {
+    tokens.push_back(256);
+    for (uint64_t i = 1 + random() % 40; i > 0; --i) tokens.push_back('a' + static_cast<int32_t>(random() % 26)), ++text;
+  }
+  scratch.write("a.bin", shard_bytes(tokens));
+  scratch.write("b.bin", shard_bytes(tokens));
+  text *= 2;
+  const bool pack = GENERATE(true, false);
+  WindowOptions options = options_for(scratch / "*.bin", 8, 4, pack);
+  options.vocab = 257;
+  options.eot = 256;
+  // What is scored, and what each prediction sees, in order.
+  const auto predictions = [](const Windows& windows) {
+    std::vector<std::vector<int32_t>> all;
+    for (uint64_t row = 0; row < windows.rows(); ++row) {
+      OwnedBatch batch(1, 8);
+      windows.fill(row, batch.view);
+      for (size_t t = 0; t < 8; ++t) {
+        if (batch.targets[t] < 0) continue;
+        all.emplace_back(batch.tokens.begin() + batch.document_start[t], batch.tokens.begin() + static_cast<std::ptrdiff_t>(t) + 1);
+        all.back().push_back(batch.targets[t]);
+      }
+    }
+    return all;
+  };
+  const auto whole = predictions(Windows(options));
+  REQUIRE(whole.size() == static_cast<size_t>(text));
+  for (const int64_t limit : {int64_t{1}, int64_t{7}, int64_t{8}, int64_t{33}, text / 2 - 1, text / 2 + 1, text - 1, text, text + 5}) {
+    options.tokens = limit;
+    const Windows windows(options);
+    const auto scored = static_cast<uint64_t>(std::min(limit, text));
+    CHECK(windows.scored_tokens() == scored);
+    CHECK(windows.scored_bytes(0, windows.rows(), Tokenizer::bytes()) == scored);
+    const auto some = predictions(windows);
+    CHECK(some == std::vector(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(scored)));
+  }
+}
+
 TEST_CASE("rows beyond the end are padding, a document of its own", "[windows]") {
   const Scratch scratch;
   scratch.write("a.bin", shard_bytes({kEot, 1, 2}));

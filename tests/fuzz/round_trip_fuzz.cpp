@@ -274,7 +274,7 @@ void shard(Bytes& in) {
   std::vector<int32_t> again(tokens.size());
   reader.read(0, again);
   require(again == tokens, "shard: the tokens come back different");
-  require(hash == sha256_hex(reader.file_bytes()), "shard: the hash is not that of the file");
+  require(hash == reader.sha256(), "shard: the hash is not that of the file");
   reader.check_tokens(vocab);
 }
 
