@@ -29,7 +29,7 @@ struct Plan {
 // What the data says of the vocabulary without any token being read; 0: nothing.
 int64_t known_vocab(const RunConfig& config) {
   if (config.data.empty()) return 0;
-  if (const std::optional<Tokenizer> tokenizer = find_tokenizer(config)) return tokenizer->vocab_size();
+  if (const ModelTokenizer found = find_tokenizer(config); found.tokenizer) return found.tokenizer->vocab_size();
   const std::optional<DatasetInfo> info = DatasetInfo::load(directory_name(expand_glob(config.data.front()).front()));
   return info ? info->vocab : 0;
 }

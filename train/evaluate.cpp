@@ -7,6 +7,7 @@
 
 #include "core/device.h"
 #include "kernels/api/check.h"
+#include "train/identity.h"
 #include "train/memory_plan.h"
 #include "train/model.h"
 
@@ -22,16 +23,27 @@ double EvalResult::bits_per_word() const {
   return words ? nats / std::log(2.0) / static_cast<double>(words) : std::numeric_limits<double>::quiet_NaN();
 }
 
+namespace {
+
+WindowOptions shared(WindowOptions windows, int64_t tokens, Communicator& comm) {
+  windows.tokens = tokens;
+  windows.reading = shared_reading(comm);
+  return windows;
+}
+
+}  // namespace
+
 Evaluator::Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Communicator& comm)
-    : windows_(windows), comm_(comm), device_(device), batch_(batch), seq_(windows.seq), rows_(windows_.rows()) {
-  if (tokens > 0) {
-    const uint64_t all = windows_.rows();
-    uint64_t scored = 0;
-    for (rows_ = 0; rows_ < all && scored < static_cast<uint64_t>(tokens); ++rows_) scored += windows_.scored_tokens(rows_, 1);
-  }
+    : windows_(shared(windows, tokens, comm)), comm_(comm), device_(device), batch_(batch), seq_(windows.seq), rows_(windows_.rows()) {
   if (tokenizer) {
-    bytes_ = windows_.scored_bytes(0, rows_, *tokenizer);
-    words_ = windows_.scored_words(0, rows_, *tokenizer);
+    double counts[2] = {};  // whole numbers below 2^53; one rank reads for all
+    if (comm.rank() == 0) {
+      counts[0] = static_cast<double>(windows_.scored_bytes(0, rows_, *tokenizer));
+      counts[1] = static_cast<double>(windows_.scored_words(0, rows_, *tokenizer));
+    }
+    comm.all_reduce(make_view(counts, {2}), Stream{});
+    bytes_ = static_cast<uint64_t>(counts[0]);
+    words_ = static_cast<uint64_t>(counts[1]);
   }
   const Shape shape{batch_, seq_};
   tokens_ = Tensor::zeros(shape, DType::i32, device);
@@ -49,10 +61,6 @@ std::optional<EvalResult> Evaluator::run(const Transformer& model, const std::fu
     const uint64_t first = round + static_cast<uint64_t>(comm_.rank()) * static_cast<uint64_t>(batch_);
     const BatchView batch{batch_, seq_, staging_.data(), staging_.data() + n, staging_.data() + 2 * n};
     windows_.fill(first, batch);
-    // Rows past the limit belong to the rest of the shards.
-    for (int64_t b = 0; b < batch_; ++b) {
-      if (first + static_cast<uint64_t>(b) >= rows_) std::fill_n(batch.targets + b * seq_, seq_, -1);
-    }
     int64_t at = 0;
     for (const Tensor* t : {&tokens_, &targets_, &document_start_}) {
       copy_bytes(t->impl().data, device_, staging_.data() + at++ * n, Device{}, static_cast<size_t>(n) * sizeof(int32_t));
@@ -67,7 +75,7 @@ int evaluate(const EvalOptions& options) {
   options.validate();
   use_threads(options.threads);
   const Device device = choose_device(options.device);
-  const TrainedModel trained = load_trained_model(options.path, device, compute_dtype(options.precision, device));
+  TrainedModel trained = load_trained_model(options.path, device, compute_dtype(options.precision, device));
   require_batch_memory("eval", trained.model->config(), options.batch, trained.config.seq, trained.arena->values().dtype(), device);
   const std::unique_ptr<Communicator> comm = world_communicator();
   WindowOptions windows;
@@ -76,10 +84,15 @@ int evaluate(const EvalOptions& options) {
   windows.stride = options.stride > 0 ? options.stride : std::max<int64_t>(1, trained.config.seq / 2);
   windows.pack = trained.config.doc_mask;
   windows.vocab = trained.model->config().vocab;  // a token the model does not know is an error that names file and offset
-  if (trained.tokenizer) {
-    windows.eot = trained.tokenizer->eot();
-    require_same_tokenizer(options.data.front(), *trained.tokenizer, "the run's tokenizer");
+  if (!options.tokenizer.empty()) {
+    Tokenizer named = Tokenizer::load(options.tokenizer);
+    const TokenizerIdentity identity = identity_of(named, options.tokenizer);
+    if (trained.identity) require_same_tokenizer(identity, *trained.identity);
+    if (!trained.identity) trained.identity = identity;
+    if (!trained.tokenizer) trained.tokenizer = std::move(named);
   }
+  windows.tokenizer = trained.identity;
+  if (trained.tokenizer) windows.eot = trained.tokenizer->eot();
   Evaluator evaluator(windows, options.batch, options.tokens, trained.tokenizer ? &*trained.tokenizer : nullptr, device, *comm);
   const EvalResult result = *evaluator.run(*trained.model);
   if (!std::isfinite(result.loss())) {
@@ -87,6 +100,10 @@ int evaluate(const EvalOptions& options) {
          concat("the loss of ", options.path, " (step ", trained.step, ") is ", result.loss(), ": its training diverged; use an earlier checkpoint"));
   }
   if (comm->rank() != 0) return 0;
+  if (options.tokenizer.empty() && !evaluator.unidentified().empty()) {
+    std::fprintf(stderr, "heddle: warning: %s\n",
+                 unidentified_text(evaluator.unidentified(), trained.identity ? trained.identity->name : "").c_str());
+  }
   if (!trained.tokenizer)
     std::fprintf(stderr, "heddle: %s has no tokenizer.json: bits per byte and per word are not measured\n", options.path.c_str());
   const auto number = [](double value, const char* format) {

@@ -21,9 +21,10 @@ namespace heddle {
 struct EvalOptions {
   std::string path;               // run directory or one of its checkpoints
   std::vector<std::string> data;  // globs of token shards
-  int64_t tokens = 0;             // evaluate at most this many; 0: all
+  int64_t tokens = 0;             // score exactly the first this many, all when there are fewer; 0: all
   int64_t stride = 0;             // targets a window scores; the rest of it is context; 0: half the sequence length
   int64_t batch = 8;              // sequences at a time
+  std::string tokenizer;          // tokenizer.json of shards that no dataset.json records
   bool json = false;              // one JSON object instead of a line
   DeviceChoice device = DeviceChoice::automatic;
   PrecisionChoice precision = PrecisionChoice::automatic;
@@ -46,11 +47,13 @@ struct EvalResult {
 // Rolling windows over held-out shards (data/windows.h), shared over the ranks of a job. Memory is allocated once.
 class Evaluator {
  public:
-  // tokens: rows are taken from the start until they score at least this many; 0: all. The tokenizer may be absent.
+  // tokens: the first this many are scored, or all when there are fewer; 0: all. The tokenizer may be absent. Collective: the ranks share the
+  // reading.
   Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Communicator& comm);
   // Collective. `stop`, when given, is asked between batches; true ends the evaluation early and gives nullopt.
   std::optional<EvalResult> run(const Transformer& model, const std::function<bool()>& stop = {});
   uint64_t rows() const { return rows_; }
+  const std::string& unidentified() const { return windows_.unidentified(); }
 
  private:
   Windows windows_;

@@ -1,14 +1,11 @@
 #include "train/model.h"
 
-#include <filesystem>
-
 #include "core/launch.h"
-#include "data/dataset.h"
-#include "data/file.h"
 #include "kernels/api/pointwise.h"
 #include "models/presets.h"
 #include "optim/optimizer.h"
 #include "train/checkpoint/checkpoints.h"
+#include "train/identity.h"
 
 namespace heddle {
 
@@ -102,17 +99,6 @@ Device choose_device(DeviceChoice choice, int index) {
   return {};
 }
 
-void require_same_tokenizer(const std::string& shards, const Tokenizer& tokenizer, const std::string& name) {
-  const std::string folder = directory_name(expand_glob(shards).front());
-  const std::optional<DatasetInfo> info = DatasetInfo::load(folder);
-  if (!info || info->tokenizer_fingerprint == tokenizer.fingerprint()) return;
-  fail("tokenizer",
-       concat(folder, "/dataset.json: the shards were written with a tokenizer of ", info->vocab, " tokens, fingerprint ",
-              info->tokenizer_fingerprint.substr(0, 12), ", but ", name, " has ", tokenizer.vocab_size(), ", fingerprint ",
-              tokenizer.fingerprint().substr(0, 12), ": use the tokenizer the shards were written with"),
-       ExitCode::mismatch);
-}
-
 StateDict model_state(const Arena& arena, const Tensor& masters) {
   StateDict state;
   add_flat_state(state, "model", arena, masters, 0);
@@ -120,7 +106,6 @@ StateDict model_state(const Arena& arena, const Tensor& masters) {
 }
 
 TrainedModel load_trained_model(const std::string& path, Device device, DType dtype) {
-  namespace fs = std::filesystem;
   TrainedModel trained;
   const Checkpoints::Loaded found = describe_checkpoint(path);
   apply_toml(trained.config, found.config, path + " (saved configuration)", Source::saved);
@@ -134,12 +119,14 @@ TrainedModel load_trained_model(const std::string& path, Device device, DType dt
   read_checkpoint(path, state, "model.");
   if (!masters.same(values)) launch(kernels::axpby, {.a = masters.view(), .out = {values.view(), false}}, device);
 
-  // run/tokenizer.json; from a checkpoint directory it lies two levels up.
-  for (const fs::path& place : {fs::path(path), fs::path(path) / ".." / ".."}) {
-    if (fs::exists(place / "tokenizer.json")) {
-      trained.tokenizer = Tokenizer::load((place / "tokenizer.json").string());
-      break;
-    }
+  ModelTokenizer theirs = tokenizer_of_model(path, found.scalars);
+  trained.tokenizer = std::move(theirs.tokenizer);
+  trained.identity = std::move(theirs.identity);
+  if (trained.tokenizer && trained.tokenizer->vocab_size() > config.vocab) {
+    fail("model",
+         concat(trained.identity->name, ": ", trained.tokenizer->vocab_size(), " tokens, but the model in ", path, " knows ", config.vocab,
+                ": this is the tokenizer of another model"),
+         ExitCode::mismatch);
   }
   return trained;
 }

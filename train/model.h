@@ -8,7 +8,7 @@
 
 #include "core/arena.h"
 #include "core/state.h"
-#include "data/tokenizer.h"
+#include "data/same_tokenizer.h"
 #include "models/transformer.h"
 #include "train/config.h"
 #include "train/threads.h"
@@ -24,20 +24,18 @@ DType compute_dtype(PrecisionChoice precision, Device device);
 // automatic: a GPU when there is one. Throws Error(no_device).
 Device choose_device(DeviceChoice choice, int index = 0);
 
-// Error(mismatch) when the dataset.json beside `shards` (a path or glob) records another tokenizer: two may have equally many tokens and mean
-// different things by them. `name` is how the message calls this one.
-void require_same_tokenizer(const std::string& shards, const Tokenizer& tokenizer, const std::string& name);
-
 // A trained model for reading: evaluation and generation.
 struct TrainedModel {
   std::unique_ptr<Transformer> model;
   std::unique_ptr<Arena> arena;
-  std::optional<Tokenizer> tokenizer;  // absent when the run had none
+  std::optional<Tokenizer> tokenizer;         // absent when the run had none
+  std::optional<TokenizerIdentity> identity;  // of that tokenizer, or what the checkpoint records of it
   RunConfig config;
   uint64_t step = 0;
 };
 
-// `path`: a run directory (its newest verified checkpoint) or one checkpoint directory in it. Throws Error(bad_data) naming what is wrong.
+// `path`: a run directory (its newest verified checkpoint) or one checkpoint directory in it. Throws Error(bad_data) naming what is wrong,
+// Error(mismatch) when the tokenizer.json there is not this model's.
 TrainedModel load_trained_model(const std::string& path, Device device, DType dtype);
 
 // The model part of a checkpoint, "model.<name>", over flat f32 masters in the arena's order.

@@ -9,6 +9,7 @@
 #include "data/file.h"
 #include "train/assembly.h"
 #include "train/environment.h"
+#include "train/identity.h"
 #include "train/model.h"
 #include "train/run.h"
 
@@ -76,6 +77,10 @@ void Run::take_counters() {
     // A job killed between a roll-back and its next save has used up budget that no checkpoint records.
     memory.rollbacks = std::max(memory.rollbacks, static_cast<double>(bad_batches->rollbacks()));
     spikes.restore(memory);
+    if (const std::string recorded = saved.value(kTokenizerCounter, ""); !recorded.empty()) {
+      if (loader->tokenizer()) require_same_tokenizer({config.out + " (its checkpoint)", recorded, 0}, *loader->tokenizer());
+      tokenizer_fingerprint_ = recorded;
+    }
     const std::string fingerprint = saved.at("data"), now = loader->fingerprint();
     if (fingerprint != now) {
       std::string list;
@@ -108,6 +113,22 @@ void Run::compare_with_saved(const std::string& environment) {
                    : "resume: the state is bit for bit the saved one; with what is listed above, the steps from here on may round otherwise");
 }
 
+// The weights of another run; of another tokenizer they would be noise.
+void Run::load_initial_weights() {
+  const std::optional<TokenizerIdentity>& ours = loader->tokenizer();
+  const auto compare = [&](const ModelTokenizer& theirs) {
+    if (ours && theirs.identity) require_same_tokenizer(*theirs.identity, *ours);
+    return ours && theirs.identity;
+  };
+  compare(tokenizer_of_model(config.init_from, ""));  // before the tensors, whose shapes would tell less
+  StateDict weights = model_state(*arena, optimizer->masters());
+  const Checkpoints::Loaded loaded = read_checkpoint(config.init_from, weights, "model.");
+  if (!compare(tokenizer_of_model(config.init_from, loaded.scalars))) {
+    console.warn(concat("--init-from ", config.init_from, ": nothing shows that its tokenizer is that of the shards"));
+  }
+  optimizer->masters_changed();
+}
+
 void Run::restore() {
   const std::string environment = environment_text(config, device, comm.size());
   checkpoints->set_environment(environment);
@@ -118,10 +139,6 @@ void Run::restore() {
     resumed_step = step;
     resolve(config, facts(loader->vocab()));  // the horizon in tokens, from what was trained
     compare_with_saved(environment);
-  } else if (!config.init_from.empty()) {
-    StateDict weights = model_state(*arena, optimizer->masters());
-    read_checkpoint(config.init_from, weights, "model.");
-    optimizer->masters_changed();
   }
   schedule = make_schedule(config);
   checkpoints->prepare(state);
@@ -134,14 +151,15 @@ void Run::restore() {
 
 void Run::save() {
   const StepState counters = trainer->counters();
-  const nlohmann::json scalars = {{"step", step},
-                                  {"cursor", cursor},
-                                  {"tokens", tokens},
-                                  {"adam_t", counters.adam_t},
-                                  {"skipped", counters.skipped},
-                                  {"seed", config.seed},
-                                  {"spike", spikes.state().pack()},
-                                  {"data", loader->fingerprint()}};
+  nlohmann::json scalars = {{"step", step},
+                            {"cursor", cursor},
+                            {"tokens", tokens},
+                            {"adam_t", counters.adam_t},
+                            {"skipped", counters.skipped},
+                            {"seed", config.seed},
+                            {"spike", spikes.state().pack()},
+                            {"data", loader->fingerprint()}};
+  if (!tokenizer_fingerprint_.empty()) scalars[kTokenizerCounter] = tokenizer_fingerprint_;
   state.scalars = scalars.dump();
   checkpoints->save(step, state, to_toml(config));
 }

@@ -10,6 +10,7 @@
 #include "data/file.h"
 #include "models/presets.h"
 #include "train/assembly.h"
+#include "train/identity.h"
 #include "train/memory_plan.h"
 #include "train/model.h"
 #include "train/run_data.h"
@@ -60,6 +61,7 @@ Run::Run(RunConfig given, Communicator& world)
   settle();
   open_data();
   build();
+  if (!found_ && !config.init_from.empty()) load_initial_weights();
   if (!begun) {
     open_directory();
     if (found_)
@@ -118,10 +120,13 @@ void Run::check_memory(int64_t vocab) const {
 }
 
 void Run::open_data() {
-  tokenizer = find_tokenizer(config);
-  const LoaderOptions options = loader_options(config, tokenizer);
+  ModelTokenizer found = find_tokenizer(config);
+  LoaderOptions options = loader_options(config, found);
   check_memory(options.vocab.value_or(0));  // the vocabulary may be known only to the shards: at least this much
+  options.reading = shared_reading(comm);
   loader = std::make_unique<Loader>(options);
+  if (loader->tokenizer()) tokenizer_fingerprint_ = loader->tokenizer()->fingerprint;
+  tokenizer = std::move(found.tokenizer);
   samples = step_samples(config);
   micro_steps = heddle::micro_steps(config);
   if (!config.val.empty()) {
@@ -129,6 +134,7 @@ void Run::open_data() {
     windows.shards = config.val;
     windows.seq = config.seq;
     windows.pack = config.doc_mask;
+    windows.tokenizer = loader->tokenizer();
     windows.vocab = options.vocab;
     windows.eot = options.eot;
     evaluator = std::make_unique<Evaluator>(windows, config.batch, config.eval_tokens, tokenizer ? &*tokenizer : nullptr, device, comm);
@@ -155,7 +161,11 @@ void Run::describe() {
   console.line(table_text("configuration (what is not at its default)", config_rows(config)));
   if (!tokenizer && (evaluator || config.sample_every > 0)) {
     console.warn("there is no tokenizer.json beside the shards: bits per byte are not measured and no samples are written; --tokenizer names one");
+  } else if (config.tokenizer.empty()) {
+    const std::string& stranger = loader->unidentified().empty() && evaluator ? evaluator->unidentified() : loader->unidentified();
+    if (!stranger.empty()) console.warn(unidentified_text(stranger, loader->tokenizer() ? loader->tokenizer()->name : ""));
   }
+  console.line(coverage_text(*loader));
   console.line(concat("model: ", m.layers, " layers of ", m.dim, ", ", m.heads, " heads (", m.kv_heads, " KV), vocabulary ", m.vocab, ", ",
                       amount_text(static_cast<double>(model->parameter_count())), " parameters, ", amount_text(m.flops_per_token(config.seq)),
                       "FLOP a token"));

@@ -67,6 +67,7 @@ class Run {
   void check_memory(int64_t vocab) const;
   void open_data();
   void build();
+  void load_initial_weights();
   void restore();
   void compare_with_saved(const std::string& environment);
   void take_counters();
@@ -75,6 +76,7 @@ class Run {
   std::optional<Checkpoints::Loaded> found_;
   bool trajectory_changed_ = false;  // by an option that differs from the saved one
   kernels::ForcedKernels forced_kernels_;
+  std::string tokenizer_fingerprint_;  // whose tokens the model learns; "" when nobody says
 };
 
 }  // namespace heddle

@@ -1,17 +1,16 @@
 // What a run reads: which tokenizer, which shards.
 #pragma once
 
-#include <optional>
-
 #include "data/loader.h"
-#include "data/tokenizer.h"
 #include "train/config.h"
+#include "train/identity.h"
 
 namespace heddle {
 
-// --tokenizer, else the copy in the run directory, else the one beside the first shards; none where there is no such file.
-std::optional<Tokenizer> find_tokenizer(const RunConfig& config);
-// How the shards of --data are read. Error(mismatch) when they were written with another tokenizer.
-LoaderOptions loader_options(const RunConfig& config, const std::optional<Tokenizer>& tokenizer);
+// --tokenizer, else the copy in the run directory, else the one beside the first shards; none where there is no such file. Error(mismatch)
+// when --tokenizer names another one than the run directory holds.
+ModelTokenizer find_tokenizer(const RunConfig& config);
+// How the shards of --data are read.
+LoaderOptions loader_options(const RunConfig& config, const ModelTokenizer& tokenizer);
 
 }  // namespace heddle

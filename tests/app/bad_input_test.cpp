@@ -108,7 +108,7 @@ TEST_CASE("data set and tokenizer: damaged, of another vocabulary") {
   w.refused(more + " --tokenizer broken.json", 65, {"broken.json"});
   w.refused(more + " --tokenizer nowhere.json", 74, {"nowhere.json"});
   REQUIRE(w.heddle("tokenize --input words.txt --tokenizer bpe:270 --document-separator blank-line --out other").code == 0);
-  w.refused(more + " --tokenizer other/tokenizer.json", 78, {"dataset.json", "257", "270", "tokenizer"});
+  w.refused(more + " --tokenizer other/tokenizer.json", 78, {"run/tokenizer.json", "257", "270", "tokenizer"});
   w.refused("pretrain --data 'other/*_train_*.bin' --out run --steps 8", 78, {"dataset.json"});
   w.refused("eval run --data 'other/*_train_*.bin'", 78, {"dataset.json"});
   // Shards nobody describes, with tokens that the model does not have: the first one is named, here the end-of-text token that begins a shard.
