@@ -1,5 +1,6 @@
 #include "data/bpe_trainer.h"
 
+#include <algorithm>
 #include <queue>
 #include <vector>
 
@@ -9,14 +10,19 @@
 namespace heddle {
 namespace {
 
-// Counts of all adjacent pairs, kept up to date merge by merge: a merge visits only the words that hold its pair.
+// Counts of all adjacent pairs, kept up to date merge by merge. The symbols of all words lie after one another and are linked to their neighbours; a
+// merge visits the places of its pair and nothing else, so all merges together cost no more than the text has symbols, however long a word is.
 class PairCounts {
  public:
   void add_word(const std::vector<int32_t>& symbols, int64_t count) {
-    const uint32_t word = static_cast<uint32_t>(words_.size());
-    words_.push_back({symbols_.size(), symbols.size(), count});
-    symbols_.insert(symbols_.end(), symbols.begin(), symbols.end());
-    for (size_t i = 0; i + 1 < symbols.size(); ++i) change(symbols[i], symbols[i + 1], count, word);
+    if (symbols.size() > kNone - symbols_.size()) fail("bpe", "more than 4 GiB of different words; train on a part of the text", ExitCode::usage);
+    const auto first = static_cast<uint32_t>(symbols_.size()), word = static_cast<uint32_t>(counts_.size());
+    counts_.push_back(count);
+    for (size_t i = 0; i < symbols.size(); ++i) {
+      const uint32_t at = first + static_cast<uint32_t>(i);
+      symbols_.push_back({symbols[i], word, i > 0 ? at - 1 : kNone, i + 1 < symbols.size() ? at + 1 : kNone});
+    }
+    for (uint32_t at = first; at + 1 < symbols_.size(); ++at) change(symbols_[at].id, symbols_[at + 1].id, count, at);
   }
 
   // The most frequent pair; false when none is left.
@@ -39,22 +45,25 @@ class PairCounts {
 
   void merge(int32_t a, int32_t b, int32_t merged) {
     const uint32_t index = index_.find(a, b);
-    const std::vector<uint32_t> words = std::move(pairs_[index].words);
-    pairs_[index].words.clear();
-    for (const uint32_t word : words) merge_word(word, a, b, merged);
-    pairs_[index].count = 0;  // runs like "aaaa" count overlapping pairs, of which every other one is merged away
+    std::vector<uint32_t> places = std::move(pairs_[index].places);
+    pairs_[index].places.clear();
+    if (a == b) std::sort(places.begin(), places.end());  // in a run like "aaaa" the merges depend on where one begins: at its front
+    for (const uint32_t place : places) merge_at(place, a, b, merged);
+    pairs_[index].count = 0;  // runs count overlapping pairs, of which every other one is merged away
   }
 
  private:
-  struct Word {
-    size_t begin, length;
-    int64_t count;
+  static constexpr uint32_t kNone = 0xFFFFFFFF;
+  struct Symbol {
+    int32_t id;  // -1: merged into the one before
+    uint32_t word;
+    uint32_t previous, next;
   };
   struct Pair {
     int32_t a, b;
     int64_t count = 0;
-    bool touched = false;         // its count grew since the heap was last told
-    std::vector<uint32_t> words;  // where it may occur: a superset, with repetitions
+    bool touched = false;          // its count grew since the heap was last told
+    std::vector<uint32_t> places;  // of its left symbol: a superset, with repetitions
   };
   struct Entry {
     int64_t count;
@@ -66,13 +75,13 @@ class PairCounts {
     }
   };
 
-  void change(int32_t a, int32_t b, int64_t by, uint32_t word) {
+  void change(int32_t a, int32_t b, int64_t by, uint32_t place) {
     const uint32_t index = index_.insert(a, b, static_cast<uint32_t>(pairs_.size()));
     if (index == pairs_.size()) pairs_.push_back({a, b});
     Pair& pair = pairs_[index];
     pair.count += by;
     if (by <= 0) return;
-    if (pair.words.empty() || pair.words.back() != word) pair.words.push_back(word);
+    pair.places.push_back(place);
     if (!pair.touched) {
       pair.touched = true;
       touched_.push_back(index);
@@ -88,31 +97,29 @@ class PairCounts {
     touched_.clear();
   }
 
-  void merge_word(uint32_t index, int32_t a, int32_t b, int32_t merged) {
-    Word& word = words_[index];
-    int32_t* symbols = symbols_.data() + word.begin;
-    size_t kept = 0;
-    for (size_t i = 0; i < word.length;) {
-      if (i + 1 == word.length || symbols[i] != a || symbols[i + 1] != b) {
-        symbols[kept++] = symbols[i++];
-        continue;
-      }
-      if (kept > 0) {
-        change(symbols[kept - 1], a, -word.count, index);
-        change(symbols[kept - 1], merged, word.count, index);
-      }
-      if (i + 2 < word.length) {
-        change(b, symbols[i + 2], -word.count, index);
-        change(merged, symbols[i + 2], word.count, index);
-      }
-      symbols[kept++] = merged;
-      i += 2;
+  void merge_at(uint32_t place, int32_t a, int32_t b, int32_t merged) {
+    Symbol& left = symbols_[place];
+    if (left.id != a || left.next == kNone || symbols_[left.next].id != b) return;
+    Symbol& right = symbols_[left.next];
+    const int64_t count = counts_[left.word];
+    if (left.previous != kNone) {
+      const int32_t before = symbols_[left.previous].id;
+      change(before, a, -count, left.previous);
+      change(before, merged, count, left.previous);
     }
-    word.length = kept;
+    if (right.next != kNone) {
+      const int32_t after = symbols_[right.next].id;
+      change(b, after, -count, place);
+      change(merged, after, count, place);
+      symbols_[right.next].previous = place;
+    }
+    left.id = merged;
+    left.next = right.next;
+    right.id = -1;
   }
 
-  std::vector<Word> words_;
-  std::vector<int32_t> symbols_;
+  std::vector<int64_t> counts_;  // how often each word occurs
+  std::vector<Symbol> symbols_;
   std::vector<Pair> pairs_;
   PairMap index_;
   std::vector<uint32_t> touched_;

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "core/io/sha256.h"
+#include "data/name_finder.h"
 #include "data/unicode.h"
 #include "kernels/api/check.h"
 
@@ -138,22 +139,20 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
 }
 
 std::vector<int32_t> Tokenizer::encode_with_special(std::string_view text) const {
+  std::vector<std::string_view> names;
+  for (const int32_t id : spec_.special) names.push_back(text_of(id));
+  const std::vector<int32_t> found = NameFinder(names).longest(text);
   std::vector<int32_t> ids;
   Encoder encoder(*this);
   size_t begin = 0;
   for (size_t at = 0; at < text.size();) {
-    int32_t match = -1;
-    for (const int32_t id : spec_.special) {
-      const std::string_view name = text_of(id);
-      if (text.substr(at, name.size()) == name && (match < 0 || name.size() > text_of(match).size())) match = id;
-    }
-    if (match < 0) {
+    if (found[at] < 0) {
       ++at;
       continue;
     }
     encoder.encode(text.substr(begin, at - begin), ids);
-    ids.push_back(match);
-    at += text_of(match).size();
+    ids.push_back(spec_.special[static_cast<size_t>(found[at])]);
+    at += names[static_cast<size_t>(found[at])].size();
     begin = at;
   }
   encoder.encode(text.substr(begin), ids);
