@@ -138,7 +138,9 @@ std::unique_ptr<ByteStream> open_byte_stream(const std::string& path) {
     return input->size() >= magic.size() && std::memcmp(input->data(), magic.data(), magic.size()) == 0;
   };
   if (begins("\x1F\x8B")) return std::make_unique<GzipStream>(std::move(input));
-  if (begins("\x28\xB5\x2F\xFD")) {
+  // Zstd data may begin with skippable frames, as pzstd's do: 50 2A 4D 18 to 5F 2A 4D 18.
+  const bool skippable = input->size() >= 4 && (input->data()[0] & '\xF0') == 'P' && std::memcmp(input->data() + 1, "\x2A\x4D\x18", 3) == 0;
+  if (skippable || begins("\x28\xB5\x2F\xFD")) {
 #if HEDDLE_HAVE_ZSTD
     return std::make_unique<ZstdStream>(std::move(input));
 #else

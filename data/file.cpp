@@ -299,7 +299,7 @@ void sync_directory(const std::string& path) {
   if (synced != 0 && error != EINVAL) fail_io(path, "flush", error);  // EINVAL: a file system without directory fsync
 }
 
-std::vector<std::string> expand_glob(const std::string& pattern) {
+std::vector<std::string> expand_glob(const std::string& pattern, const std::string& cure) {
   if (pattern.find('\0') != std::string::npos) fail("file", "a file name holds a zero byte", ExitCode::usage);
   struct stat status;
   if (::stat(pattern.c_str(), &status) == 0) {
@@ -317,7 +317,7 @@ std::vector<std::string> expand_glob(const std::string& pattern) {
   if (result == GLOB_NOSPACE) throw std::bad_alloc();
   if (result == GLOB_ABORTED) fail("file", concat("'", pattern, "': cannot read a directory of this pattern"), ExitCode::io);
   if (paths.empty()) {
-    fail("file", concat("no file matches '", pattern, "'; quote the pattern, and write shards with `heddle tokenize`"), ExitCode::usage);
+    fail("file", concat("no file matches '", pattern, "'; ", cure), ExitCode::usage);
   }
   std::sort(paths.begin(), paths.end());
   return paths;

@@ -78,8 +78,9 @@ void rename_file(const std::string& from, const std::string& to);
 void sync_directory(const std::string& path);
 
 // The paths that match a shell pattern (glob(3)), in byte order whatever the locale is. A file of this very name is itself, whatever signs its name
-// holds, and so are the leading folders. No match, or a directory: Error(usage).
-std::vector<std::string> expand_glob(const std::string& pattern);
+// holds, and so are the leading folders. No match (the message ends with `cure`), or a directory: Error(usage).
+std::vector<std::string> expand_glob(const std::string& pattern,
+                                     const std::string& cure = "quote the pattern, and write shards with `heddle tokenize`");
 
 std::string base_name(const std::string& path);       // "a/b.bin" -> "b.bin"
 std::string directory_name(const std::string& path);  // "a/b.bin" -> "a", "b.bin" -> "."

@@ -1,10 +1,13 @@
 #include "data/text_source.h"
 
+#include <algorithm>
 #include <cstring>
+#include <filesystem>
 
 #include "core/io/strict_json.h"
 #include "data/byte_stream.h"
 #include "data/file.h"
+#include "data/text_kind.h"
 #include "kernels/api/check.h"
 
 namespace heddle {
@@ -29,6 +32,35 @@ bool is_blank(std::string_view line) {
 
 }  // namespace
 
+std::vector<std::string> text_files(const std::vector<std::string>& inputs, const std::string& leave_out) {
+  namespace fs = std::filesystem;
+  std::error_code unknown;
+  std::vector<std::string> files;
+  const auto add_folder = [&](const std::string& folder) {
+    std::vector<std::string> found;
+    for (fs::recursive_directory_iterator at(folder), end; at != end; ++at) {
+      const bool hidden = at->path().filename().string().front() == '.';
+      const bool own = at->is_directory() && fs::equivalent(at->path(), leave_out, unknown);
+      if (at->is_directory() && (hidden || own)) at.disable_recursion_pending();
+      if (!hidden && at->is_regular_file()) found.push_back(at->path().string());
+    }
+    if (found.empty()) fail("text", concat(folder, ": there is no file in this folder"), ExitCode::usage);
+    std::sort(found.begin(), found.end());
+    files.insert(files.end(), found.begin(), found.end());
+  };
+  for (const std::string& input : inputs) {
+    const bool pattern = input.find_first_of("*?[") != std::string::npos && !fs::exists(input, unknown);
+    for (const std::string& name : pattern ? expand_glob(input, "quote the pattern, and look where it begins") : std::vector<std::string>{input}) {
+      if (fs::is_directory(name, unknown)) {
+        add_folder(name);
+      } else {
+        files.push_back(name);
+      }
+    }
+  }
+  return files;
+}
+
 struct TextSource::Impl {
   TextSourceOptions options;
   size_t file = 0;  // the one that is open, or to be opened next
@@ -36,6 +68,7 @@ struct TextSource::Impl {
   std::string buffer = std::string(kBuffer, '\0');
   size_t begin = 0, end = 0;
   uint64_t line = 0;  // lines read so far
+  std::vector<std::string> warnings;
 
   const std::string& path() const { return options.inputs[file]; }
   bool fill() {
@@ -43,6 +76,26 @@ struct TextSource::Impl {
     begin = 0;
     end = stream->read(buffer.data(), buffer.size());
     return end > 0;
+  }
+
+  // Opens the file and judges its first bytes; `told` where that was done before.
+  void open(bool told) {
+    stream = open_byte_stream(path());
+    begin = end = 0;
+    line = 0;
+    while (end < kTextKindBytes) {
+      const size_t got = stream->read(buffer.data() + end, buffer.size() - end);
+      if (got == 0) break;
+      end += got;
+    }
+    const TextKind kind = kind_of_text({buffer.data(), end});
+    begin = kind.skip;
+    if (told) return;
+    if (!kind.not_text.empty() && options.format != TextFormat::text) {
+      fail("text", concat(path(), ": this is ", kind.not_text, " (--format text takes its bytes as they are)"), ExitCode::bad_data);
+    }
+    if (!kind.not_text.empty()) warnings.push_back(concat(path(), ": this is ", kind.not_text, ". Its bytes are taken as they are"));
+    if (!kind.suspicion.empty()) warnings.push_back(concat(path(), ": holds ", kind.suspicion, "; they are taken as they are"));
   }
 
   // Appends to the document, which must not grow without limit: a compressed file may hold any amount.
@@ -117,7 +170,8 @@ struct TextSource::Impl {
 TextSource::TextSource(TextSourceOptions options) : impl_(std::make_unique<Impl>()) {
   impl_->options = std::move(options);
   if (impl_->options.inputs.empty()) fail("text", "no input file given", ExitCode::usage);
-  for (const std::string& path : impl_->options.inputs) open_byte_stream(path);
+  for (; impl_->file < impl_->options.inputs.size(); ++impl_->file) impl_->open(false);
+  rewind();
 }
 
 TextSource::~TextSource() = default;
@@ -127,12 +181,14 @@ void TextSource::rewind() {
   impl_->stream.reset();
 }
 
+const std::vector<std::string>& TextSource::warnings() const {
+  return impl_->warnings;
+}
+
 bool TextSource::next(Document& document) {
   for (; impl_->file < impl_->options.inputs.size(); ++impl_->file, impl_->stream.reset()) {
     if (!impl_->stream) {
-      impl_->stream = open_byte_stream(impl_->path());
-      impl_->begin = impl_->end = 0;
-      impl_->line = 0;
+      impl_->open(true);
     }
     if (impl_->next_in_file(document)) return true;
   }
