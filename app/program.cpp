@@ -73,6 +73,7 @@ int report(std::string_view message, ExitCode code) {
 }  // namespace
 
 int run_program(Args args) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit (ulimit -f) is an error of the write that meets it, with a message
   try {
     const int code = dispatch(args);
     std::cout.flush();  // and with it stdout

@@ -23,7 +23,8 @@ constexpr CommandHelp kHelp = {
     "field, also gzip or zstd. [x] is the default.",
     "  heddle tokenize --input kjv.txt --document-separator blank-line --val-fraction 0.05 --tokenizer bytes --out data/kjv\n"
     "  heddle tokenize --input kjv.txt --document-separator blank-line --val-fraction 0.05 --tokenizer bpe:4096 --out data/kjv-bpe\n"
-    "  heddle tokenize --input web-*.jsonl.zst --tokenizer gpt2/tokenizer.json --val-fraction 0.001 --out data/web --name web"};
+    "  heddle tokenize --input web-*.jsonl.zst --tokenizer gpt2/tokenizer.json --val-fraction 0.001 --out data/web --name web\n"
+    "  heddle tokenize --input books/ --tokenizer bytes --out data/books"};
 
 std::vector<Option<PrepareOptions>> make_table() {
   using P = PrepareOptions;
@@ -32,8 +33,8 @@ std::vector<Option<PrepareOptions>> make_table() {
   const auto add = [&](string_view name, Option<P>::Member field, string_view value, string_view help) -> Option<P>& {
     return rows.emplace_back(make_option<P>(name, field, group, value, help));
   };
-  add("input", &P::inputs, "FILE...", "text files, in this order").optional();
-  add("format", choice<&P::format>(kFormats), "auto|text|jsonl", "auto: .jsonl and .ndjson are JSON lines, all else is text");
+  add("input", &P::inputs, "FILE...", "text files, folders of them, quoted patterns; in this order").optional();
+  add("format", choice<&P::format>(kFormats), "auto|text|jsonl", "auto: .jsonl and .ndjson are JSON lines, all else is text; text: whatever it is");
   add("document-separator", choice<&P::separator>(kSeparators), "file|blank-line", "what ends a document of plain text");
   add("val-fraction", &P::val_fraction, "X", "hold out this part of the documents, evenly spread: every 20th at 0.05").between(0, 1);
   group = "Tokens";
@@ -57,7 +58,9 @@ bool parse_tokenize(Args args, PrepareOptions& options) {
 
 int run_tokenize(const PrepareOptions& options, std::ostream& out) {
   use_threads(options.threads);
-  print_report(prepare(options), options, out);
+  const PrepareReport report = prepare(options);
+  for (const std::string& warning : report.warnings) std::cerr << "heddle: warning: " << warning << "\n";
+  print_report(report, options, out);
   return 0;
 }
 

@@ -1,25 +1,21 @@
 #include "data/prepare.h"
 
-#include <fcntl.h>
 #include <omp.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
 #include <charconv>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <iomanip>
 #include <memory>
 #include <ostream>
-#include <set>
 
 #include "data/bpe_trainer.h"
 #include "data/file.h"
+#include "data/output_folder.h"
 #include "data/shard.h"
 #include "data/tokenizer.h"
 #include "kernels/api/check.h"
@@ -29,7 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kWorkFolder[] = ".heddle-tokenize";
 constexpr size_t kMostShards = 100'000;                                  // of a split: each is a file to open at every start
 constexpr size_t kBatchBytes = size_t{8} << 20, kBatchDocuments = 4096;  // of text encoded at once
 
@@ -37,30 +32,16 @@ constexpr size_t kBatchBytes = size_t{8} << 20, kBatchDocuments = 4096;  // of t
   fail("tokenize", text, ExitCode::usage);
 }
 
-// "kjv.txt.gz" -> "kjv"; what a shard name may not hold becomes '_'.
-std::string default_name(const std::string& input) {
-  std::string name = base_name(input);
+// "kjv.txt.gz" -> "kjv", the folder "texts/" -> "texts", a pattern: the first file that it matches; what a shard name may not hold becomes '_'.
+std::string default_name(const std::string& input, const std::string& first_file) {
+  std::error_code unknown;
+  std::string name =
+      fs::is_directory(input, unknown) ? fs::path(fs::absolute(input, unknown) / "").parent_path().filename().string() : base_name(first_file);
   name = name.substr(0, name.find('.', 1));
   for (char& c : name) {
     if (!std::isalnum(static_cast<unsigned char>(c)) && c != '-' && c != '_') c = '_';
   }
   return name.empty() ? "text" : name;
-}
-
-std::string shard_name(const std::string& name, const std::string& split, size_t index) {
-  const std::string digits = std::to_string(index);
-  return concat(name, "_", split, "_", std::string(digits.size() < 6 ? 6 - digits.size() : 0, '0'), digits, ".bin");
-}
-
-bool is_shard_name(const std::string& file, const std::string& name) {
-  for (const char* split : {"train", "val"}) {
-    const std::string front = concat(name, "_", split, "_");
-    if (file.size() >= front.size() + 10 && file.rfind(front, 0) == 0 && file.substr(file.size() - 4) == ".bin" &&
-        std::all_of(file.begin() + static_cast<std::ptrdiff_t>(front.size()), file.end() - 4, [](unsigned char c) { return std::isdigit(c); })) {
-      return true;
-    }
-  }
-  return false;
 }
 
 void check(const PrepareOptions& options, const std::string& name) {
@@ -109,59 +90,6 @@ Tokenizer make_tokenizer(const PrepareOptions& options, TextSource& source) {
     refuse(concat("--tokenizer '", options.tokenizer, "' is neither bytes nor bpe:N, and no such file exists"));
   return Tokenizer::load(options.tokenizer);
 }
-
-// Holds the directory against a second run; the lock goes with the process.
-class DirectoryLock {
- public:
-  explicit DirectoryLock(const std::string& path) : descriptor_(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-    if (descriptor_ < 0) fail("tokenize", concat(path, ": cannot open: ", std::strerror(errno)), ExitCode::io);
-    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-      ::close(descriptor_);
-      fail("tokenize", concat(path, ": another heddle tokenize is writing here"), ExitCode::in_use);
-    }
-  }
-  ~DirectoryLock() { ::close(descriptor_); }
-  DirectoryLock(const DirectoryLock&) = delete;
-  DirectoryLock& operator=(const DirectoryLock&) = delete;
-
- private:
-  int descriptor_;
-};
-
-// The output folder; gone again, if it was made here, when nothing came into it.
-class NewFolder {
- public:
-  explicit NewFolder(const std::string& path) : path_(path), made_(fs::create_directories(path)) {}
-  ~NewFolder() {
-    std::error_code not_empty;
-    if (made_) fs::remove(path_, not_empty);
-  }
-  NewFolder(const NewFolder&) = delete;
-  NewFolder& operator=(const NewFolder&) = delete;
-
- private:
-  std::string path_;
-  bool made_;
-};
-
-// The hidden folder, gone again whatever happens.
-class WorkFolder {
- public:
-  explicit WorkFolder(const std::string& out) : path_(out + "/" + kWorkFolder) {
-    fs::remove_all(path_);  // of a run that was killed: the lock says nobody writes there
-    fs::create_directory(path_);
-  }
-  ~WorkFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  WorkFolder(const WorkFolder&) = delete;
-  WorkFolder& operator=(const WorkFolder&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 // Shards of one split.
 class SplitWriter {
@@ -254,32 +182,11 @@ class ParallelEncoder {
   std::vector<Encoder> encoders_;
 };
 
-// The shards an earlier run recorded in `out`; Error(usage) when other shards of this name lie there, which a glob would mix in.
-std::vector<std::string> earlier_shards(const std::string& out, const std::string& name) {
-  std::vector<std::string> files;
-  std::set<std::string> recorded;
-  if (const auto info = DatasetInfo::load(out)) {
-    for (const DatasetInfo::Shard& shard : info->shards) recorded.insert(shard.file);
-  }
-  for (const fs::directory_entry& entry : fs::directory_iterator(out)) {
-    const std::string file = entry.path().filename().string();
-    if (recorded.count(file)) {
-      files.push_back(file);
-    } else if (is_shard_name(file, name)) {
-      refuse(
-          concat(out, "/", file, ": a shard of the name '", name, "' that no dataset.json records; move it away, or give another --out or --name"));
-    }
-  }
-  return files;
-}
-
 PrepareReport write_dataset(const PrepareOptions& options, const std::string& name, TextSource& source) {
-  const NewFolder out(options.out);
-  const DirectoryLock lock(options.out);
-  const std::vector<std::string> earlier = earlier_shards(options.out, name);
+  OutputFolder out(options.out, name);
   const Tokenizer tokenizer = make_tokenizer(options, source);
-  const WorkFolder work(options.out);
-  SplitWriter train(options, tokenizer, work.path(), name, "train"), val(options, tokenizer, work.path(), name, "val");
+  out.check_tokenizer(tokenizer);
+  SplitWriter train(options, tokenizer, out.work(), name, "train"), val(options, tokenizer, out.work(), name, "val");
   ParallelEncoder encoder(tokenizer, options);
 
   std::vector<Document> documents;
@@ -322,13 +229,8 @@ PrepareReport write_dataset(const PrepareOptions& options, const std::string& na
   info.shards = train.shards;
   info.shards.insert(info.shards.end(), val.shards.begin(), val.shards.end());
 
-  // dataset.json vouches for the shards: gone before the first of them changes, back after the last.
-  fs::remove(options.out + "/dataset.json");
-  sync_directory(options.out);
-  for (const std::string& file : earlier) fs::remove(options.out + "/" + file);
-  for (const DatasetInfo::Shard& shard : info.shards) rename_file(work.path() + "/" + shard.file, options.out + "/" + shard.file);
-  tokenizer.save(options.out + "/tokenizer.json");
-  replace_file(options.out + "/dataset.json", info.to_json());
+  report.warnings = source.warnings();
+  out.commit(info, tokenizer);
   return report;
 }
 
@@ -350,11 +252,12 @@ bool is_held_out(uint64_t i, double val_fraction) {
 
 PrepareReport prepare(const PrepareOptions& options) {
   const auto begin = std::chrono::steady_clock::now();
-  const std::string name = options.name.empty() && !options.inputs.empty() ? default_name(options.inputs[0]) : options.name;
-  check(options, name);
-  bpe_vocab(options.tokenizer);  // a typing error is told before any work
-  TextSource source({options.inputs, options.separator, options.format});
   try {
+    const std::vector<std::string> inputs = text_files(options.inputs, options.out);
+    const std::string name = options.name.empty() && !inputs.empty() ? default_name(options.inputs[0], inputs[0]) : options.name;
+    check(options, name);
+    bpe_vocab(options.tokenizer);  // a typing error is told before any work
+    TextSource source({inputs, options.separator, options.format});
     PrepareReport report = write_dataset(options, name, source);
     report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     return report;

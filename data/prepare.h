@@ -12,11 +12,11 @@
 namespace heddle {
 
 struct PrepareOptions {
-  std::vector<std::string> inputs;
-  std::string tokenizer;    // "bytes", "bpe:N" (trained on the training documents, N tokens in all), or a tokenizer.json or folder of one
-  std::string out;          // directory, made when missing
-  std::string name;         // of the shards: {name}_{train|val}_{000000}.bin; empty: the first input's name without its extensions
-  double val_fraction = 0;  // in [0, 1): document i is held out iff floor((i + 1) x) > floor(i x), in double
+  std::vector<std::string> inputs;  // files, folders, shell patterns: text_files()
+  std::string tokenizer;            // "bytes", "bpe:N" (trained on the training documents, N tokens in all), or a tokenizer.json or folder of one
+  std::string out;                  // directory, made when missing
+  std::string name;                 // of the shards: {name}_{train|val}_{000000}.bin; empty: the first input's name without its extensions
+  double val_fraction = 0;          // in [0, 1): document i is held out iff floor((i + 1) x) > floor(i x), in double
   DocumentSeparator separator = DocumentSeparator::file;
   TextFormat format = TextFormat::automatic;
   int64_t shard_tokens = 100'000'000;
@@ -30,6 +30,7 @@ struct PrepareReport {
   };
   Split train, val;
   DatasetInfo info;
+  std::vector<std::string> warnings;  // TextSource's
   double seconds = 0;
 };
 
@@ -38,9 +39,9 @@ bool is_held_out(uint64_t i, double val_fraction);
 
 // Reads the documents (twice when a BPE is trained), writes shards, tokenizer.json and dataset.json. Every document is its tokens and one
 // end-of-text. A document that does not fit into what is left of a shard begins the next one; only a document longer than a whole shard is
-// cut. The files depend on the options and the text, not on the threads. They are written into a hidden folder of `out` and renamed at the
-// end, dataset.json last; a data set that heddle wrote there before is replaced, files it did not write are never touched: shards of the same
-// name that no dataset.json records are Error(usage). Two runs at once: the second gets Error(in_use).
+// cut. The files depend on the options and the text, not on the threads. A data set that heddle wrote into `out` before is replaced when the new
+// one is whole, else it stands as it was; files that heddle did not write are never touched: a shard of the same name that no dataset.json records,
+// or another tokenizer.json, is Error(usage). Two runs at once: the second gets Error(in_use).
 PrepareReport prepare(const PrepareOptions& options);
 
 // Lines of what was written: documents, bytes, tokens, bytes a token of each split, then the files.
