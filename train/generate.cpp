@@ -94,7 +94,8 @@ int generate(const GenerateOptions& options) {
   std::vector<int32_t> prompt = options.prompt_tokens();
   if (!options.prompt.empty()) {
     if (!tokenizer) {
-      fail("generate", concat(options.path, " has no tokenizer.json: give --prompt-ids, or put the tokenizer beside the run"), ExitCode::usage);
+      fail("generate", concat(options.path, " has no tokenizer.json: give --prompt-ids, or put the tokenizer into the run directory"),
+           ExitCode::usage);
     }
     prompt = tokenizer->encode_with_special(options.prompt);
   }

@@ -167,7 +167,18 @@ bool Loop::train(Step& step) {
     const bool last = m + 1 == run_.micro_steps;
     run_.loader->prefetch(mine + static_cast<uint64_t>(last ? run_.samples : (m + 1) * config_.batch), config_.batch);
   };
-  const std::optional<StepReport> report = run_.trainer->step(plan, fill, [this] { return must_stop(); });
+  std::optional<StepReport> report;
+  try {
+    report = run_.trainer->step(plan, fill, [this] { return must_stop(); });
+  } catch (const Error& e) {
+    // A shard that was cut, or a disk that is gone: the state is still that of the last whole step. One rank of several cannot save alone.
+    const bool data = e.code() == ExitCode::bad_data || e.code() == ExitCode::io;
+    if (data && run_.comm.size() == 1 && saved_step_ < run_.step) {
+      save();
+      run_.checkpoints->wait();
+    }
+    throw;
+  }
   if (!report) return false;
   has_trained_ = true;
   step.report = *report;

@@ -140,6 +140,33 @@ TEST_CASE("shards read back what the formats' own bytes say", "[shard]") {
   CHECK(raw.token(2) == 65535);
 }
 
+TEST_CASE("a scan sees the tokens of all blocks, whatever their number", "[shard]") {
+  const Scratch scratch;
+  std::mt19937_64 random(5);
+  for (const size_t size : {0, 1, 65535, 65536, 65537, 200000}) {
+    for (const bool wide : {false, true}) {
+      std::vector<int32_t> tokens(size);
+      for (int32_t& token : tokens) token = static_cast<int32_t>(random() % 50000);
+      const std::string content = shard_bytes(tokens, wide);
+      const ShardReader shard(scratch.write("s.bin", content));
+      std::vector<int32_t> seen;
+      const std::string hash = shard.scan(50000, true, [&](int64_t first, std::span<const uint32_t> block) {
+        REQUIRE(first == static_cast<int64_t>(seen.size()));
+        seen.insert(seen.end(), block.begin(), block.end());
+      });
+      CHECK(seen == tokens);
+      CHECK(hash == sha256_hex(content));
+      CHECK(shard.sha256() == hash);
+      if (size < 65537) continue;
+      std::string bad = content;
+      const size_t width = wide ? 4 : 2, at = 1024 + 65536 * width;
+      bad.replace(at, 2, "\xFF\xFF");
+      const ShardReader damaged(scratch.write("bad.bin", bad));
+      CHECK(contains(error_of([&] { damaged.check_tokens(65000); }, ExitCode::bad_data), concat("offset ", at, " (token number 65536)")));
+    }
+  }
+}
+
 TEST_CASE("a written shard is exactly the format's bytes, and appears only when finished", "[shard]") {
   const Scratch scratch;
   {
