@@ -119,7 +119,7 @@ part 1 "lint" cmake -P cmake/lint.cmake  # before the build, since it takes a se
 part 12 "configure and build" build
 part 6 "tests" tests
 part 3 "program by clang" clang
-part 1 "other CPUs" other_cpus
+part 2 "other CPUs" other_cpus
 if [ $full = 1 ]; then
   part 4 "fuzz" fuzz
   part 8 "sanitizers" asan

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The long forms of the tests: what a night can afford and a commit cannot. About seven hours on two cores, three and a half of them fuzzing.
+# The long forms of the tests: what a night can afford and a commit cannot. Some eight hours on two cores, three and a half of them fuzzing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . cmake/packages.sh
