@@ -74,9 +74,15 @@ StopSignals::StopSignals(double time_limit, bool speaks) {
   first_time = 0;
   silent = !speaks;
   deadline_ = time_limit > 0 ? static_cast<double>(monotonic_nanoseconds()) * 1e-9 + time_limit : 0;
+  // On a stack of its own: oneDNN's generated products keep data below the stack pointer, further than the 128 bytes that the system leaves alone
+  // there, and went on with overwritten addresses. Of all threads the system asks the first one, which is this.
+  static std::array<char, size_t{1} << 16> handler_stack;
+  stack_t own{};
+  own.ss_sp = handler_stack.data(), own.ss_size = handler_stack.size();
+  sigaltstack(&own, &stack_before_);
   struct sigaction action {};
   action.sa_handler = heddle_on_stop_signal;
-  action.sa_flags = SA_RESTART;  // reads and writes of a checkpoint must not see EINTR from us
+  action.sa_flags = SA_ONSTACK | SA_RESTART;  // reads and writes of a checkpoint must not see EINTR from us
   sigemptyset(&action.sa_mask);
   for (const int signal : kStopping) sigaddset(&action.sa_mask, signal);
   for (size_t i = 0; i < kStopping.size(); ++i) {
@@ -93,6 +99,7 @@ StopSignals::StopSignals(double time_limit, bool speaks) {
 StopSignals::~StopSignals() {
   for (size_t i = 0; i < kStopping.size(); ++i) sigaction(kStopping[i], &before_[i], nullptr);
   for (size_t i = 0; i < kIgnored.size(); ++i) sigaction(kIgnored[i], &before_[kStopping.size() + i], nullptr);
+  sigaltstack(&stack_before_, nullptr);
   installed = false;
 }
 

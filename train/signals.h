@@ -42,6 +42,7 @@ class StopSignals {
  private:
   double deadline_ = 0;
   struct sigaction before_[6];
+  stack_t stack_before_{};
 };
 
 }  // namespace heddle
