@@ -90,7 +90,7 @@ TEST_CASE("inspect tells what each kind of file holds, gives its digest, and fin
   };
   const size_t middle = fs::file_size(w.path / shard_file) / 2;
   damaged(shard_file, middle, "run", "DAMAGED");
-  damaged(shard_file, middle, checkpoint, "shard-0-of-1.safetensors");
+  damaged(shard_file, middle, checkpoint, "  DAMAGED  shard-0-of-1.safetensors  ");
   damaged(checkpoint + "/MANIFEST", 40, checkpoint, "MANIFEST");
   damaged(shard_file, 20, shard_file, "shard-0-of-1.safetensors");  // inside its header
   damaged(tokens, 1500, tokens, "sha256");
