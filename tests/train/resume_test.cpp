@@ -264,7 +264,7 @@ TEST_CASE("another tokenizer under a run is refused, also one with as many token
   config.set("tokenizer", base.folder / "swapped.json", Source::flag, "--tokenizer");
   const std::string message = error_of([&] { run(config); }, ExitCode::mismatch);
   CHECK(contains(message, "swapped.json"));
-  CHECK(contains(message, "dataset.json"));
+  CHECK(contains(message, "run/tokenizer.json"));
   CHECK(contains(message, swapped.fingerprint().substr(0, 12)));
   CHECK(contains(message, Tokenizer::bytes().fingerprint().substr(0, 12)));
   // So is a new run over these shards, and the run's own copy when somebody replaced it.
@@ -275,7 +275,7 @@ TEST_CASE("another tokenizer under a run is refused, also one with as many token
                      ExitCode::mismatch),
                  "swapped.json"));
   swapped.save(base.folder / "run/tokenizer.json");
-  CHECK(contains(error_of([&] { run(base.again()); }, ExitCode::mismatch), "the run's tokenizer"));
+  CHECK(contains(error_of([&] { run(base.again()); }, ExitCode::mismatch), "run/tokenizer.json"));
 }
 
 }  // namespace
