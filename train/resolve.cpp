@@ -78,6 +78,7 @@ TransformerConfig resolve(RunConfig& c, const RunFacts& facts) {
   const TransformerConfig shape = model_config(c, open ? kSmallestVocab : facts.vocab);
   if (open) c.drop("vocab");
   derive_recipe(c, shape);
+  if (open && c.source("tokens") == Source::derived) c.drop("tokens");  // too few for the data's vocabulary, and other options are judged by them
   derive_horizon(c, facts);
   validate(c);
   return shape;

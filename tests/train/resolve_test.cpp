@@ -161,6 +161,16 @@ TEST_CASE("what follows from one word is what that word says, and no more") {
   CHECK(resolved({{"model", "tiny-llama"}, {"mlp", "swiglu"}}).shape.mlp_dim == 192);
 }
 
+TEST_CASE("nothing is judged by the horizon of a vocabulary that nobody has looked at") {
+  const FlagSet flags = {{"depth", "1"},  {"dim", "16"}, {"heads", "1"}, {"batch", "8"}, {"seq", "16"}, {"total-batch-tokens", "8192"},
+                         {"warmup", "10"}};
+  RunConfig config = resolved(flags, {.ranks = 1}).config;
+  CHECK(config.steps == 0);
+  resolve(config, {.ranks = 1, .vocab = 300});
+  CHECK(config.steps == 19);  // 20 x (4 x 16 x 16 + 2 x 16 x 64 + 300 x 16) tokens
+  CHECK(config.steps == resolved(flags).config.steps);
+}
+
 TEST_CASE("a horizon in tokens is counted in tokens, whatever a step was and is") {
   const FlagSet flags = {{"model", "tiny-gpt"}, {"seq", "32"}, {"batch", "2"}, {"tokens", "64000"}};
   const Resolved first = resolved(flags);
