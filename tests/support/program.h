@@ -50,6 +50,7 @@ class Program {
 
   double age() const { return seconds_since(started_); }
   bool running() const { return pid_ > 0; }
+  pid_t pid() const { return pid_; }
   void signal(int number) const { ::kill(pid_, number); }
   void signal_group(int number) const { ::kill(-pid_, number); }  // of one whose `prepare` made it a group's leader
 
