@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# The long forms of the tests: what a night can afford and a commit cannot. Some eight hours on two cores, three and a half of them fuzzing.
+# The long forms of the tests: what a night can afford and a commit cannot. Some ten hours on two cores, three and a half of them fuzzing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . cmake/packages.sh
 . tests/environment.sh
 
-parts=(tests clang compile-matrix kills power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz stall mutants)
+parts=(tests clang compile-matrix kills random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz stall mutants)
 usage() {
   cat <<TEXT
-usage: tests/nightly.sh [--kills N] [--power-loss-states N] [--fuzz-seconds N] [--mutants-seed N] [PART...]
+usage: tests/nightly.sh [--kills N] [--flag-sets N] [--power-loss-states N] [--fuzz-seconds N] [--mutants-seed N] [PART...]
   --kills N              SIGKILLs of one run (466: the interruptions of a 54-day run of 405B parameters)
+  --flag-sets N          random command lines, stopped and started again (2000)
   --power-loss-states N  states of the disk after a power loss (20000)
   --fuzz-seconds N       for each fuzz target (1800)
   --mutants-seed N       which faults are planted (the day of the year)
@@ -18,10 +19,11 @@ Every part runs whatever the ones before it gave; the last lines are their verdi
 TEXT
 }
 
-kills=466 states=20000 fuzz_seconds=1800 mutants_seed=$(date +%-j) chosen=()
+kills=466 flag_sets=2000 states=20000 fuzz_seconds=1800 mutants_seed=$(date +%-j) chosen=()
 while [ $# -gt 0 ]; do
   case $1 in
     --kills) kills=${2:?}; shift ;;
+    --flag-sets) flag_sets=${2:?}; shift ;;
     --power-loss-states) states=${2:?}; shift ;;
     --fuzz-seconds) fuzz_seconds=${2:?}; shift ;;
     --mutants-seed) mutants_seed=${2:?}; shift ;;
@@ -99,6 +101,7 @@ part tests ./test.sh --strict --full --keep-going
 part clang all_by_clang
 part compile-matrix tests/compile_matrix.sh --strict
 part kills env HEDDLE_KILLS="$kills" $cpu/bin/kills_test
+part random-flags env HEDDLE_FLAG_SETS="$flag_sets" HEDDLE_FLAG_SEED="$RANDOM" build/cpu/bin/random_flags_test
 part power-loss env HEDDLE_POWER_LOSS_STATES="$states" $cpu/bin/test_checkpoint_power_loss
 part simulated-gcc in_every_mode gcc -DCMAKE_CXX_COMPILER=g++ -DHEDDLE_SIM_CHECK_COMPILER=OFF
 part simulated-clang in_every_mode clang -DCMAKE_CXX_COMPILER=clang++
