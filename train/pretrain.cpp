@@ -324,7 +324,8 @@ int Loop::finish() {
     fail("pretrain", concat("step ", run_.step, " is in ", config_.out, ", but its validation loss is ", val_loss_,
                             ": the weights have diverged. Go back to an earlier checkpoint (--keep-last, --keep-every) with a lower --lr"));
   }
-  run_.console.line(concat("done: step ", run_.step, " is in ", config_.out, "; ", memory_report(run_.device)));
+  run_.console.line(concat("done: step ", run_.step, " is in ", config_.out, "; peak memory ",
+                           bytes_text(static_cast<double>(memory_stats(run_.device).peak_total))));
   run_.console.require_written();
   // Whoever pressed Ctrl-C while the last save was written wants what comes next to stop as well.
   return signals_.poll().reason == StopReason::interrupt ? kInterrupted : 0;

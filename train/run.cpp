@@ -166,21 +166,21 @@ void Run::describe() {
     if (!stranger.empty()) console.warn(unidentified_text(stranger, loader->tokenizer() ? loader->tokenizer()->name : ""));
   }
   console.line(coverage_text(*loader));
-  console.line(concat("model: ", m.layers, " layers of ", m.dim, ", ", m.heads, " heads (", m.kv_heads, " KV), vocabulary ", m.vocab, ", ",
-                      amount_text(static_cast<double>(model->parameter_count())), " parameters, ", amount_text(m.flops_per_token(config.seq)),
-                      "FLOP a token"));
+  console.line(concat("model: ", m.layers, " layers of ", m.dim, ", ", m.heads, " heads (", m.kv_heads, " KV), vocabulary ", m.vocab));
+  console.line(concat("model: ", amount_text(static_cast<double>(model->parameter_count())), " parameters, ",
+                      amount_text(m.flops_per_token(config.seq)), "FLOP a token"));
   if (config.optimizer == OptimizerChoice::muon && config.is_stated("lr") && !config.is_set("muon-lr")) {
     console.line(concat("--lr ", config.lr, " is AdamW's, for embeddings, head and gains; the matrices follow --muon-lr ", config.muon_lr));
   }
   const double epochs = static_cast<double>(config.steps) * static_cast<double>(samples) / static_cast<double>(loader->samples_per_epoch());
   console.line(concat("step: ", config.total_batch_tokens, " tokens = ", comm.size(), " ranks x ", micro_steps, " micro-steps x ", config.batch,
-                      " x ", config.seq, "; ", config.steps, " steps are ", number(epochs, "%.2f"), " epochs"));
+                      " x ", config.seq));
+  console.line(concat("horizon: ", config.steps, " steps are ", number(epochs, "%.2f"), " epochs"));
   // Repeats are as good as new data up to about 4 epochs, and next to nothing after about 16 (Muennighoff et al. 2023).
   if (epochs > 16) {
-    console.warn(concat("the data is seen ", number(epochs, "%.0f"),
-                        " times: beyond 16 epochs repeating it gains next to nothing; use more data or fewer --steps"));
+    console.warn(concat("the data is seen ", number(epochs, "%.0f"), " times; beyond 16 a repeat gains next to nothing"));
   } else if (epochs > 4) {
-    console.line("more than 4 epochs: from here on data that repeats is worth less than new data");
+    console.line("more than 4 epochs: repeated data is worth less than new data from there on");
   }
   if (resumed_step) console.line(concat("resumed at step ", step));
 }

@@ -241,6 +241,23 @@ TEST_CASE("without a tokenizer nothing is printed per byte, and that is said") {
   CHECK(!has(eval.out, "bits per"));
 }
 
+TEST_CASE("what a run prints fits into 80 columns, and a long run prints about fifty lines") {
+  const Shards w;
+  const Result r =
+      w.heddle("pretrain --data 'shards/*_train_*.bin' --val 'shards/*_val_*.bin' --out run --steps 2000 --save-every 500 --eval-every 500" + kModel);
+  INFO(r.out << r.err);
+  REQUIRE(r.code == 0);
+  int lines = 0;
+  std::istringstream text(r.out);
+  for (std::string line; std::getline(text, line);) {
+    INFO(line);
+    if (line.rfind("data: ", 0) != 0) CHECK(line.size() <= 80);  // what is left out of the data is a sentence
+    lines += line.rfind("step ", 0) == 0;
+  }
+  CHECK(lines >= 50);
+  CHECK(lines <= 60);
+}
+
 TEST_CASE("data that repeats is told once, in proportion") {
   const Shards w;
   for (const auto& [steps, said] :
