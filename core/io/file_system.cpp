@@ -28,12 +28,12 @@ class RealFileSystem final : public FileSystem {
   // O_NONBLOCK: opening a FIFO must not wait for a writer. It means nothing for a regular file.
   int open_file(int at, const char* name) override { return result(::openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)); }
   int create_file(int at, const char* name) override {
-    return result(::openat(at, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+    return result(::openat(at, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
   }
   int open_lock(int at, const char* name) override {
-    return result(::openat(at, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
+    return result(::openat(at, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666));
   }
-  int make_directory(int at, const char* name) override { return result(::mkdirat(at, name, 0755)); }
+  int make_directory(int at, const char* name) override { return result(::mkdirat(at, name, 0777)); }
   int lock(int handle) override { return result(::flock(handle, LOCK_EX | LOCK_NB)); }
   int allocate(int handle, uint64_t size) override {
     // fallocate itself, not posix_fallocate: on a file system without it, libc would write every block twice.
@@ -51,7 +51,7 @@ class RealFileSystem final : public FileSystem {
   int info(int handle, FileInfo& out) const override {
     struct stat s {};
     if (const int r = result(::fstat(handle, &s)); r < 0) return r;
-    out = {static_cast<uint64_t>(s.st_size), static_cast<uint64_t>(s.st_nlink), S_ISREG(s.st_mode), S_ISDIR(s.st_mode)};
+    out = {static_cast<uint64_t>(s.st_size), S_ISREG(s.st_mode), S_ISDIR(s.st_mode)};
     return 0;
   }
   int exists(int at, const char* name) const override { return result(::faccessat(at, name, F_OK, AT_SYMLINK_NOFOLLOW)); }
@@ -166,8 +166,6 @@ Handle open_regular(FileSystem& fs, int at, const char* name, std::string_view p
   FileInfo found;
   if (const int r = fs.info(h, found); r < 0) fail_io("open", "examine", path, r);
   if (!found.regular) fail("open", concat(path, ": is not a regular file"), ExitCode::bad_data);
-  if (found.links != 1)
-    fail("open", concat(path, ": has ", found.links, " hard links; exactly one is allowed, copy the file instead"), ExitCode::bad_data);
   if (info != nullptr) *info = found;
   return handle;
 }

@@ -16,8 +16,7 @@
 namespace heddle {
 
 struct FileInfo {
-  uint64_t size = 0;   // bytes
-  uint64_t links = 0;  // hard links
+  uint64_t size = 0;  // bytes
   bool regular = false;
   bool directory = false;
 };
@@ -28,12 +27,13 @@ class FileSystem {
 
   virtual ~FileSystem() = default;
 
+  // What is created has the modes the umask leaves: who may read a run is the user's choice.
   // `name` is one path component below directory handle `at`; only the first two follow symbolic links.
   virtual int open_root(const char* path) = 0;         // a directory the user named
   virtual int open_linked_file(const char* path) = 0;  // a file the user named, for reading
   virtual int open_directory(int at, const char* name) = 0;
   virtual int open_file(int at, const char* name) = 0;    // for reading; does not wait on a FIFO
-  virtual int create_file(int at, const char* name) = 0;  // exclusive, for writing, mode 0600
+  virtual int create_file(int at, const char* name) = 0;  // exclusive, for writing
   virtual int open_lock(int at, const char* name) = 0;    // created when absent
   virtual int make_directory(int at, const char* name) = 0;
   virtual int lock(int handle) = 0;                                                        // exclusive, does not wait
@@ -82,7 +82,7 @@ void write_all(FileSystem& fs, int handle, const void* from, size_t bytes, uint6
 // Reads exactly `bytes`. An earlier end of the file and EIO (the medium lost the data) are Error(bad_data), anything else Error(io).
 void read_exact(const FileSystem& fs, int handle, void* to, size_t bytes, uint64_t offset, std::string_view path);
 
-// Opens a regular file with one name. Anything else by that name (link, FIFO, device, directory, second hard link) is Error(bad_data).
+// Opens a regular file. Anything else by that name (symbolic link, FIFO, device, directory) is Error(bad_data).
 Handle open_regular(FileSystem& fs, int at, const char* name, std::string_view path, FileInfo* info = nullptr);
 
 // The whole file, at most `limit` bytes.
