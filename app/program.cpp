@@ -9,6 +9,7 @@
 
 #include "app/command.h"
 #include "kernels/api/check.h"
+#include "kernels/api/printable.h"
 #include "parallel/communicator.h"
 
 #ifndef HEDDLE_VERSION
@@ -66,7 +67,7 @@ int report(std::string_view message, ExitCode code) {
   if (launch_of_this_process().rank > 0) std::this_thread::sleep_for(kPatience);
   std::signal(SIGPIPE, SIG_IGN);  // nobody may be reading any more; the exit code still says it
   std::cout.flush();
-  std::cerr << "heddle: " << message << std::endl;
+  std::cerr << "heddle: " << printable(message, true) << std::endl;
   return static_cast<int>(code);
 }
 

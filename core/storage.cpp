@@ -110,8 +110,8 @@ class Allocator {
     }
     if (!data) {
       fail("allocate",
-           concat(name_of(device_), ": no memory for ", asked, " bytes of ", name_of(tag), "\n", memory_report(device_),
-                  "\na smaller --batch (with the same --total-batch-tokens), --recompute, or a shorter --seq needs less"),
+           concat(name_of(device_), ": no memory for ", asked, " bytes of ", name_of(tag), "\n  ", memory_report(device_),
+                  "\n  a smaller --batch (with the same --total-batch-tokens), --recompute, or a shorter --seq needs less"),
            ExitCode::out_of_memory);
     }
     std::lock_guard lock(mutex_);

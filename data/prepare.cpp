@@ -19,6 +19,7 @@
 #include "data/shard.h"
 #include "data/tokenizer.h"
 #include "kernels/api/check.h"
+#include "kernels/api/printable.h"
 
 namespace heddle {
 namespace {
@@ -267,7 +268,8 @@ PrepareReport prepare(const PrepareOptions& options) {
 }
 
 void print_report(const PrepareReport& report, const PrepareOptions& options, std::ostream& out) {
-  out << "tokenizer  " << options.tokenizer << ": " << grouped(report.info.vocab) << " tokens, end-of-text " << report.info.eot << " ("
+  const std::string folder = printable(options.out);
+  out << "tokenizer  " << printable(options.tokenizer) << ": " << grouped(report.info.vocab) << " tokens, end-of-text " << report.info.eot << " ("
       << name_of(report.info.eot_position) << "), fingerprint " << report.info.tokenizer_fingerprint.substr(0, 12) << "\n";
   const auto line = [&](const char* split, const PrepareReport::Split& total) {
     if (total.documents == 0) return;
@@ -281,17 +283,16 @@ void print_report(const PrepareReport& report, const PrepareOptions& options, st
   line("val", report.val);
   const std::string first = report.info.shards.empty() ? "" : report.info.shards[0].file;
   const size_t shown = 8;
-  for (size_t i = 0; i < std::min(shown, report.info.shards.size()); ++i)
-    out << "wrote      " << options.out << "/" << report.info.shards[i].file << "\n";
+  for (size_t i = 0; i < std::min(shown, report.info.shards.size()); ++i) out << "wrote      " << folder << "/" << report.info.shards[i].file << "\n";
   if (report.info.shards.size() > shown) out << "           ... and " << report.info.shards.size() - shown << " more shards\n";
-  out << "wrote      " << options.out << "/tokenizer.json, dataset.json\n";
+  out << "wrote      " << folder << "/tokenizer.json, dataset.json\n";
   const double megabytes = static_cast<double>(report.train.bytes + report.val.bytes) / 1e6;
   out << "took       " << std::setprecision(2) << report.seconds << " s (" << std::setprecision(1) << megabytes / std::max(report.seconds, 1e-9)
       << " MB/s)\n";
   const std::string stem = first.substr(0, first.rfind("_train_"));
-  out << "next       heddle pretrain --data '" << options.out << "/" << stem << "_train_*.bin'";
-  if (report.val.documents > 0) out << " --val '" << options.out << "/" << stem << "_val_*.bin'";
-  out << " --tokenizer " << options.out << "/tokenizer.json --out RUN ...\n";
+  out << "next       heddle pretrain --data '" << folder << "/" << stem << "_train_*.bin'";
+  if (report.val.documents > 0) out << " --val '" << folder << "/" << stem << "_val_*.bin'";
+  out << " --tokenizer " << folder << "/tokenizer.json --out RUN ...\n";
   out.unsetf(std::ios::floatfield);
   out.precision(6);
 }

@@ -5,6 +5,7 @@
 
 #include "core/io/json_reader.h"
 #include "kernels/api/check.h"
+#include "kernels/api/printable.h"
 
 namespace heddle {
 namespace {
@@ -148,9 +149,7 @@ std::string to_toml(const RunConfig& config, bool of_launch) {
         group = o.group;
         out += concat("\n# ", group, "\n");
       }
-      std::string note = config.origin_text(o.name);
-      std::replace_if(
-          note.begin(), note.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, ' ');
+      const std::string note = printable(config.origin_text(o.name));
       // An empty value stated over one of a lower source still is a statement; what one launch was told binds no later one.
       const char* const mark = o.launch && stated && !of_launch ? "# of one launch: " : "";
       out += o.empty(config) && !stated ? concat("# ", o.name, ": not set\n") : concat(mark, o.name, " = ", o.toml_text(config), "  # ", note, "\n");

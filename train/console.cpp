@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "kernels/api/check.h"
+#include "kernels/api/printable.h"
 
 namespace heddle {
 namespace {
@@ -147,14 +148,18 @@ void Console::require_written() const {
   if (failure_ != 0) fail("console", concat("cannot write to standard output: ", std::strerror(failure_)), ExitCode::io);
 }
 
-void Console::line(std::string_view text) {
+void Console::put(std::string_view mark, std::string_view text) {
   if (!enabled_) return;
   // One write: lines of several processes on one terminal must not mix.
-  write(concat(drawn_ ? kClearLine : "", text, "\n", drawn_ ? std::string_view(last_bar_) : ""));
+  write(concat(drawn_ ? kClearLine : "", mark, printable(text, true), "\n", drawn_ ? std::string_view(last_bar_) : ""));
+}
+
+void Console::line(std::string_view text) {
+  put("", text);
 }
 
 void Console::warn(std::string_view text) {
-  line(colour_ ? concat("\x1b[33mwarning:\x1b[0m ", text) : concat("warning: ", text));
+  put(colour_ ? "\x1b[33mwarning:\x1b[0m " : "warning: ", text);
 }
 
 void Console::progress(std::string_view what, uint64_t done, uint64_t total, double seconds_per_step) {

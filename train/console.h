@@ -103,6 +103,7 @@ class Console {
   bool has_bar() const { return bar_; }
 
  private:
+  void put(std::string_view mark, std::string_view text);  // `text` may hold anything; `mark` is ours
   void write(std::string_view text);
 
   int handle_;

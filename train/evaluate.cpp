@@ -7,6 +7,7 @@
 
 #include "core/device.h"
 #include "kernels/api/check.h"
+#include "kernels/api/printable.h"
 #include "train/identity.h"
 #include "train/memory_plan.h"
 #include "train/model.h"
@@ -105,7 +106,7 @@ int evaluate(const EvalOptions& options) {
                  unidentified_text(evaluator.unidentified(), trained.identity ? trained.identity->name : "").c_str());
   }
   if (!trained.tokenizer)
-    std::fprintf(stderr, "heddle: %s has no tokenizer.json: bits per byte and per word are not measured\n", options.path.c_str());
+    std::fprintf(stderr, "heddle: %s has no tokenizer.json: bits per byte and per word are not measured\n", printable(options.path).c_str());
   const auto number = [](double value, const char* format) {
     char text[64];
     std::snprintf(text, sizeof text, format, value);

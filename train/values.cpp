@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "kernels/api/check.h"
+#include "kernels/api/printable.h"
 
 namespace heddle {
 namespace {
@@ -31,7 +32,7 @@ std::string_view take_digits(std::string_view& text) {
 }  // namespace
 
 void fail_usage(std::string_view op, const std::string& text) {
-  throw Error(concat("[", op, "] ", text), ExitCode::usage);
+  throw Error(concat("[", op, "] ", printable(text, true)), ExitCode::usage);
 }
 
 int64_t parse_count(std::string_view text, std::string_view place) {
@@ -182,21 +183,25 @@ std::string real_text(double value) {
 std::string quote_text(std::string_view text) {
   constexpr char kHex[] = "0123456789abcdef";
   std::string out = "\"";
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
+  for (size_t at = 0, length = 0; at < text.size(); at += length) {
+    bool steers = false;
+    length = character_length(text, at, steers);
+    const auto byte = [&](size_t i) { return static_cast<unsigned>(static_cast<unsigned char>(text[at + i])); };
+    if (text[at] == '"' || text[at] == '\\') {
       out += '\\';
-      out += c;
-    } else if (c == '\n') {
+      out += text[at];
+    } else if (text[at] == '\n') {
       out += "\\n";
-    } else if (c == '\t') {
+    } else if (text[at] == '\t') {
       out += "\\t";
-    } else if (byte < 0x20 || byte == 0x7f) {
-      out += "\\u00";
-      out += kHex[byte >> 4];
-      out += kHex[byte & 15];
+    } else if (steers && (length > 1 || byte(0) < 0x80)) {
+      const unsigned code = length == 1   ? byte(0)
+                            : length == 2 ? (byte(0) & 31) << 6 | (byte(1) & 63)
+                                          : (byte(0) & 15) << 12 | (byte(1) & 63) << 6 | (byte(2) & 63);
+      out += "\\u";
+      for (int shift = 12; shift >= 0; shift -= 4) out += kHex[code >> shift & 15];
     } else {
-      out += c;
+      out.append(text, at, length);  // a byte that is no UTF-8 too: the reader refuses it by its place
     }
   }
   return out + '"';

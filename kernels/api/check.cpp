@@ -3,6 +3,8 @@
 #include <atomic>
 #include <cstring>
 
+#include "kernels/api/printable.h"
+
 namespace heddle {
 namespace {
 
@@ -26,7 +28,8 @@ void set_error_rank(int rank) {
 void fail(std::string_view op, const std::string& text, ExitCode code, const char* file, int line) {
   std::string place = file == nullptr || *file == 0 ? "" : concat(source_path(file), ":", line);
   if (const int rank = error_rank; rank >= 0) place += concat(place.empty() ? "" : ", ", "rank ", rank);
-  throw Error(place.empty() ? concat("[", op, "] ", text) : concat("[", op, "] ", text, " (", place, ")"), code);
+  const std::string shown = printable(text, true);
+  throw Error(place.empty() ? concat("[", op, "] ", shown) : concat("[", op, "] ", shown, " (", place, ")"), code);
 }
 
 }  // namespace heddle

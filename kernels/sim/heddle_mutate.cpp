@@ -37,7 +37,7 @@ constexpr const char* kUsage =
     "  --timeout N      seconds after which a run counts as hung (60)\n"
     "  --jobs N         runs at a time, a whole number (1)\n"
     "  --list           print the mutations and stop\n"
-    "A source line with the comment 'heddle-mutate: ignore' (or 'ignore drop', 'ignore weaken') is left out as well.\n";
+    "  A source line with the comment 'heddle-mutate: ignore' (or 'ignore drop', 'ignore weaken') is left out as well.\n";
 
 struct Options {
   std::vector<std::string> only, ignore, command;
@@ -95,7 +95,7 @@ Options parse(int argc, char** argv) {
       continue;
     }
     const bool takes_value = flag == "--only" || flag == "--ignore" || flag == "--timeout" || flag == "--jobs";
-    HEDDLE_CHECK(takes_value && i + 1 < argc, "heddle-mutate", takes_value ? "a value is missing after " : "unknown option ", flag, "\n", kUsage);
+    HEDDLE_CHECK(takes_value && i + 1 < argc, "heddle-mutate", takes_value ? "a value is missing after " : "unknown option ", flag, "\n  ", kUsage);
     const std::string value = argv[++i];
     if (flag == "--only") options.only.push_back(value);
     if (flag == "--ignore") options.ignore.push_back(value);
@@ -103,7 +103,7 @@ Options parse(int argc, char** argv) {
     if (flag == "--jobs") options.jobs = whole_number(value, flag);
   }
   for (++i; i < argc; ++i) options.command.emplace_back(argv[i]);
-  HEDDLE_CHECK(!options.command.empty(), "heddle-mutate", "no program to run\n", kUsage);
+  HEDDLE_CHECK(!options.command.empty(), "heddle-mutate", "no program to run\n  ", kUsage);
   return options;
 }
 
