@@ -14,6 +14,8 @@ Box whole_box(std::span<const int64_t> shape) {
 }
 
 int64_t volume(const Box& box) {
+  // An empty range first: the others may have any size then.
+  if (std::any_of(box.begin(), box.end(), [](const Range& r) { return r.size() == 0; })) return 0;
   int64_t n = 1;
   for (const Range& r : box) n *= r.size();
   return n;

@@ -24,13 +24,13 @@ uint64_t fold_piece(std::string_view name, DType dtype, std::span<const int64_t>
   constexpr size_t kMostRank = 8;
   const size_t rank = box.size();
   HEDDLE_CHECK(rank <= kMostRank, "checkpoint", "tensor \"", name, "\" has ", rank, " dimensions, at most ", kMostRank);
+  if (volume(box) == 0) return 0;
   const uint64_t seed = fold_seed(name);
   // Rows along the last axis are consecutive in the whole tensor; odometer over the others.
   std::array<int64_t, kMostRank> step{}, index{};
   int64_t s = 1;
   uint64_t at = 0;
   for (size_t i = rank; i-- > 0;) {
-    if (box[i].size() == 0) return 0;
     step[i] = s;
     at += static_cast<uint64_t>(box[i].begin * s);
     s *= global[i];

@@ -237,9 +237,11 @@ Manifest parse_manifest(std::string_view text, std::string_view place) {
     } else if (key == "step") {
       once(4);
       m.step = json.u64();
+      if (m.step >= kNumberEnd) json.fail_here("a step of 2^62 or more");
     } else if (key == "incarnation") {
       once(8);
       m.incarnation = json.u64();
+      if (m.incarnation >= kNumberEnd) json.fail_here("an incarnation of 2^62 or more");
     } else if (key == "fold") {
       once(16);
       const std::string_view digits = json.plain_string();

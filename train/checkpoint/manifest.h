@@ -17,6 +17,9 @@ namespace heddle {
 inline constexpr uint64_t kBlockBytes = uint64_t{1} << 20;  // the unit of CRC-32C
 inline constexpr uint64_t kMostManifestBytes = uint64_t{16} << 20;
 inline constexpr uint64_t kMostShards = 65536;
+
+// Steps and incarnations are below this: every number in a name or a manifest fits a signed one.
+inline constexpr uint64_t kNumberEnd = uint64_t{1} << 62;
 inline constexpr size_t kSelfHashBytes = 7 + 64 + 1;  // "sha256 ", digits, newline
 
 inline uint64_t block_count(uint64_t bytes) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <tuple>
 
 #include "core/io/crc32c.h"
 #include "core/io/safetensors.h"
@@ -93,6 +94,16 @@ CheckpointReader::CheckpointReader(FileSystem& fs, int at, const char* name, std
     std::string shard_path;
     open_shard(i, shard_path);
   }
+  for (size_t t = 0; t < manifest_.tensors.size(); ++t) {
+    const SavedTensor& tensor = manifest_.tensors[t];
+    for (size_t p = 0; p < tensor.pieces.size(); ++p) {
+      const SavedPiece& piece = tensor.pieces[p];
+      extents_.push_back({piece.shard, piece.offset, static_cast<uint64_t>(volume(piece.box) * size_of(tensor.dtype)), t, p});
+    }
+  }
+  // An empty piece has no place of its own; safetensors orders tensors by (begin, end).
+  std::sort(extents_.begin(), extents_.end(),
+            [](const Extent& a, const Extent& b) { return std::tie(a.shard, a.begin, a.bytes) < std::tie(b.shard, b.begin, b.bytes); });
 }
 
 Handle CheckpointReader::open_shard(uint64_t shard, std::string& path) const {
@@ -123,26 +134,16 @@ void CheckpointReader::check_header(uint64_t shard, const Handle& file, const st
                         "\"; it is another checkpoint's file"));
   }
   // Both are sorted by place, so the manifest's pieces must be the header's tensors, one by one.
-  struct Extent {
-    uint64_t begin, bytes;
-    const SavedTensor* tensor;
-    const Box* box;
-  };
-  std::vector<Extent> pieces;
-  for (const SavedTensor& t : manifest_.tensors) {
-    for (const SavedPiece& p : t.pieces) {
-      if (p.shard == shard) pieces.push_back({p.offset, static_cast<uint64_t>(volume(p.box) * size_of(t.dtype)), &t, &p.box});
-    }
-  }
-  // An empty piece has no place of its own; the format orders tensors by (begin, end).
-  std::sort(pieces.begin(), pieces.end(),
-            [](const Extent& a, const Extent& b) { return a.begin != b.begin ? a.begin < b.begin : a.bytes < b.bytes; });
-  bool equal = pieces.size() == header.tensors.size();
-  for (size_t i = 0; equal && i < pieces.size(); ++i) {
+  const auto [first_piece, end_piece] =
+      std::equal_range(extents_.begin(), extents_.end(), Extent{shard}, [](const Extent& a, const Extent& b) { return a.shard < b.shard; });
+  bool equal = static_cast<size_t>(end_piece - first_piece) == header.tensors.size();
+  for (size_t i = 0; equal && i < header.tensors.size(); ++i) {
     const FileTensor& t = header.tensors[i];
-    equal = t.begin == pieces[i].begin && t.end - t.begin == pieces[i].bytes && t.type == file_type(pieces[i].tensor->dtype) &&
-            t.shape.size() == pieces[i].box->size();
-    if (pieces[i].bytes > 0) equal = equal && std::string_view(t.name).substr(0, t.name.find('#')) == pieces[i].tensor->name;
+    const Extent& extent = first_piece[static_cast<std::ptrdiff_t>(i)];
+    const SavedTensor& saved = manifest_.tensors[extent.tensor];
+    equal = t.begin == extent.begin && t.end - t.begin == extent.bytes && t.type == file_type(saved.dtype) &&
+            t.shape.size() == saved.pieces[extent.piece].box.size();
+    if (extent.bytes > 0) equal = equal && std::string_view(t.name).substr(0, t.name.find('#')) == saved.name;
   }
   if (!equal) refuse(path, "its header does not list the pieces the manifest says it holds");
 }

@@ -36,6 +36,11 @@ class CheckpointReader {
   void read(std::span<const Wanted> wanted) const;
 
  private:
+  // A piece of a tensor where it lies in a shard.
+  struct Extent {
+    uint64_t shard = 0, begin = 0, bytes = 0;
+    size_t tensor = 0, piece = 0;  // in the manifest
+  };
   Handle open_shard(uint64_t shard, std::string& path) const;
   void check_header(uint64_t shard, const Handle& file, const std::string& path) const;
 
@@ -43,6 +48,7 @@ class CheckpointReader {
   std::string path_;
   Handle directory_;
   Manifest manifest_;
+  std::vector<Extent> extents_;  // of all pieces, by shard and place
 };
 
 }  // namespace heddle

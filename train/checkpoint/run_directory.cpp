@@ -128,8 +128,14 @@ uint64_t RunDirectory::claim_incarnation() {
   }
   constexpr int kTries = 100;
   for (int i = 0; i < kTries; ++i) {
-    const uint64_t n = ++highest;
     Name name;
+    if (highest + 1 >= kNumberEnd) {
+      incarnation_name(highest, name);
+      fail("checkpoint",
+           concat(path_, "/inc/", name, ": no start of heddle can have counted so far; move that file away, or restore inc/ from a copy"),
+           ExitCode::bad_data);
+    }
+    const uint64_t n = ++highest;
     incarnation_name(n, name);
     const int h = fs_->create_file(inc_.get(), name);
     if (h == -EEXIST) continue;  // another job was quicker
@@ -216,7 +222,7 @@ uint64_t RunDirectory::count_shards(const CheckpointId& id) const {
   for (const std::string& name : sorted_names(*fs_, directory.get(), path_of(id))) {
     const size_t of = name.find("-of-"), dot = name.rfind(".safetensors");
     if (name.rfind("shard-", 0) != 0 || of == std::string::npos || dot == std::string::npos || dot < of + 4) continue;
-    if (const auto shards = parse_number(std::string_view(name).substr(of + 4, dot - of - 4))) return *shards;
+    if (const auto shards = parse_number(std::string_view(name).substr(of + 4, dot - of - 4)); shards && *shards <= kMostShards) return *shards;
   }
   return 1;
 }

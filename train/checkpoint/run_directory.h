@@ -12,15 +12,13 @@
 
 #include "core/io/file_system.h"
 #include "core/io/sha256.h"
+#include "train/checkpoint/manifest.h"
 
 namespace heddle {
 
 inline constexpr const char* kManifest = "MANIFEST";
 inline constexpr const char* kManifestTemporary = "MANIFEST.tmp";
 inline constexpr const char* kManifestRetired = "MANIFEST.retired";
-
-// Steps and incarnations are below this: every number in a name or a manifest fits a signed one.
-inline constexpr uint64_t kNumberEnd = uint64_t{1} << 62;
 
 // Ordered as they follow each other in training: by step, then by the job that wrote it. Never by time.
 struct CheckpointId {
@@ -58,7 +56,7 @@ class RunDirectory {
   void take_lock();
   // Deletes what a killed job left between writing a small file and renaming it. Does nothing where no lock says that nobody is writing.
   void sweep();
-  // The next incarnation, by exclusive create and fsync: unique even where locks do not work.
+  // The next incarnation, by exclusive create and fsync: unique even where locks do not work. Error(bad_data) when inc/ holds the last number.
   uint64_t claim_incarnation();
   // True when a later job has started on this directory. No allocation.
   bool superseded(uint64_t incarnation) const;
