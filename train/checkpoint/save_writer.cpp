@@ -25,6 +25,11 @@ void write_padded(std::byte* to, uint64_t value) {
 
 constexpr size_t kStepAt = std::string_view("step ").size();
 constexpr size_t kIncarnationAt = kStepAt + 20 + std::string_view(", incarnation ").size();
+size_t piece_bytes(const Plan& plan, const HeldPiece& held) {
+  const SavedTensor& tensor = plan.tensors[held.tensor];
+  return static_cast<size_t>(volume(tensor.pieces[held.piece].box) * size_of(tensor.dtype));
+}
+
 constexpr size_t kTextReserve = size_t{256} << 10;  // for config and scalars, which grow a little over a run
 
 }  // namespace
@@ -53,6 +58,9 @@ void SaveWriter::prepare(const StateDict& like) {
   std::memcpy(image_.data(), header.data(), header.size());
   label_at_ = header.find(shard_label(rank, static_cast<uint64_t>(comm_.size()), 0, 0));
   block_.resize(kBlockBytes);
+  size_t copies = 0;
+  for (const HeldPiece& held : plan_.held) copies += held.owned ? 0 : piece_bytes(plan_, held);
+  copies_.assign(copies, std::byte{0});
   replica_folds_.assign(plan_.replicas, 0);
 
   shards_.assign(static_cast<size_t>(comm_.size()), {});
@@ -95,6 +103,7 @@ void SaveWriter::check_text(const StateDict& state, const std::string& config) c
 void SaveWriter::take_snapshot(uint64_t incarnation, uint64_t step, const StateDict& state) {
   HEDDLE_CHECK(state.tensors.size() == plan_.held.size(), "checkpoint", "the state has ", state.tensors.size(), " tensors, prepare() saw ",
                plan_.held.size());
+  std::byte* copy = copies_.data();
   for (const HeldPiece& held : plan_.held) {
     const StateDict::Entry& e = state.tensors[held.entry];
     const SavedTensor& tensor = plan_.tensors[held.tensor];
@@ -102,20 +111,12 @@ void SaveWriter::take_snapshot(uint64_t incarnation, uint64_t step, const StateD
     const auto bytes = static_cast<size_t>(e.data.bytes());
     HEDDLE_CHECK(e.name == tensor.name && e.data.dtype == tensor.dtype && e.box == box && e.data.contiguous() && e.data.numel() == volume(box),
                  "checkpoint", "tensor ", held.entry, " is \"", e.name, "\", not \"", tensor.name, "\" as prepare() saw it");
-    if (held.owned) {
-      std::byte* const to = image_.data() + held.offset;
-      if (options_.copy_out) {
-        options_.copy_out(to, e.data, bytes);
-      } else if (bytes > 0) {
-        std::memcpy(to, e.data.data, bytes);
-      }
-      if (held.replica != HeldPiece::kSingle) replica_folds_[held.replica] = fold_piece(tensor.name, tensor.dtype, tensor.global, box, to);
-    } else if (options_.copy_out) {
-      std::vector<std::byte> host(bytes);
-      options_.copy_out(host.data(), e.data, bytes);
-      replica_folds_[held.replica] = fold_piece(tensor.name, tensor.dtype, tensor.global, box, host.data());
-    } else {
-      replica_folds_[held.replica] = fold_piece(tensor.name, tensor.dtype, tensor.global, box, e.data.data);
+    std::byte* const to = held.owned ? image_.data() + held.offset : copy;
+    if (!held.owned) copy += bytes;
+    if (options_.copy_out) {
+      options_.copy_out(to, e.data, bytes);
+    } else if (bytes > 0) {
+      std::memcpy(to, e.data.data, bytes);
     }
   }
   write_padded(image_.data() + label_at_ + kStepAt, step);
@@ -149,17 +150,19 @@ void SaveWriter::save(uint64_t incarnation, uint64_t step, const StateDict& stat
   }
   const double begun = now();
   snapshot_error_ = nullptr;
+  job_.incarnation = incarnation;
+  job_.step = step;
+  job_.begun = begun;
   try {
     take_snapshot(incarnation, step, state);
+    job_.config = config;
+    job_.scalars = state.scalars;
   } catch (const Error&) {
     if (alone()) throw;
     snapshot_error_ = std::current_exception();  // the other ranks are on their way into this save: fail it together
+  } catch (const std::bad_alloc&) {
+    snapshot_error_ = std::current_exception();  // this save fails; the job has what it needs to go on
   }
-  job_.incarnation = incarnation;
-  job_.step = step;
-  job_.config = config;
-  job_.scalars = state.scalars;
-  job_.begun = begun;
   {
     const std::lock_guard lock(mutex_);
     stats_.copy_seconds = now() - begun;
@@ -256,7 +259,8 @@ void SaveWriter::run_job() {
     const bool hung = error != nullptr && error->code() == ExitCode::hung;
     if (hung || (error != nullptr && error->code() == ExitCode::in_use)) fatal_ = std::current_exception();
     try {
-      error_ = concat("save of step ", job_.step, " failed: ", e.what());
+      const bool starved = dynamic_cast<const std::bad_alloc*>(&e) != nullptr;
+      error_ = concat("save of step ", job_.step, " failed: ", starved ? "out of host memory" : e.what());
       if (options_.log) options_.log(error_);
     } catch (...) {
       error_ = "out of memory";  // fits without allocating
@@ -278,16 +282,24 @@ Handle SaveWriter::open_directory(bool create) {
   return {fs, h};
 }
 
+void SaveWriter::fold_snapshot() {
+  fold_ = 0;
+  const std::byte* copy = copies_.data();
+  for (const HeldPiece& held : plan_.held) {
+    const SavedTensor& tensor = plan_.tensors[held.tensor];
+    const std::byte* const data = held.owned ? image_.data() + held.offset : copy;
+    if (!held.owned) copy += piece_bytes(plan_, held);
+    const uint64_t fold = fold_piece(tensor.name, tensor.dtype, tensor.global, tensor.pieces[held.piece].box, data);
+    if (held.owned) fold_ += fold;
+    if (held.replica != HeldPiece::kSingle) replica_folds_[held.replica] = fold;
+  }
+}
+
 void SaveWriter::write_shard(const Handle& directory) {
   FileSystem& fs = run_.fs();
   const auto rank = static_cast<size_t>(comm_.rank());
   SavedShard& shard = shards_[rank];
-  fold_ = 0;
-  for (const HeldPiece& held : plan_.held) {
-    if (!held.owned) continue;
-    const SavedTensor& tensor = plan_.tensors[held.tensor];
-    fold_ += fold_piece(tensor.name, tensor.dtype, tensor.global, tensor.pieces[held.piece].box, image_.data() + held.offset);
-  }
+  fold_snapshot();
   Name name;
   shard_name(rank, shards_.size(), name);
   const int h = fs.create_file(directory.get(), name);
@@ -313,6 +325,7 @@ void SaveWriter::write_shard(const Handle& directory) {
 
 void SaveWriter::write_shards(Handle& directory) {
   if (alone()) {
+    if (snapshot_error_) std::rethrow_exception(snapshot_error_);
     directory = open_directory(true);
     write_shard(directory);
     return;

@@ -58,6 +58,7 @@ class SaveWriter {
 
   // The steps of one save, on the writing thread; each throws. `directory` is the checkpoint's own.
   Handle open_directory(bool create);
+  void fold_snapshot();
   void write_shard(const Handle& directory);
   void write_shards(Handle& directory);
   void commit(const Handle& directory);
@@ -80,10 +81,11 @@ class SaveWriter {
   std::vector<std::byte> image_;           // this rank's shard file, byte for byte
   size_t label_at_ = 0;                    // of the shard's label in it
   std::vector<std::byte> block_;           // for reading back
+  std::vector<std::byte> copies_;          // of the pieces that another rank writes, one after the other: to be compared
   std::vector<uint64_t> replica_folds_;    // of this rank's replicas, by HeldPiece::replica; 0: not held
   std::vector<SavedShard> shards_;         // of all ranks, on rank 0; its own on others
   std::vector<std::string> descriptions_;  // of all ranks' shards
-  std::exception_ptr snapshot_error_;      // this rank could not copy its state
+  std::exception_ptr snapshot_error_;      // this rank could not copy its state: the save fails, on all ranks
   uint64_t fold_ = 0;                      // this rank's pieces; on rank 0, after the gather, all ranks'
   std::string tensor_text_, manifest_text_;
   Sha256 hash_;
