@@ -13,47 +13,49 @@
 #include "data/shard.h"
 #include "data/tokenizer.h"
 #include "kernels/api/check.h"
+#include "kernels/api/printable.h"
 
 namespace heddle::app {
 namespace {
 
 constexpr CommandHelp kHelp = {
-    "inspect", "PATH [--verify] [--digest]",
+    "inspect", "PATH [--verify] [--digest] [--details]",
     "Says what a run directory, a checkpoint directory, a .safetensors file, a token shard, a data set's folder or a tokenizer holds. Nothing\n"
     "on the disk is changed, and no lock is taken: a run may be inspected while it trains.",
     "  heddle inspect run\n"
+    "  heddle inspect run --details           # every checkpoint, tensor, option and counter\n"
     "  heddle inspect run --digest            # equal digests: equal weights, optimizer state and counters, however sliced\n"
     "  heddle inspect run --verify            # reads every byte of every checkpoint; 65 if one is damaged\n"
     "  heddle inspect data/kjv --verify       # every shard against dataset.json\n"
     "  heddle inspect data/kjv/tokenizer.json"};
 
 void row(std::string_view name, const std::string& value) {
-  std::cout << std::left << std::setw(14) << name << std::right << value << "\n";
+  std::cout << std::left << std::setw(14) << name << std::right << printable(value) << "\n";
 }
 
 // Against its record in dataset.json, if there is one: hash, count, every token below the vocabulary size. Prints one line; false for damage.
-bool verify_shard(const std::string& path, const std::optional<DatasetInfo>& info) {
-  const DatasetInfo::Shard* const record = info ? info->find(base_name(path)) : nullptr;
+bool verify_shard(const std::string& path, const DatasetInfo::Shard* record, int64_t vocab) {
+  const std::string shown = printable(path);
   try {
     const ShardReader shard(path);
     if (record == nullptr) {
-      std::cout << "  ok       " << path << "  every rule of the format holds; no dataset.json beside it records its hash\n";
+      std::cout << "  ok       " << shown << "  every rule of the format holds; no dataset.json beside it records its hash\n";
       return true;
     }
     const std::string hash = shard.sha256();
     if (hash != record->sha256) {
-      std::cout << "  DAMAGED  " << path << "  sha256 " << hash << ", dataset.json records " << record->sha256 << "\n";
+      std::cout << "  DAMAGED  " << shown << "  sha256 " << hash << ", dataset.json records " << record->sha256 << "\n";
       return false;
     }
     if (shard.tokens() != record->tokens) {
-      std::cout << "  DAMAGED  " << path << "  " << shard.tokens() << " tokens, dataset.json records " << record->tokens << "\n";
+      std::cout << "  DAMAGED  " << shown << "  " << shard.tokens() << " tokens, dataset.json records " << record->tokens << "\n";
       return false;
     }
-    shard.check_tokens(info->vocab);
-    std::cout << "  ok       " << path << "  sha256 " << hash << "\n";
+    shard.check_tokens(vocab);
+    std::cout << "  ok       " << shown << "  sha256 " << hash << "\n";
   } catch (const Error& e) {
     if (e.code() != ExitCode::bad_data && e.code() != ExitCode::io) throw;
-    std::cout << "  DAMAGED  " << path << "  " << e.what() << "\n";
+    std::cout << "  DAMAGED  " << shown << "  " << e.what() << "\n";
     return false;
   }
   return true;
@@ -78,7 +80,7 @@ bool inspect_shard(const InspectArguments& a) {
   }
   if (!a.verify) return true;
   std::cout << "verification\n";
-  return verify_shard(a.path, info);
+  return verify_shard(a.path, info ? info->find(base_name(a.path)) : nullptr, info ? info->vocab : 0);
 }
 
 bool inspect_tokenizer(const InspectArguments& a) {
@@ -107,26 +109,27 @@ bool inspect_dataset(const InspectArguments& a, const std::string& folder) {
   row("vocabulary", std::to_string(info.vocab));
   row("end of text", concat(info.eot, " (", name_of(info.eot_position), ")"));
   for (const std::string_view split : {"train", "val"}) {
-    int64_t shards = 0, tokens = 0, bytes = 0, documents = 0;
+    uint64_t shards = 0, tokens = 0, bytes = 0, documents = 0;
     for (const DatasetInfo::Shard& s : info.shards) {
       if (s.split != split) continue;
-      ++shards, tokens += s.tokens, bytes += s.bytes, documents += s.documents;
+      ++shards, tokens += static_cast<uint64_t>(s.tokens), documents += static_cast<uint64_t>(s.documents);
+      bytes = std::min<uint64_t>(bytes + static_cast<uint64_t>(s.bytes), INT64_MAX);  // a record may say anything
     }
     if (shards > 0) row(split, concat(shards, " shards, ", tokens, " tokens, ", documents, " documents, ", bytes, " bytes of text"));
   }
   if (!a.verify) return true;
   std::cout << "verification\n";
   bool whole = true;
-  for (const DatasetInfo::Shard& s : info.shards) whole = verify_shard(concat(folder, "/", s.file), info) && whole;
+  for (const DatasetInfo::Shard& s : info.shards) whole = verify_shard(concat(folder, "/", s.file), &s, info.vocab) && whole;
   const std::string tokenizer = concat(folder, "/", info.tokenizer);
   try {
     const std::string fingerprint = Tokenizer::load(tokenizer).fingerprint();
     const bool same = fingerprint == info.tokenizer_fingerprint;
-    std::cout << (same ? "  ok       " : "  DAMAGED  ") << tokenizer << "  fingerprint " << fingerprint
+    std::cout << (same ? "  ok       " : "  DAMAGED  ") << printable(tokenizer) << "  fingerprint " << fingerprint
               << (same ? "" : ", dataset.json records another") << "\n";
     whole = whole && same;
   } catch (const Error& e) {
-    std::cout << "  DAMAGED  " << tokenizer << "  " << e.what() << "\n";
+    std::cout << "  DAMAGED  " << printable(tokenizer) << "  " << e.what() << "\n";
     whole = false;
   }
   return whole;
@@ -144,7 +147,7 @@ bool inspect_any(const InspectArguments& a) {
       return inspect_tokenizer(a);
     }
   }
-  return inspect(a.path, {.verify = a.verify, .digest = a.digest}, std::cout);
+  return inspect(a.path, {.verify = a.verify, .digest = a.digest, .details = a.details}, std::cout);
 }
 
 }  // namespace
@@ -159,6 +162,8 @@ bool parse_inspect(Args args, InspectArguments& arguments) {
         "digest", &I::digest, "Output", "",
         "print only the step and one SHA-256 over all logical tensors, optimizer state and counters, in name order; of other things their "
         "own hash"));
+    rows.push_back(
+        make_option<I>("details", &I::details, "Output", "", "of a run: every checkpoint, and every tensor, option and counter of the newest"));
     return rows;
   }();
   if (!parse_arguments(kHelp, bind_options(std::span<const Option<I>>(table), arguments), args)) return false;

@@ -9,7 +9,7 @@ namespace heddle::app {
 
 struct InspectArguments {
   std::string path;  // run or checkpoint directory, .safetensors file, token shard, data set or tokenizer
-  bool verify = false, digest = false;
+  bool verify = false, digest = false, details = false;
 };
 
 bool parse_generate(Args args, GenerateOptions& options);

@@ -8,6 +8,7 @@
 
 #include "core/io/safetensors_file.h"
 #include "core/io/sha256.h"
+#include "kernels/api/printable.h"
 #include "train/checkpoint/checkpoints.h"
 #include "train/checkpoint/loading.h"
 #include "train/checkpoint/reader.h"
@@ -35,12 +36,7 @@ std::string size_text(uint64_t bytes) {
   return out.str();
 }
 
-// What a terminal shows must not be able to steer it: names from files may hold anything.
-std::string printable(std::string_view text) {
-  std::string out;
-  for (const char c : text) out += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
-  return out;
-}
+constexpr size_t kMostWords = 100;
 
 template <class Sizes>
 std::string shape_text_of(const Sizes& shape) {
@@ -78,18 +74,63 @@ void print_text(const char* title, const std::string& text, std::ostream& out) {
   for (std::string line; std::getline(lines, line);) out << "  " << printable(line) << '\n';
 }
 
+// Sums over tables that may say anything stay at the end of the range.
+uint64_t plus(uint64_t a, uint64_t b) {
+  return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
+uint64_t bytes_of(const Manifest& m) {
+  uint64_t bytes = 0;
+  for (const SavedShard& s : m.shards) bytes = plus(bytes, s.bytes);
+  return bytes;
+}
+
+uint64_t elements_of(const SavedTensor& t) {
+  return static_cast<uint64_t>(volume(whole_box(t.global)));
+}
+
+void print_head(const Manifest& m, std::ostream& out) {
+  uint64_t elements = 0;
+  for (const SavedTensor& t : m.tensors) elements = plus(elements, elements_of(t));
+  out << "step          " << m.step << "\nincarnation   " << m.incarnation << "\nshards        " << m.shards.size() << ", " << size_text(bytes_of(m))
+      << "\ntensors       " << m.tensors.size() << ", " << elements << " elements\nmanifest      " << hex(m.self) << '\n';
+}
+
+// What a checkpoint holds of each kind: model, optim.m, ... The largest ones by name.
+void print_summary(const Manifest& m, std::ostream& out) {
+  constexpr size_t kMostKinds = 6;
+  struct Kind {
+    std::string name;
+    uint64_t tensors = 0, elements = 0, bytes = 0;
+    void add(uint64_t t, uint64_t e, uint64_t b) { tensors += t, elements = plus(elements, e), bytes = plus(bytes, b); }
+  };
+  std::vector<Kind> kinds;  // tensors come by name, so a kind's follow each other
+  for (const SavedTensor& t : m.tensors) {
+    const size_t dot = std::min(t.name.find('.'), t.name.size());
+    const std::string name = t.name.substr(0, t.name.rfind("model.", 0) == 0 ? dot : t.name.find('.', dot + 1));
+    if (kinds.empty() || kinds.back().name != name) kinds.push_back({name});
+    kinds.back().add(1, elements_of(t), static_cast<uint64_t>(t.bytes()));
+  }
+  std::stable_sort(kinds.begin(), kinds.end(), [](const Kind& a, const Kind& b) { return a.bytes > b.bytes; });
+  for (; kinds.size() > kMostKinds + 1; kinds.pop_back()) {
+    Kind& others = kinds[kMostKinds];
+    others.name = "others";
+    others.add(kinds.back().tensors, kinds.back().elements, kinds.back().bytes);
+  }
+  for (const Kind& k : kinds) {
+    out << "  " << std::left << std::setw(12) << k.name << std::right << k.tensors << (k.tensors == 1 ? " tensor, " : " tensors, ") << k.elements
+        << " elements, " << size_text(k.bytes) << '\n';
+  }
+}
+
 void print_manifest(const Manifest& m, std::ostream& out) {
-  uint64_t bytes = 0, elements = 0;
-  for (const SavedShard& s : m.shards) bytes += s.bytes;
   std::vector<Row> rows;
   for (const SavedTensor& t : m.tensors) {
-    elements += static_cast<uint64_t>(t.bytes() / size_of(t.dtype));
     Row row{t.name, std::string(name_of(t.dtype)), shape_text_of(t.global), size_text(static_cast<uint64_t>(t.bytes())), {}};
     if (t.pieces.size() > 1) row.where = concat(t.pieces.size(), " pieces");
     rows.push_back(std::move(row));
   }
-  out << "step          " << m.step << "\nincarnation   " << m.incarnation << "\nshards        " << m.shards.size() << ", " << size_text(bytes)
-      << "\ntensors       " << m.tensors.size() << ", " << elements << " elements\nmanifest      " << hex(m.self) << '\n';
+  print_head(m, out);
   print_text("environment", m.environment, out);
   print_text("scalars", m.scalars, out);
   print_text("config", m.config, out);
@@ -121,7 +162,7 @@ bool inspect_checkpoint(FileSystem& fs, const std::string& path, const InspectOp
   if (h < 0) fail_io("inspect", "open", directory, h);
   const Handle root(fs, h);
   const CheckpointReader reader(fs, h, ".", directory, std::nullopt);
-  out << "checkpoint    " << directory << '\n';
+  out << "checkpoint    " << printable(directory) << '\n';
   print_manifest(reader.manifest(), out);
   if (!options.verify) return true;
   out << "verification\n  ok       " << kManifest << "  sha256 " << hex(reader.manifest().self) << '\n';
@@ -132,16 +173,21 @@ bool inspect_run(FileSystem& fs, const std::string& path, const InspectOptions& 
   const RunDirectory run(fs, path, false);
   const RunDirectory::Listing listing = run.list();
   const auto candidates = order_candidates(listing.committed, run.read_bases());
-  out << "run           " << path << '\n';
+  out << "run           " << printable(path) << '\n';
+  // A screenful, unless every line was asked for.
+  constexpr size_t kMostLines = 4;
+  const size_t most = options.details || options.verify ? SIZE_MAX : kMostLines;
   bool whole = true;
+  size_t lines = 0;
   std::optional<CheckpointReader> newest;
   for (const Candidate& c : candidates) {
+    if (lines >= most && newest) break;
+    ++lines;
     out << "  " << std::left << std::setw(16) << text_of(c.id) << std::right << (c.dead ? "dead: a later start went back behind it" : "current");
     try {
       CheckpointReader reader(fs, run.checkpoints(), text_of(c.id).c_str(), run.path_of(c.id), c.id);
-      uint64_t bytes = 0;
-      for (const SavedShard& s : reader.manifest().shards) bytes += s.bytes;
-      out << ", " << reader.manifest().shards.size() << (reader.manifest().shards.size() == 1 ? " shard, " : " shards, ") << size_text(bytes) << '\n';
+      const size_t shards = reader.manifest().shards.size();
+      out << ", " << shards << (shards == 1 ? " shard, " : " shards, ") << size_text(bytes_of(reader.manifest())) << '\n';
       if (options.verify) whole = verify_all(reader, out) && whole;
       if (!newest && !c.dead) newest.emplace(std::move(reader));
     } catch (const Error& e) {
@@ -150,15 +196,35 @@ bool inspect_run(FileSystem& fs, const std::string& path, const InspectOptions& 
       whole = whole && !options.verify;
     }
   }
-  for (const CheckpointId& id : listing.unfinished)
-    out << "  " << std::left << std::setw(16) << text_of(id) << std::right << "unfinished, no " << kManifest << '\n';
-  for (const RunDirectory::Leftover& l : run.leftovers()) out << "  quarantine/" << printable(l.directory) << '\n';
+  if (lines < candidates.size()) out << "  and " << candidates.size() - lines << " older ones\n";
+  const auto each_or_count = [&](size_t count, const char* what, const auto& each) {
+    if (most < SIZE_MAX && count > 1) {
+      out << "  " << count << ' ' << what << '\n';
+    } else {
+      for (size_t i = 0; i < count; ++i) each(i);
+    }
+  };
+  each_or_count(listing.unfinished.size(), "unfinished checkpoints, no MANIFEST", [&](size_t i) {
+    out << "  " << std::left << std::setw(16) << text_of(listing.unfinished[i]) << std::right << "unfinished, no " << kManifest << '\n';
+  });
+  const std::vector<RunDirectory::Leftover> leftovers = run.leftovers();
+  each_or_count(leftovers.size(), "unfinished checkpoints in quarantine/",
+                [&](size_t i) { out << "  quarantine/" << printable(leftovers[i].directory) << '\n'; });
   if (!newest) {
     out << "  no readable checkpoint\n";
     return whole && candidates.empty();
   }
-  out << "newest        " << newest->path() << '\n';
-  print_manifest(newest->manifest(), out);
+  out << "newest        " << printable(newest->path()) << '\n';
+  if (options.details) {
+    print_manifest(newest->manifest(), out);
+    return whole;
+  }
+  print_head(newest->manifest(), out);
+  print_summary(newest->manifest(), out);
+  if (const std::string& said = newest->manifest().environment; !said.empty()) {
+    out << "written by    " << printable(std::string_view(said).substr(0, std::min(said.find('\n'), kMostWords))) << '\n';
+  }
+  out << "details       heddle inspect " << printable(path) << " --details: every checkpoint, tensor, option and counter\n";
   return whole;
 }
 
@@ -178,7 +244,7 @@ bool inspect_safetensors(FileSystem& fs, const std::string& path, const InspectO
     out << hex(hash.finish()) << '\n';
     return true;
   }
-  out << "safetensors   " << path << "\nsize          " << size_text(header.file_size) << ", header " << size_text(header.data_begin)
+  out << "safetensors   " << printable(path) << "\nsize          " << size_text(header.file_size) << ", header " << size_text(header.data_begin)
       << "\ntensors       " << header.tensors.size() << '\n';
   if (!header.metadata.empty()) out << "metadata\n";
   for (const auto& [key, value] : header.metadata) out << "  " << printable(key) << " = " << printable(value) << '\n';
@@ -224,9 +290,8 @@ bool inspect(const std::string& path, const InspectOptions& options, std::ostrea
   }
   if (kind == Inspectable::safetensors) return inspect_safetensors(fs, path, options, out);
   if (options.digest) {
-    const std::string target = directory_of(path);
-    const Checkpoints::Loaded what = describe_checkpoint(target, fs);
-    out << "step " << what.step << " digest " << digest(target, fs) << '\n';
+    const CheckpointReader reader = open_checkpoint(fs, directory_of(path));
+    out << "step " << reader.manifest().step << " digest " << digest(reader) << '\n';
     return true;
   }
   return kind == Inspectable::run ? inspect_run(fs, directory_of(path), options, out) : inspect_checkpoint(fs, path, options, out);

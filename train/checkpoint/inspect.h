@@ -1,4 +1,5 @@
-// `heddle inspect PATH [--verify] [--digest]` for checkpoints and safetensors files: what is in it, whether it is whole. Reads only; takes no lock.
+// `heddle inspect PATH [--verify] [--digest] [--details]` for checkpoints and safetensors files: what is in it, whether it is whole. Reads only;
+// takes no lock.
 #pragma once
 
 #include <iosfwd>
@@ -17,12 +18,13 @@ enum class Inspectable {
 Inspectable recognize(const std::string& path, FileSystem& fs = real_file_system());
 
 struct InspectOptions {
-  bool verify = false;  // read every byte and compare every hash
-  bool digest = false;  // print step and digest() and nothing else (not for a plain safetensors file, which has no step: its digest alone)
+  bool verify = false;   // read every byte and compare every hash
+  bool digest = false;   // print step and digest() and nothing else (not for a plain safetensors file, which has no step: its digest alone)
+  bool details = false;  // of a run: every checkpoint, and all that the newest holds
 };
 
-// Writes a table to `out`. A run: its checkpoints, newest first, with their state, then the newest in full. False when --verify found damage, which
-// `out` names; Error(bad_data) when there is nothing readable, Error(usage) for Inspectable::other.
+// Writes a table to `out`. A run: a screenful, its newest checkpoints with their state and a summary of the newest one. A checkpoint: in full. False
+// when --verify found damage, which `out` names; Error(bad_data) when there is nothing readable, Error(usage) for Inspectable::other.
 bool inspect(const std::string& path, const InspectOptions& options, std::ostream& out, FileSystem& fs = real_file_system());
 
 }  // namespace heddle

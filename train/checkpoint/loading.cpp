@@ -8,6 +8,7 @@
 #include <set>
 
 #include "core/io/safetensors.h"
+#include "kernels/api/printable.h"
 #include "train/checkpoint/checkpoints.h"
 #include "train/checkpoint/fold.h"
 #include "train/checkpoint/selection.h"
@@ -51,19 +52,26 @@ class DigestBuilder {
 void check_tensors(const CheckpointReader& reader, std::span<const TensorIdentity> wanted, std::string_view prefix) {
   std::set<std::string_view> named;
   std::string missing, unexpected, different;
+  // The first ones of each kind tell enough.
+  const auto note = [](std::string& list, size_t& count, const std::string& line) {
+    constexpr size_t kMostNamed = 20;
+    if (++count <= kMostNamed) list += "\n  " + line;
+    if (count == kMostNamed + 1) list += "\n  ...";
+  };
+  size_t missings = 0, unexpecteds = 0, differents = 0;
   const auto begins = [&](std::string_view name) { return name.substr(0, prefix.size()) == prefix; };
   for (const TensorIdentity& t : wanted) {
     if (!begins(t.name) || !named.insert(t.name).second) continue;
     const SavedTensor* const saved = reader.manifest().find(t.name);
     if (saved == nullptr) {
-      missing += concat("\n  missing: ", t.name);
+      note(missing, missings, concat("missing: ", t.name));
     } else if (saved->dtype != t.dtype || !std::equal(saved->global.begin(), saved->global.end(), t.global.begin(), t.global.end())) {
-      different +=
-          concat("\n  differs: ", t.name, ": ", tensor_text(saved->dtype, saved->global), " saved, ", tensor_text(t.dtype, t.global), " wanted");
+      note(different, differents,
+           concat("differs: ", t.name, ": ", tensor_text(saved->dtype, saved->global), " saved, ", tensor_text(t.dtype, t.global), " wanted"));
     }
   }
   for (const SavedTensor& t : reader.manifest().tensors) {
-    if (begins(t.name) && named.count(t.name) == 0) unexpected += "\n  unexpected: " + t.name;
+    if (begins(t.name) && named.count(t.name) == 0) note(unexpected, unexpecteds, "unexpected: " + t.name);
   }
   if (!missing.empty() || !unexpected.empty() || !different.empty()) {
     fail("checkpoint", concat(reader.path(), ": its tensors are not those of the model:", missing, unexpected, different), ExitCode::bad_data);
@@ -118,7 +126,8 @@ CheckpointReader open_checkpoint(FileSystem& fs, const std::string& given) {
       CheckpointReader reader(fs, run.checkpoints(), text_of(c.id).c_str(), run.path_of(c.id), c.id);
       for (uint64_t i = 0; i < reader.manifest().shards.size(); ++i) reader.verify(i);
       if (!reasons.empty())
-        std::fprintf(stderr, "warning: using %s; newer checkpoints do not verify:%s\n", run.path_of(c.id).c_str(), reasons.c_str());
+        std::fprintf(stderr, "%s\n",
+                     printable(concat("warning: using ", run.path_of(c.id), "; newer checkpoints do not verify:", reasons), true).c_str());
       return reader;
     } catch (const Error& e) {
       if (e.code() != ExitCode::bad_data) throw;
@@ -158,7 +167,10 @@ std::string digest(const StateDict& state) {
 }
 
 std::string digest(const std::string& path, FileSystem& fs) {
-  const CheckpointReader reader = open_checkpoint(fs, path);
+  return digest(open_checkpoint(fs, path));
+}
+
+std::string digest(const CheckpointReader& reader) {
   DigestBuilder builder;
   std::vector<std::byte> data;
   for (const SavedTensor& t : reader.manifest().tensors) {

@@ -32,4 +32,7 @@ uint64_t fold_state_entry(const StateDict::Entry& entry, const CopyOut& copy_out
 // Changes nothing on disk.
 CheckpointReader open_checkpoint(FileSystem& fs, const std::string& path);
 
+// The digest of what an open checkpoint holds (see checkpoints.h).
+std::string digest(const CheckpointReader& reader);
+
 }  // namespace heddle

@@ -246,7 +246,7 @@ TEST_CASE("inspect: runs, checkpoints and safetensors files, whole and damaged")
   CHECK(text(run.path().string(), {false, true}, whole) == "step 7 digest " + state.digest() + "\n");
   CHECK(text(checkpoint + "/MANIFEST", {false, true}, whole) == "step 7 digest " + state.digest() + "\n");
   for (const std::string& path : {run.path().string(), checkpoint}) {
-    const std::string shown = text(path, {true, false}, whole);
+    const std::string shown = text(path, {.verify = true, .details = true}, whole);
     CHECK(whole);
     for (const char* part : {"step          7", "optim.m.embed.weight", "f32", "(16, 8)", "512 B", "2 pieces", "ok       shard-1-of-2.safetensors"}) {
       INFO(part << " in\n" << shown);
@@ -259,6 +259,52 @@ TEST_CASE("inspect: runs, checkpoints and safetensors files, whole and damaged")
   CHECK(text(run.path().string(), {true, false}, whole).find("DAMAGED  shard-1-of-2.safetensors") != std::string::npos);
   CHECK(!whole);
   CHECK_THROWS_AS(text((run / "LATEST").string(), {}, whole), Error);
+}
+
+TEST_CASE("inspect: a run fits a screen, however much it holds, and details are every line") {
+  const ScratchDirectory run("inspect");
+  std::vector<TinyState::Tensor> tensors;
+  for (int i = 0; i < 100; ++i) {
+    for (const char* kind : {"model", "optim.m", "optim.v", "ema", "other"}) {
+      tensors.push_back({concat(kind, ".blocks.", i, ".weight"), DType::f32, {3, 5}});
+    }
+    tensors.push_back({concat("kind", i), DType::f32, {2}});
+  }
+  {
+    const auto comm = local_communicator();
+    CheckpointOptions options = quiet_options();
+    options.keep_last = 100;
+    options.environment = "program: heddle\nprocessor: one\n";
+    Checkpoints checkpoints(run.path(), *comm, options);
+    checkpoints.find_newest();
+    TinyState state({}, tensors);
+    for (uint64_t step = 1; step <= 40; ++step) checkpoints.save(step, state.dict, "lr = 1\n");
+    checkpoints.wait();
+  }
+  for (int i = 100; i < 120; ++i) {
+    fs::create_directory(run / concat("ckpt/s", i, "-i1"));
+    fs::create_directory(run / concat("quarantine/s", i, "-i1"));
+  }
+  const auto show = [&](const InspectOptions& options) {
+    std::ostringstream out;
+    CHECK(inspect(run.path().string(), options, out));
+    return out.str();
+  };
+  const auto lines = [](const std::string& text) { return std::count(text.begin(), text.end(), '\n'); };
+  const std::string summary = show({}), details = show({.details = true});
+  INFO(summary);
+  CHECK(lines(summary) <= 24);
+  for (const char* part :
+       {"s40-i1          current", "and 36 older ones", "20 unfinished checkpoints", "step          40", "tensors       600, 7700 elements",
+        "  model       100 tensors, 1500 elements, 5.9 KiB", "optim.m", "others", "program: heddle", "--details"}) {
+    INFO(part);
+    CHECK(summary.find(part) != std::string::npos);
+  }
+  CHECK(lines(details) > 40 + 600);
+  for (const char* part : {"s1-i1 ", "model.blocks.99.weight", "kind99", "lr = 1", "processor: one", "s119-i1"}) {
+    INFO(part);
+    CHECK(details.find(part) != std::string::npos);
+  }
 }
 
 }  // namespace heddle::test
