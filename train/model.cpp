@@ -4,7 +4,7 @@
 #include "kernels/api/pointwise.h"
 #include "models/presets.h"
 #include "optim/optimizer.h"
-#include "train/checkpoint/checkpoints.h"
+#include "train/checkpoint/loading.h"
 #include "train/identity.h"
 
 namespace heddle {
@@ -107,16 +107,29 @@ StateDict model_state(const Arena& arena, const Tensor& masters) {
 
 TrainedModel load_trained_model(const std::string& path, Device device, DType dtype) {
   TrainedModel trained;
-  const Checkpoints::Loaded found = describe_checkpoint(path);
-  apply_toml(trained.config, found.config, path + " (saved configuration)", Source::saved);
-  trained.step = found.step;
-  const TransformerConfig config = model_config(trained.config, trained.config.vocab);
+  const CheckpointReader reader = open_checkpoint(real_file_system(), path);
+  trained.step = reader.manifest().step;
+  TransformerConfig config;
+  try {
+    apply_toml(trained.config, reader.manifest().config, "saved configuration", Source::saved);
+    config = model_config(trained.config, trained.config.vocab);
+  } catch (const Error& e) {
+    if (e.code() != ExitCode::usage) throw;
+    fail("model", concat(reader.path(), ": what it says of itself describes no model: ", e.what()), ExitCode::bad_data);
+  }
   trained.model = std::make_unique<Transformer>(config);
+  // Before any memory is taken: the configuration is only text until the tensors agree with it.
+  std::vector<std::string> names;
+  std::vector<TensorIdentity> wanted;
+  const std::vector<Parameter> parameters = trained.model->parameters();
+  for (const Parameter& p : parameters) names.push_back("model." + p.name());
+  for (size_t i = 0; i < names.size(); ++i) wanted.push_back({names[i], DType::f32, parameters[i].spec().shard.global});
+  check_tensors(reader, wanted, "model.");
   trained.arena = std::make_unique<Arena>(*trained.model, device, dtype);
   const Tensor& values = trained.arena->values();
   const Tensor masters = dtype == DType::f32 ? values : Tensor::zeros(values.shape(), DType::f32, device, MemoryTag::workspace);
   StateDict state = model_state(*trained.arena, masters);
-  read_checkpoint(path, state, "model.");
+  read_state(reader, state, "model.", {});
   if (!masters.same(values)) launch(kernels::axpby, {.a = masters.view(), .out = {values.view(), false}}, device);
 
   ModelTokenizer theirs = tokenizer_of_model(path, found.scalars);

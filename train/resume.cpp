@@ -8,6 +8,7 @@
 #include "core/io/strict_json.h"
 #include "data/file.h"
 #include "train/assembly.h"
+#include "train/checkpoint/manifest.h"
 #include "train/environment.h"
 #include "train/identity.h"
 #include "train/model.h"
@@ -64,13 +65,30 @@ std::string shard_changes(const std::string& saved, const std::string& now) {
 
 }  // namespace
 
-void Run::take_counters() {
+void Run::take_counters(uint64_t saved_step) {
   const nlohmann::json saved = parse_strict_json(state.scalars, config.out + " (counters of the checkpoint)");
+  const auto counter = [&](const char* name, uint64_t most) {
+    const nlohmann::json& value = saved.at(name);
+    if (!value.is_number_unsigned() || value.get<uint64_t>() > most) {
+      fail("pretrain",
+           concat(config.out, ": the counter ", name, " of the checkpoint of step ", saved_step, " is ",
+                  value.is_number() ? value.dump() : value.type_name(), ", possible are 0 to ", most,
+                  "; heddle did not write that: go back to an older checkpoint, or start a new run with --init-from"),
+           ExitCode::bad_data);
+    }
+    return value.get<uint64_t>();
+  };
   try {
-    step = saved.at("step");
-    cursor = saved.at("cursor");
-    tokens = saved.at("tokens");
-    trainer->set_counters(step, saved.at("adam_t"), saved.at("skipped"));
+    step = counter("step", kNumberEnd - 1);
+    if (step != saved_step) {
+      fail("pretrain",
+           concat(config.out, ": the checkpoint of step ", saved_step, " counts ", step,
+                  " steps; heddle did not write that: go back to an older checkpoint, or start a new run with --init-from"),
+           ExitCode::bad_data);
+    }
+    cursor = counter("cursor", kNumberEnd - 1);
+    tokens = counter("tokens", kNumberEnd - 1);
+    trainer->set_counters(step, counter("adam_t", step), counter("skipped", step));
     std::array<double, SpikeState::kSize> spike{};
     saved.at("spike").get_to(spike);
     SpikeState memory = SpikeState::unpack(spike);
@@ -135,7 +153,7 @@ void Run::restore() {
   if (found_) {
     checkpoints->load(state);
     optimizer->masters_changed();
-    take_counters();
+    take_counters(found_->step);
     resumed_step = step;
     resolve(config, facts(loader->vocab()));  // the horizon in tokens, from what was trained
     compare_with_saved(environment);
@@ -168,11 +186,11 @@ void Run::roll_back(uint64_t to, const std::string& reason) {
   const uint64_t bad_end = cursor;
   const uint64_t bad_step = step;
   checkpoints->roll_back();
-  checkpoints->find_newest(Checkpoints::Resume::must, to);
+  const std::optional<Checkpoints::Loaded> back = checkpoints->find_newest(Checkpoints::Resume::must, to);
   checkpoints->load(state);
   optimizer->masters_changed();
   const SpikeState before = spikes.state();
-  take_counters();
+  take_counters(back->step);
   SpikeState after = spikes.state();
   after.rollbacks = before.rollbacks;  // going back does not refill the budget
   spikes.restore(after);

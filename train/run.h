@@ -70,7 +70,7 @@ class Run {
   void load_initial_weights();
   void restore();
   void compare_with_saved(const std::string& environment);
-  void take_counters();
+  void take_counters(uint64_t saved_step);
   void describe();
 
   std::optional<Checkpoints::Loaded> found_;
