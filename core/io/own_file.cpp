@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/io/file_system.h"
+#include "kernels/api/printable.h"
 
 namespace heddle {
 namespace {
@@ -95,12 +96,13 @@ bool AppendLog::append(std::string_view record) {
   if (const int r = write(record); r < 0) {
     ++lost_;
     if (lost_in_a_row_++ == 0) {
-      std::fprintf(stderr, "heddle: cannot write %s: %s; the run goes on without it\n", path_.c_str(), std::system_category().message(-r).c_str());
+      std::fprintf(stderr, "heddle: cannot write %s: %s; the run goes on without it\n", printable(path_).c_str(),
+                   std::system_category().message(-r).c_str());
     }
     return false;
   }
   if (const uint64_t gap = std::exchange(lost_in_a_row_, 0); gap > 0) {
-    std::fprintf(stderr, "heddle: %s is written again, %llu records are missing\n", path_.c_str(), static_cast<unsigned long long>(gap));
+    std::fprintf(stderr, "heddle: %s is written again, %llu records are missing\n", printable(path_).c_str(), static_cast<unsigned long long>(gap));
   }
   return true;
 }
