@@ -117,6 +117,11 @@ TrainedModel load_trained_model(const std::string& path, Device device, DType dt
     if (e.code() != ExitCode::usage) throw;
     fail("model", concat(reader.path(), ": what it says of itself describes no model: ", e.what()), ExitCode::bad_data);
   }
+  const size_t tensors = reader.manifest().tensors.size();
+  if (static_cast<uint64_t>(config.layers) > tensors) {
+    fail("model", concat(reader.path(), ": its configuration says ", config.layers, " layers, but it holds ", tensors, " tensors"),
+         ExitCode::bad_data);
+  }
   trained.model = std::make_unique<Transformer>(config);
   // Before any memory is taken: the configuration is only text until the tensors agree with it.
   std::vector<std::string> names;
