@@ -137,7 +137,7 @@ TrainedModel load_trained_model(const std::string& path, Device device, DType dt
   read_state(reader, state, "model.", {});
   if (!masters.same(values)) launch(kernels::axpby, {.a = masters.view(), .out = {values.view(), false}}, device);
 
-  ModelTokenizer theirs = tokenizer_of_model(path, found.scalars);
+  ModelTokenizer theirs = tokenizer_of_model(path, reader.manifest().scalars);
   trained.tokenizer = std::move(theirs.tokenizer);
   trained.identity = std::move(theirs.identity);
   if (trained.tokenizer && trained.tokenizer->vocab_size() > config.vocab) {
