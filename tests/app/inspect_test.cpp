@@ -1,7 +1,12 @@
 // heddle inspect and heddle eval on everything they take.
 #include <cmath>
+#include <iostream>
+#include <sstream>
 
+#include "app/command.h"
+#include "data/dataset.h"
 #include "tests/app/workplace.h"
+#include "tests/support/cost.h"
 
 namespace {
 
@@ -100,6 +105,30 @@ TEST_CASE("inspect tells what each kind of file holds, gives its digest, and fin
   damaged("data/tokenizer.json", w.read("data/tokenizer.json").find("endoftext"), "data", "DAMAGED");
   w.write("half.json", w.read("data/tokenizer.json").substr(0, 500));
   CHECK(w.heddle("inspect half.json").code == 65);
+}
+
+TEST_CASE("inspect --verify of a data set costs in proportion to its shards") {
+  const Workplace w;
+  struct Quiet {
+    std::ostringstream sink;
+    std::streambuf* before = std::cout.rdbuf(sink.rdbuf());
+    ~Quiet() { std::cout.rdbuf(before); }
+  };
+  heddle::test::check_cost("inspect --verify", 50, [&](size_t n) {
+    heddle::DatasetInfo info;
+    info.tokenizer = "tokenizer.json";
+    info.tokenizer_fingerprint = std::string(64, '0');
+    info.vocab = 257;
+    info.eot = 256;
+    for (size_t i = 0; i < n; ++i) info.shards.push_back({"s" + std::to_string(i) + ".bin", "train", 1, 1, 1, std::string(64, '0')});
+    const std::string folder = "set" + std::to_string(n);
+    fs::create_directories(w.path / folder);
+    w.write(folder + "/dataset.json", info.to_json());
+    return [arguments = std::vector<std::string>{w / folder, "--verify"}] {
+      const Quiet quiet;
+      heddle::app::inspect_command(arguments);
+    };
+  });
 }
 
 double field(const std::string& json, const std::string& name) {
