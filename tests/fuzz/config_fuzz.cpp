@@ -14,6 +14,7 @@
 #include "tests/fuzz/target.h"
 #include "train/evaluate.h"
 #include "train/generate.h"
+#include "train/model.h"
 #include "train/pretrain.h"
 
 #ifdef HEDDLE_FUZZ
@@ -149,7 +150,12 @@ void parse_pretrain_request(Request& request, size_t input_bytes) {
   const auto parsed = parse_input(kRules, input_bytes, [&] {
     const Quiet quiet;
     app::PretrainArguments arguments = app::parse_pretrain(request.args, request.environment);
-    validate(arguments.config);
+    RunConfig& config = arguments.config;
+    validate(config);
+    if (config.model.empty() && config.depth == 0 && config.layers > 0 && config.heads > 0 && config.dim > 0) {
+      RunConfig shaped = config;
+      model_config(shaped, config.vocab > 0 ? 0 : 2);
+    }
     return arguments;
   });
   if (parsed && !parsed->help) check_config(parsed->config);

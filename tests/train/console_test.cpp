@@ -12,6 +12,7 @@
 #include <string>
 #include <thread>
 
+#include "kernels/api/check.h"
 #include "tests/support/catch.h"
 
 namespace heddle {
@@ -62,7 +63,7 @@ class Terminal {
 
 // A bar of 60 places, the first `filled` of them done.
 std::string bar(size_t filled) {
-  return "[" + std::string(filled, '=') + (filled < 60 ? ">" : "") + std::string(filled < 60 ? 59 - filled : 0, ' ') + "]";
+  return concat("[", std::string(filled, '='), filled < 60 ? ">" : "", std::string(filled < 60 ? 59 - filled : 0, ' '), "]");
 }
 
 TEST_CASE("the bar shows how much is done and when the rest will be") {
