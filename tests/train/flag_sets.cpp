@@ -174,7 +174,8 @@ class Generator {
 
   void horizon() {
     batch_ = between(1, 4);
-    const bool neither = depth_ > 0 && small_ && chance(0.7);
+    constexpr int64_t kMostTokens = 400'000;  // a second of training
+    const bool neither = depth_ > 0 && small_ && 20 * shape_.matrix_parameters() < kMostTokens && chance(0.9);
     if (neither) batch_ = 16;  // the horizon follows from the model's size: larger steps make it short
     const int64_t unit = shape_.seq * batch_ * set_.ranks;
     int64_t micro_steps = deterministic_ && set_.ranks > 1 ? pick<int64_t>({1, 2, 4}) : between(1, 4);
