@@ -101,7 +101,9 @@ std::string ShardReader::scan(int64_t vocab, bool hash, const Look& look) const 
     if (vocab > 0) {
       uint32_t largest = 0;
       for (const uint32_t token : tokens) largest = std::max(largest, token);
-      for (size_t i = 0; largest >= vocab; ++i) check_token(tokens[i], first + static_cast<int64_t>(i), vocab);
+      if (largest >= vocab) {
+        for (size_t i = 0; i < tokens.size(); ++i) check_token(tokens[i], first + static_cast<int64_t>(i), vocab);
+      }
     }
     if (look) look(first, tokens);
   }

@@ -95,6 +95,7 @@ void Run::open_directory() {
   if (found_) {
     ResumedConfig resumed = resume_config(found_->config, config, "the configuration of step " + std::to_string(found_->step));
     for (const ResumeDifference& d : resumed.overridden) {
+      if (RunConfig::option(d.field).launch) continue;  // no earlier launch is remembered: nothing changed
       console.line(concat("resume: ", d.field, " was ", d.saved, ", now ", d.given, " (", d.origin.place, ")"));
       trajectory_changed_ = trajectory_changed_ || d.resume == ResumeClass::override_with_flag;
     }

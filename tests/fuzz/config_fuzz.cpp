@@ -12,15 +12,18 @@
 #include "app/arguments.h"
 #include "app/pretrain.h"
 #include "tests/fuzz/target.h"
+#include "train/dry_run.h"
 #include "train/evaluate.h"
 #include "train/generate.h"
-#include "train/model.h"
 #include "train/pretrain.h"
 
 #ifdef HEDDLE_FUZZ
 // app/pretrain.cpp holds the command beside the parser; this program has no training to link.
 int heddle::pretrain(RunConfig) {
   heddle::fuzz::broken("parsing a command line started a run");
+}
+void heddle::print_config(const RunConfig&) {
+  heddle::fuzz::broken("parsing a command line printed a plan");
 }
 #endif
 
@@ -150,12 +153,7 @@ void parse_pretrain_request(Request& request, size_t input_bytes) {
   const auto parsed = parse_input(kRules, input_bytes, [&] {
     const Quiet quiet;
     app::PretrainArguments arguments = app::parse_pretrain(request.args, request.environment);
-    RunConfig& config = arguments.config;
-    validate(config);
-    if (config.model.empty() && config.depth == 0 && config.layers > 0 && config.heads > 0 && config.dim > 0) {
-      RunConfig shaped = config;
-      model_config(shaped, config.vocab > 0 ? 0 : 2);
-    }
+    validate(arguments.config);
     return arguments;
   });
   if (parsed && !parsed->help) check_config(parsed->config);
