@@ -181,7 +181,7 @@ void cut(Bytes& in, const Box& box, int depth, std::vector<Box>& out) {
 
 void manifest(Bytes& in) {
   Manifest m;
-  m.step = in.number(8);
+  m.step = in.number(8) >> 2;  // as all numbers that become names
   m.incarnation = in.number(4);
   m.fold = in.number(8);
   m.environment = draw_text(in, 30);
