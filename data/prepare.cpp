@@ -235,6 +235,8 @@ PrepareReport write_dataset(const PrepareOptions& options, const std::string& na
   return report;
 }
 
+}  // namespace
+
 std::string grouped(int64_t value) {
   const std::string digits = std::to_string(value);
   std::string text;
@@ -244,8 +246,6 @@ std::string grouped(int64_t value) {
   }
   return text;
 }
-
-}  // namespace
 
 bool is_held_out(uint64_t i, double val_fraction) {
   return std::floor(static_cast<double>(i + 1) * val_fraction) > std::floor(static_cast<double>(i) * val_fraction);

@@ -47,4 +47,7 @@ PrepareReport prepare(const PrepareOptions& options);
 // Lines of what was written: documents, bytes, tokens, bytes a token of each split, then the files.
 void print_report(const PrepareReport& report, const PrepareOptions& options, std::ostream& out);
 
+// 1234567 as people read it: "1,234,567".
+std::string grouped(int64_t value);
+
 }  // namespace heddle

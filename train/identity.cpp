@@ -4,6 +4,7 @@
 
 #include "core/io/strict_json.h"
 #include "data/file.h"
+#include "data/prepare.h"
 #include "kernels/api/check.h"
 
 namespace heddle {
@@ -20,16 +21,6 @@ std::string tokenizer_file(const std::string& path) {
   if (folder.parent_path().filename() == "ckpt") folder = folder.parent_path().parent_path();
   if (fs::exists(folder / "tokenizer.json", unknown)) return (folder / "tokenizer.json").string();
   return "";
-}
-
-std::string grouped(uint64_t value) {
-  const std::string digits = std::to_string(value);
-  std::string text;
-  for (size_t i = 0; i < digits.size(); ++i) {
-    if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';
-    text += digits[i];
-  }
-  return text;
 }
 
 }  // namespace
