@@ -1,6 +1,7 @@
 #include "data/same_tokenizer.h"
 
 #include "kernels/api/check.h"
+#include "kernels/api/printable.h"
 
 namespace heddle {
 
@@ -11,7 +12,7 @@ TokenizerIdentity identity_of(const Tokenizer& tokenizer, std::string name) {
 void require_same_tokenizer(const TokenizerIdentity& one, const TokenizerIdentity& other) {
   if (one.fingerprint == other.fingerprint) return;
   const auto text = [](const TokenizerIdentity& t) {
-    return concat(t.vocab > 0 ? concat(t.vocab, " tokens, ") : "", "fingerprint ", t.fingerprint.substr(0, 12));
+    return concat(t.vocab > 0 ? concat(counted(t.vocab, "token"), ", ") : "", "fingerprint ", t.fingerprint.substr(0, 12));
   };
   fail("tokenizer",
        concat(one.name, " and ", other.name, " belong to different tokenizers (", text(one), "; ", text(other),

@@ -9,6 +9,7 @@
 
 #include "data/dataset.h"
 #include "data/file.h"
+#include "kernels/api/printable.h"
 #include "parallel/communicator.h"
 #include "train/console.h"
 #include "train/memory_plan.h"
@@ -106,21 +107,22 @@ std::vector<TableRow> run_rows(const Plan& plan, DType dtype, int64_t parameters
   const auto left = static_cast<double>(c.steps) - static_cast<double>(plan.facts.step);
   if (c.steps > 0) {
     rows.push_back(
-        {"steps", std::to_string(c.steps), plan.facts.step > 0 ? concat("of which ", plan.facts.step, " are done") : c.origin_text("steps")});
+        {"steps", std::to_string(c.steps),
+         plan.facts.step > 0 ? concat("of which ", plan.facts.step, plan.facts.step == 1 ? " is done" : " are done") : c.origin_text("steps")});
     rows.push_back({"tokens", amount_text(static_cast<double>(c.steps) * static_cast<double>(c.total_batch_tokens)),
-                    concat(c.total_batch_tokens, " a step, in ", micro_steps(c), " micro-steps of each rank")});
+                    concat(c.total_batch_tokens, " a step, in ", counted(micro_steps(c), "micro-step"), " of each rank")});
   }
   if (!c.data.empty()) {
     const Loader loader(loader_options(c, find_tokenizer(c)));
     const auto samples = static_cast<double>(loader.samples_per_epoch());
-    rows.push_back({"data", concat(loader.samples_per_epoch(), " samples"), "an epoch"});
+    rows.push_back({"data", counted(loader.samples_per_epoch(), "sample"), "an epoch"});
     if (c.steps > 0) rows.push_back({"epochs", number(static_cast<double>(c.steps) * static_cast<double>(step_samples(c)) / samples, "%.2f"), ""});
   }
   const MemoryPlan memory = plan_memory(c, plan.shape, parameters, dtype);
   const int64_t forever = c.keep_every > 0 ? c.steps / c.keep_every : 0;
-  rows.push_back(
-      {"disk", bytes_text(memory.snapshot * static_cast<double>(c.keep_last + 1 + forever)),
-       concat(c.keep_last + 1 + forever, " checkpoints of ", bytes_text(memory.snapshot), "; ", bytes_text(free_disk(c.out)), " are free")});
+  rows.push_back({"disk", bytes_text(memory.snapshot * static_cast<double>(c.keep_last + 1 + forever)),
+                  concat(counted(c.keep_last + 1 + forever, "checkpoint"), " of ", bytes_text(memory.snapshot), "; ", bytes_text(free_disk(c.out)),
+                         " are free")});
   const StepTime step = measure_step(plan);
   if (step.seconds) {
     rows.push_back({"a step", *step.seconds < 10 ? concat(number(*step.seconds * 1e3, "%.0f"), " ms") : duration_text(*step.seconds),
@@ -154,8 +156,8 @@ void dry_run(const RunConfig& given) {
   const Transformer model(plan.shape);
   const DType dtype = compute_dtype(c.precision, choose_device(c.device));
   std::printf("%s\n", to_toml(c, true).c_str());
-  std::printf("%s\n", table_text(concat("memory of each of ", plan.facts.ranks, " ranks, ", amount_text(static_cast<double>(model.parameter_count())),
-                                        " parameters"),
+  std::printf("%s\n", table_text(concat("memory of ", plan.facts.ranks == 1 ? "" : "each of ", counted(plan.facts.ranks, "rank"), ", ",
+                                        amount_text(static_cast<double>(model.parameter_count())), " parameters"),
                                  memory_rows(plan, dtype, model.parameter_count()))
                           .c_str());
   std::fflush(stdout);  // what follows takes seconds

@@ -6,6 +6,7 @@
 #include "data/file.h"
 #include "data/prepare.h"
 #include "kernels/api/check.h"
+#include "kernels/api/printable.h"
 
 namespace heddle {
 namespace {
@@ -50,12 +51,12 @@ std::string unidentified_text(const std::string& first_file, const std::string& 
 std::string coverage_text(const Loader& loader) {
   const Loader::LeftOut& left = loader.left_out();
   std::string text = concat("data: ", grouped(loader.tokens() - left.tokens), " of ", grouped(loader.tokens()), " tokens are in the ",
-                            grouped(loader.samples_per_epoch()), " samples of an epoch");
+                            grouped(loader.samples_per_epoch()), plural(loader.samples_per_epoch(), " sample"), " of an epoch");
   if (left.tokens == 0) return text;
-  text += concat("; ", grouped(left.tokens), " are left out");
+  text += concat("; ", grouped(left.tokens), left.tokens == 1 ? " is" : " are", " left out");
   if (left.short_shards > 0) {
-    text += concat(": ", grouped(left.short_tokens), " in ", left.short_shards, left.short_shards == 1 ? " shard" : " shards",
-                   " shorter than --seq + 1 = ", loader.seq() + 1, " (", left.first_short, left.short_shards == 1 ? ")" : " first)");
+    text += concat(": ", grouped(left.short_tokens), " in ", counted(left.short_shards, "shard"), " shorter than --seq + 1 = ", loader.seq() + 1,
+                   " (", left.first_short, left.short_shards == 1 ? ")" : " first)");
   }
   if (const uint64_t tails = left.tokens - left.short_tokens; tails > 0) {
     text += concat(left.short_shards > 0 ? ", " : ": ", grouped(tails), " behind the last whole sample of a shard");

@@ -158,7 +158,7 @@ void require_batch_memory(std::string_view op, const TransformerConfig& shape, i
   const double needed = ranks_here() * plan_memory(config, block, 0, dtype).activations, available = available_memory();
   if (needed <= available) return;
   fail(op,
-       concat("--batch ", batch, " sequences of ", seq, " tokens need about ", bytes_text(needed), "; ", bytes_text(available),
+       concat("--batch ", batch, " of sequences of ", seq, " needs about ", bytes_text(needed), "; ", bytes_text(available),
               " of memory are available: give a smaller --batch"),
        ExitCode::out_of_memory);
 }

@@ -2,6 +2,7 @@
 
 #include "core/launch.h"
 #include "kernels/api/pointwise.h"
+#include "kernels/api/printable.h"
 #include "models/presets.h"
 #include "optim/optimizer.h"
 #include "train/checkpoint/loading.h"
@@ -119,7 +120,7 @@ TrainedModel load_trained_model(const std::string& path, Device device, DType dt
   }
   const size_t tensors = reader.manifest().tensors.size();
   if (static_cast<uint64_t>(config.layers) > tensors) {
-    fail("model", concat(reader.path(), ": its configuration says ", config.layers, " layers, but it holds ", tensors, " tensors"),
+    fail("model", concat(reader.path(), ": its configuration says ", counted(config.layers, "layer"), ", but it holds ", counted(tensors, "tensor")),
          ExitCode::bad_data);
   }
   trained.model = std::make_unique<Transformer>(config);
@@ -142,7 +143,7 @@ TrainedModel load_trained_model(const std::string& path, Device device, DType dt
   trained.identity = std::move(theirs.identity);
   if (trained.tokenizer && trained.tokenizer->vocab_size() > config.vocab) {
     fail("model",
-         concat(trained.identity->name, ": ", trained.tokenizer->vocab_size(), " tokens, but the model in ", path, " knows ", config.vocab,
+         concat(trained.identity->name, ": ", counted(trained.tokenizer->vocab_size(), "token"), ", but the model in ", path, " knows ", config.vocab,
                 ": this is the tokenizer of another model"),
          ExitCode::mismatch);
   }

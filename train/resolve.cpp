@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/io/strict_json.h"
+#include "kernels/api/printable.h"
 #include "train/checkpoint/checkpoints.h"
 #include "train/checkpoint/run_directory.h"
 #include "train/model.h"
@@ -22,7 +23,8 @@ void derive_ranks(RunConfig& c, int64_t ranks) {
     c.dp = ranks;
     c.mark_derived("dp", "the launch");
   }
-  if (c.dp != ranks) fail_usage("pretrain", concat("--dp ", c.dp, ", but ", ranks, " ranks were started; use mpirun -np ", c.dp));
+  if (c.dp != ranks)
+    fail_usage("pretrain", concat("--dp ", c.dp, ", but ", counted(ranks, "rank"), ranks == 1 ? " was" : " were", " started; use mpirun -np ", c.dp));
 }
 
 // --depth leaves rate, schedule, optimizer and horizon open: about 20 tokens a parameter (Hoffmann et al. 2022), and the plain values of small

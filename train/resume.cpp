@@ -7,6 +7,7 @@
 
 #include "core/io/strict_json.h"
 #include "data/file.h"
+#include "kernels/api/printable.h"
 #include "train/assembly.h"
 #include "train/checkpoint/manifest.h"
 #include "train/environment.h"
@@ -82,8 +83,8 @@ void Run::take_counters(uint64_t saved_step) {
     step = counter("step", kNumberEnd - 1);
     if (step != saved_step) {
       fail("pretrain",
-           concat(config.out, ": the checkpoint of step ", saved_step, " counts ", step,
-                  " steps; heddle did not write that: go back to an older checkpoint, or start a new run with --init-from"),
+           concat(config.out, ": the checkpoint of step ", saved_step, " counts ", counted(step, "step"),
+                  "; heddle did not write that: go back to an older checkpoint, or start a new run with --init-from"),
            ExitCode::bad_data);
     }
     cursor = counter("cursor", kNumberEnd - 1);

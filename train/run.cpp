@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "data/file.h"
+#include "kernels/api/printable.h"
 #include "models/presets.h"
 #include "train/assembly.h"
 #include "train/identity.h"
@@ -167,16 +168,17 @@ void Run::describe() {
     if (!stranger.empty()) console.warn(unidentified_text(stranger, loader->tokenizer() ? loader->tokenizer()->name : ""));
   }
   console.line(coverage_text(*loader));
-  console.line(concat("model: ", m.layers, " layers of ", m.dim, ", ", m.heads, " heads (", m.kv_heads, " KV), vocabulary ", m.vocab));
+  console.line(
+      concat("model: ", counted(m.layers, "layer"), " of ", m.dim, ", ", counted(m.heads, "head"), " (", m.kv_heads, " KV), vocabulary ", m.vocab));
   console.line(concat("model: ", amount_text(static_cast<double>(model->parameter_count())), " parameters, ",
                       amount_text(m.flops_per_token(config.seq)), "FLOP a token"));
   if (config.optimizer == OptimizerChoice::muon && config.is_stated("lr") && !config.is_set("muon-lr")) {
     console.line(concat("--lr ", config.lr, " is AdamW's, for embeddings, head and gains; the matrices follow --muon-lr ", config.muon_lr));
   }
   const double epochs = static_cast<double>(config.steps) * static_cast<double>(samples) / static_cast<double>(loader->samples_per_epoch());
-  console.line(concat("step: ", config.total_batch_tokens, " tokens = ", comm.size(), " ranks x ", micro_steps, " micro-steps x ", config.batch,
-                      " x ", config.seq));
-  console.line(concat("horizon: ", config.steps, " steps are ", number(epochs, "%.2f"), " epochs"));
+  console.line(concat("step: ", counted(config.total_batch_tokens, "token"), " = ", counted(comm.size(), "rank"), " x ",
+                      counted(micro_steps, "micro-step"), " x ", config.batch, " x ", config.seq));
+  console.line(concat("horizon: ", counted(config.steps, "step"), " = ", number(epochs, "%.2f"), " epochs"));
   // Repeats are as good as new data up to about 4 epochs, and next to nothing after about 16 (Muennighoff et al. 2023).
   if (epochs > 16) {
     console.warn(concat("the data is seen ", number(epochs, "%.0f"), " times; beyond 16 a repeat gains next to nothing"));

@@ -1,6 +1,7 @@
-// What a terminal or a log shows must not be able to steer it: names and values come from files and from other people.
+// What a terminal or a log shows must not be able to steer it: names and values come from files and from other people. And how words are counted.
 #pragma once
 
+#include <concepts>
 #include <string>
 #include <string_view>
 
@@ -48,6 +49,18 @@ inline std::string printable(std::string_view text, bool lines = false) {
     }
   }
   return out;
+}
+
+// `what`, as it is after a 1, else its plural.
+template <std::integral N>
+std::string plural(N n, std::string_view what) {
+  return std::string(what) + (n == 1 ? "" : "s");
+}
+
+// "1 step", "2 steps".
+template <std::integral N>
+std::string counted(N n, std::string_view what) {
+  return std::to_string(n) + " " + plural(n, what);
 }
 
 }  // namespace heddle

@@ -155,8 +155,8 @@ TEST_CASE("inspect adds up the shards of each part of a data set") {
         bytes += static_cast<long>(field(shard, "bytes"));
       }
       CHECK((folder == "data" ? shards == 1 : shards > 1));
-      CHECK(has(shown, std::to_string(shards) + " shards, " + std::to_string(tokens) + " tokens, " + std::to_string(documents) + " documents, " +
-                           std::to_string(bytes) + " bytes of text"));
+      CHECK(has(shown, std::to_string(shards) + (shards == 1 ? " shard, " : " shards, ") + std::to_string(tokens) + " tokens, " +
+                           std::to_string(documents) + " documents, " + std::to_string(bytes) + " bytes of text"));
     }
   }
 }

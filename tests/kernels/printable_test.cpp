@@ -57,6 +57,15 @@ TEST_CASE("printable: any bytes, once and twice") {
   }
 }
 
+TEST_CASE("counted: one of a thing, or several, or none") {
+  CHECK(counted(0, "step") == "0 steps");
+  CHECK(counted(1, "step") == "1 step");
+  CHECK(counted(uint64_t{1}, "micro-step") == "1 micro-step");
+  CHECK(counted(2, "step") == "2 steps");
+  CHECK(counted(-1, "step") == "-1 steps");
+  CHECK(plural(int64_t{1} << 40, " sample") == " samples");
+}
+
 TEST_CASE("errors: what was thrown can be shown") {
   const std::string name = "shard\x1b[2J\nheddle: done";
   try {

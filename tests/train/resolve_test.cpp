@@ -130,7 +130,7 @@ TEST_CASE("the model's shape has one judge") {
   refused({{"model", "gpt2"}}, {"no preset", "gpt2"});
   refused({{"model", "tiny-gpt"}, {"depth", "4"}}, {"--model tiny-gpt", "--depth 4"});
   refused({{"vocab", "200"}, {"model", "tiny-gpt"}}, {"--vocab 200", "300"});
-  refused({{"dp", "2"}, {"model", "tiny-gpt"}}, {"--dp 2", "1 ranks", "mpirun -np 2"});
+  refused({{"dp", "2"}, {"model", "tiny-gpt"}}, {"--dp 2", "1 rank was started", "mpirun -np 2"});
   refused({{"muon-lr", "0.1"}, {"depth", "1"}, {"optimizer", "adamw"}}, {"--muon-lr", "--optimizer muon"});
   refused({{"rope-theta", "5"}, {"model", "tiny-gpt"}}, {"--rope-theta", "--position rope"});
   refused({{"tokens", "100"}, {"model", "tiny-gpt"}}, {"--tokens 100", "8192"});

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "kernels/api/printable.h"
 #include "train/checkpoint/fold.h"
 #include "train/checkpoint/loading.h"
 #include "train/checkpoint/reader.h"
@@ -128,7 +129,7 @@ std::optional<Checkpoints::Loaded> Checkpoints::find_newest(Resume resume, uint6
   const std::vector<Candidate> all = m.candidates(kept);
   if (resume == Resume::never && !all.empty()) {
     fail("checkpoint",
-         concat(m.run->path(), " holds ", all.size(), " checkpoints, the newest ", text_of(all[0].id),
+         concat(m.run->path(), " holds ", counted(all.size(), "checkpoint"), ", the newest ", text_of(all[0].id),
                 "; choose another --out, or --resume auto to go on"),
          ExitCode::usage);
   }
@@ -154,7 +155,8 @@ std::optional<Checkpoints::Loaded> Checkpoints::find_newest(Resume resume, uint6
     // Damaged ones stay where they are, so that the next start finds them too and does not begin from scratch beside them.
     if (!damaged.empty()) {
       fail("checkpoint",
-           concat("none of the ", damaged.size(), " checkpoints in ", m.run->path(), " verifies:", reasons,
+           concat(damaged.size() == 1 ? "the only checkpoint" : concat("none of the ", damaged.size(), " checkpoints"), " in ", m.run->path(),
+                  damaged.size() == 1 ? " does not verify:" : " verifies:", reasons,
                   "\n  restore one from a copy, or move ckpt/ away to start from scratch"),
            ExitCode::bad_data);
     }

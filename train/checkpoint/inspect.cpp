@@ -118,8 +118,8 @@ void print_summary(const Manifest& m, std::ostream& out) {
     others.add(kinds.back().tensors, kinds.back().elements, kinds.back().bytes);
   }
   for (const Kind& k : kinds) {
-    out << "  " << std::left << std::setw(12) << k.name << std::right << k.tensors << (k.tensors == 1 ? " tensor, " : " tensors, ") << k.elements
-        << " elements, " << size_text(k.bytes) << '\n';
+    out << "  " << std::left << std::setw(12) << k.name << std::right << counted(k.tensors, "tensor") << ", " << counted(k.elements, "element")
+        << ", " << size_text(k.bytes) << '\n';
   }
 }
 
@@ -187,7 +187,7 @@ bool inspect_run(FileSystem& fs, const std::string& path, const InspectOptions& 
     try {
       CheckpointReader reader(fs, run.checkpoints(), text_of(c.id).c_str(), run.path_of(c.id), c.id);
       const size_t shards = reader.manifest().shards.size();
-      out << ", " << shards << (shards == 1 ? " shard, " : " shards, ") << size_text(bytes_of(reader.manifest())) << '\n';
+      out << ", " << counted(shards, "shard") << ", " << size_text(bytes_of(reader.manifest())) << '\n';
       if (options.verify) whole = verify_all(reader, out) && whole;
       if (!newest && !c.dead) newest.emplace(std::move(reader));
     } catch (const Error& e) {
