@@ -14,6 +14,8 @@ namespace {
 
 constexpr size_t kMaxBytes = size_t{64} << 20;  // about 300,000 shards
 
+constexpr char kFormat[] = "heddle-dataset";
+
 struct Fields {
   const nlohmann::json& object;
   std::string place;
@@ -73,7 +75,7 @@ const DatasetInfo::Shard* DatasetInfo::find(const std::string& file) const {
 }
 
 std::string DatasetInfo::to_json() const {
-  nlohmann::ordered_json root = {{"format", "heddle-dataset"},
+  nlohmann::ordered_json root = {{"format", kFormat},
                                  {"version", 1},
                                  {"tokenizer", tokenizer},
                                  {"tokenizer_fingerprint", tokenizer_fingerprint},
@@ -96,7 +98,7 @@ DatasetInfo DatasetInfo::parse(const std::string& text, const std::string& place
   const nlohmann::json root = parse_strict_json(text, place, kMaxBytes);
   const Fields top{root, place};
   if (!root.is_object()) top.bad("not a JSON object");
-  if (top.text("format") != "heddle-dataset") top.bad("field 'format' is not \"heddle-dataset\"");
+  if (top.text("format") != kFormat) top.bad(concat("field 'format' is not \"", kFormat, '"'));
   if (const int64_t version = top.integer("version", 1, INT32_MAX); version != 1)
     top.bad(concat("version ", version, ", this heddle reads version 1"));
   DatasetInfo info;
@@ -129,7 +131,14 @@ DatasetInfo DatasetInfo::parse(const std::string& text, const std::string& place
 std::optional<DatasetInfo> DatasetInfo::load(const std::string& directory) {
   const std::string path = directory + "/dataset.json";
   if (::access(path.c_str(), F_OK) != 0) return std::nullopt;
-  return parse(read_small_file(path, kMaxBytes), path);
+  const std::string text = read_small_file(path, kMaxBytes);
+  if (text.find(kFormat) == text.npos) {  // others use this name as well, for whatever they like
+    fail("dataset",
+         concat(path, ": another program's file: heddle's of this name records the shards beside it, and says \"format\": \"", kFormat,
+                "\"; move it away, or use another folder"),
+         ExitCode::bad_data);
+  }
+  return parse(text, path);
 }
 
 }  // namespace heddle

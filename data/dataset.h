@@ -38,7 +38,7 @@ struct DatasetInfo {
   std::string to_json() const;
   // Parses and checks every field (types, ranges, names without a directory, no name twice). Error(bad_data) names `place`.
   static DatasetInfo parse(const std::string& text, const std::string& place);
-  // The dataset.json in `directory`; nothing when there is none.
+  // The dataset.json in `directory`; nothing when there is none. Error(bad_data) when it is another program's, or parse() refuses it.
   static std::optional<DatasetInfo> load(const std::string& directory);
 
  private:

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +10,8 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <map>
+#include <utility>
 
 #include "data/file.h"
 #include "data/shard.h"
@@ -20,6 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kDataset[] = "dataset.json", kTokenizer[] = "tokenizer.json";
+constexpr char kWork[] = ".heddle-tokenize", kMark[] = ".made-by-heddle";  // the hidden folder, and the empty file in it by which it is known
 
 [[noreturn]] void refuse(const std::string& text) {
   fail("tokenize", text, ExitCode::usage);
@@ -51,14 +55,41 @@ bool is_ours(const std::string& path, const DatasetInfo::Shard& record) {
   return size == kShardHeaderBytes + 2 * record.tokens || size == kShardHeaderBytes + 4 * record.tokens;
 }
 
+// What an earlier process made here as its hidden folder; it may have ended before it could leave the mark.
+bool is_our_work(const std::string& path) {
+  return fs::is_directory(fs::symlink_status(path)) && (fs::is_empty(path) || is_plain_file(concat(path, "/", kMark)));
+}
+
 }  // namespace
+
+void require_no_input_there(const std::string& folder, const std::vector<std::string>& inputs) {
+  if (!fs::is_directory(folder)) return;
+  std::map<std::pair<dev_t, ino_t>, std::string> ours;
+  struct stat status;
+  const auto add = [&](const fs::path& file) {
+    if (::stat(file.c_str(), &status) == 0) ours.emplace(std::pair(status.st_dev, status.st_ino), file.string());
+  };
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const std::string file = entry.path().filename().string();
+    if (file == kDataset || file == kTokenizer || is_shard_name(file, "")) add(entry.path());
+  }
+  if (const fs::path work = fs::path(folder) / kWork; fs::is_directory(fs::symlink_status(work))) {
+    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(work)) add(entry.path());
+  }
+  for (const std::string& input : inputs) {
+    if (::stat(input.c_str(), &status) != 0) continue;  // told where it is opened
+    const auto found = ours.find({status.st_dev, status.st_ino});
+    if (found == ours.end()) continue;
+    refuse(concat("--input ", input, " is ", found->second, ", which a data set in --out ", folder, " would replace; give another --out"));
+  }
+}
 
 std::string shard_name(const std::string& name, const std::string& split, size_t index) {
   const std::string digits = std::to_string(index);
   return concat(name, "_", split, "_", std::string(digits.size() < 6 ? 6 - digits.size() : 0, '0'), digits, ".bin");
 }
 
-OutputFolder::OutputFolder(const std::string& path, const std::string& name) : path_(path), work_(path + "/.heddle-tokenize"), old_(work_ + "/old") {
+OutputFolder::OutputFolder(const std::string& path, const std::string& name) : path_(path), work_(concat(path, "/", kWork)), old_(work_ + "/old") {
   made_ = fs::create_directories(path_);
   try {
     lock_ = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -69,32 +100,47 @@ OutputFolder::OutputFolder(const std::string& path, const std::string& name) : p
     recover();
     find_earlier(name);
     fs::create_directory(work_);
+    FileWriter(concat(work_, "/", kMark)).close();
+    sync_directory(work_);
   } catch (...) {
     if (lock_ >= 0) ::close(lock_);
-    std::error_code not_empty;
-    if (made_) fs::remove(path_, not_empty);
+    ::rmdir(work_.c_str());  // neither goes unless it is empty
+    if (made_) ::rmdir(path_.c_str());
     throw;
   }
 }
 
 OutputFolder::~OutputFolder() {
   std::error_code ignored;
-  fs::remove_all(work_, ignored);
+  try {
+    remove_work();
+  } catch (const std::exception&) {  // the next process sees to it
+  }
   if (made_) fs::remove(path_, ignored);  // only when nothing came into it
   ::close(lock_);
 }
 
 // What a process that was killed left: the lock says that nobody writes here.
 void OutputFolder::recover() {
-  const auto is_folder = [](const std::string& path) { return fs::is_directory(fs::symlink_status(path)); };
-  if (is_folder(work_) && is_folder(old_) && !fs::exists(path_ + "/" + kDataset)) {
+  if (!fs::exists(fs::symlink_status(work_))) return;
+  if (!is_our_work(work_)) refuse(concat(work_, ": not a folder that heddle tokenize made; move it away, or give another --out"));
+  if (fs::is_directory(fs::symlink_status(old_)) && !fs::exists(path_ + "/" + kDataset)) {
     std::vector<std::string> fresh = {kTokenizer};
     if (const auto info = DatasetInfo::load(work_)) {
       for (const DatasetInfo::Shard& shard : info->shards) fresh.push_back(shard.file);
     }
     put_back(fresh);
   }
-  fs::remove_all(work_);
+  remove_work();
+}
+
+// The mark goes last: what a removal leaves that does not reach its end is still known.
+void OutputFolder::remove_work() {
+  for (const fs::directory_entry& entry : fs::directory_iterator(work_)) {
+    if (entry.path().filename() != kMark) fs::remove_all(entry.path());
+  }
+  fs::remove(concat(work_, "/", kMark));
+  fs::remove(work_);
 }
 
 void OutputFolder::find_earlier(const std::string& name) {

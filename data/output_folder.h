@@ -2,7 +2,8 @@
 //
 // Everything new is written and flushed in a hidden folder first. Then the old set's files move aside into it, the new ones take their places,
 // dataset.json last, and only then the old ones go: a failure puts the old set back, and what a killed process left is put right by the next one.
-// Only files that heddle made are ever moved: those that dataset.json records, of the form of our names and with the size of their record.
+// Only files that heddle made are ever moved or removed: those that dataset.json records, of the form of our names and with the size of their record,
+// and a hidden folder that carries our mark.
 #pragma once
 
 #include <set>
@@ -17,10 +18,13 @@ namespace heddle {
 // "name_train_000000.bin"
 std::string shard_name(const std::string& name, const std::string& split, size_t index);
 
+// Error(usage) naming both when an input is, by whatever path or link, a file that a data set written into `folder` would replace or remove.
+void require_no_input_there(const std::string& folder, const std::vector<std::string>& inputs);
+
 class OutputFolder {
  public:
   // Makes the folder when it is missing. Error(in_use) when another process writes there; Error(usage) naming a file of the shards' `name` that is
-  // not of an earlier data set: a pattern would mix it in.
+  // not of an earlier data set (a pattern would mix it in), or what bears the hidden folder's name without its mark.
   OutputFolder(const std::string& path, const std::string& name);
   ~OutputFolder();  // the hidden folder is gone, whatever happened, and so is a folder made here into which nothing came
   OutputFolder(const OutputFolder&) = delete;
@@ -34,6 +38,7 @@ class OutputFolder {
 
  private:
   void recover();
+  void remove_work();
   void find_earlier(const std::string& name);
   void put_back(const std::vector<std::string>& fresh);
   std::string path_, work_, old_;

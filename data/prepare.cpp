@@ -210,10 +210,10 @@ PrepareReport write_dataset(const PrepareOptions& options, const std::string& na
   train.finish();
   val.finish();
   if (done == 0) fail("tokenize", concat(options.inputs[0], ": no text in the input"), ExitCode::bad_data);
-  if (train.total.documents == 0) refuse(concat("all ", done, " documents would be held out; lower --val-fraction"));
+  if (train.total.documents == 0) refuse(concat(done == 1 ? "" : "all ", counted(done, "document"), " would be held out; lower --val-fraction"));
   if (options.val_fraction > 0 && val.total.documents == 0) {
     const bool whole = options.separator == DocumentSeparator::file;
-    refuse(concat("--val-fraction ", options.val_fraction, " holds out none of ", done, " document", done == 1 ? "" : "s",
+    refuse(concat("--val-fraction ", options.val_fraction, " holds out none of ", counted(done, "document"),
                   done == 1 ? "" : concat("; it takes ", 1.0 / static_cast<double>(done)),
                   whole ? "; --document-separator blank-line makes more" : ""));
   }
@@ -258,6 +258,7 @@ PrepareReport prepare(const PrepareOptions& options) {
     const std::string name = options.name.empty() && !inputs.empty() ? default_name(options.inputs[0], inputs[0]) : options.name;
     check(options, name);
     bpe_vocab(options.tokenizer);  // a typing error is told before any work
+    require_no_input_there(options.out, inputs);
     TextSource source({inputs, options.separator, options.format});
     PrepareReport report = write_dataset(options, name, source);
     report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
@@ -271,20 +272,21 @@ void print_report(const PrepareReport& report, const PrepareOptions& options, st
   const std::string folder = printable(options.out);
   out << "tokenizer  " << printable(options.tokenizer) << ": " << grouped(report.info.vocab) << " tokens, end-of-text " << report.info.eot << " ("
       << name_of(report.info.eot_position) << "), fingerprint " << report.info.tokenizer_fingerprint.substr(0, 12) << "\n";
+  const auto number = [](int64_t n, const char* what) { return concat(grouped(n), " ", plural(n, what)); };
   const auto line = [&](const char* split, const PrepareReport::Split& total) {
     if (total.documents == 0) return;
     const int64_t text_tokens = total.tokens - total.documents;
-    out << std::left << std::setw(11) << split << std::right << grouped(total.documents) << (total.documents == 1 ? " document, " : " documents, ")
-        << grouped(total.bytes) << " bytes, " << grouped(total.tokens) << " tokens (" << std::fixed << std::setprecision(3)
-        << static_cast<double>(total.bytes) / static_cast<double>(std::max<int64_t>(text_tokens, 1)) << " bytes a token), " << total.shards
-        << (total.shards == 1 ? " shard\n" : " shards\n");
+    out << std::left << std::setw(11) << split << std::right << number(total.documents, "document") << ", " << number(total.bytes, "byte") << ", "
+        << number(total.tokens, "token") << " (" << std::fixed << std::setprecision(3)
+        << static_cast<double>(total.bytes) / static_cast<double>(std::max<int64_t>(text_tokens, 1)) << " bytes a token), "
+        << number(total.shards, "shard") << "\n";
   };
   line("train", report.train);
   line("val", report.val);
   const std::string first = report.info.shards.empty() ? "" : report.info.shards[0].file;
   const size_t shown = 8;
   for (size_t i = 0; i < std::min(shown, report.info.shards.size()); ++i) out << "wrote      " << folder << "/" << report.info.shards[i].file << "\n";
-  if (report.info.shards.size() > shown) out << "           ... and " << report.info.shards.size() - shown << " more shards\n";
+  if (report.info.shards.size() > shown) out << "           ... and " << report.info.shards.size() - shown << " more\n";
   out << "wrote      " << folder << "/tokenizer.json, dataset.json\n";
   const double megabytes = static_cast<double>(report.train.bytes + report.val.bytes) / 1e6;
   out << "took       " << std::setprecision(2) << report.seconds << " s (" << std::setprecision(1) << megabytes / std::max(report.seconds, 1e-9)

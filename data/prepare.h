@@ -41,7 +41,8 @@ bool is_held_out(uint64_t i, double val_fraction);
 // end-of-text. A document that does not fit into what is left of a shard begins the next one; only a document longer than a whole shard is
 // cut. The files depend on the options and the text, not on the threads. A data set that heddle wrote into `out` before is replaced when the new
 // one is whole, else it stands as it was; files that heddle did not write are never touched: a shard of the same name that no dataset.json records,
-// or another tokenizer.json, is Error(usage). Two runs at once: the second gets Error(in_use).
+// or another tokenizer.json, is Error(usage), and so is an input folder that is `out` and an input file that the new set would replace. Two runs at
+// once: the second gets Error(in_use).
 PrepareReport prepare(const PrepareOptions& options);
 
 // Lines of what was written: documents, bytes, tokens, bytes a token of each split, then the files.

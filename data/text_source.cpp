@@ -38,6 +38,12 @@ std::vector<std::string> text_files(const std::vector<std::string>& inputs, cons
   std::vector<std::string> files;
   const auto add_folder = [&](const std::string& folder) {
     std::vector<std::string> found;
+    if (fs::equivalent(folder, leave_out, unknown)) {
+      fail("text",
+           concat("the input folder ", folder, " is the output folder ", leave_out,
+                  ": the next run would read what this one writes; give another --out, which may lie in the input folder"),
+           ExitCode::usage);
+    }
     for (fs::recursive_directory_iterator at(folder), end; at != end; ++at) {
       const bool hidden = at->path().filename().string().front() == '.';
       const bool own = at->is_directory() && fs::equivalent(at->path(), leave_out, unknown);

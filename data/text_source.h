@@ -35,7 +35,8 @@ struct Document {
 inline constexpr size_t kMaxDocumentBytes = size_t{1} << 30;
 
 // The files that `inputs` name: a file is itself; a folder is every regular file in it and below, in byte order, but for hidden ones and those in
-// the folder `leave_out`; a quoted shell pattern is all it matches. Error(usage) names an input without any file.
+// the folder `leave_out`, the output's; a quoted shell pattern is all it matches. Error(usage) names an input without any file, or that is
+// `leave_out`.
 std::vector<std::string> text_files(const std::vector<std::string>& inputs, const std::string& leave_out);
 
 // Compression is told by the first bytes (1F 8B gzip, RFC 1952; 28 B5 2F FD zstd, RFC 8878), whatever the name. A UTF-8 byte order mark at the

@@ -102,7 +102,7 @@ TEST_CASE("data set and tokenizer: damaged, of another vocabulary") {
   w.write("shards/dataset.json", dataset.substr(0, dataset.size() / 2));
   w.refused(more, 65, {"shards/dataset.json"});
   w.write("shards/dataset.json", "[]");
-  w.refused(more, 65, {"shards/dataset.json", "not a JSON object"});
+  w.refused(more, 65, {"shards/dataset.json: another program's file", "move it away"});
   w.write("shards/dataset.json", dataset);
   w.write("broken.json", tokenizer.substr(0, tokenizer.size() / 2));
   w.refused(more + " --tokenizer broken.json", 65, {"broken.json"});

@@ -150,7 +150,7 @@ TEST_CASE("control characters in names of files that are used, and in what files
     w.write("tokenizer.json", text);
     check(w.heddle("inspect tokenizer.json"), text);
     fs::create_directories(w.path / "d");
-    w.write("d/dataset.json", text);
+    w.write("d/dataset.json", text + " heddle-dataset");  // else it is taken for another program's, and not read
     check(w.heddle("inspect d"), text);
     w.write("lines.jsonl", text + "\n");
     check(w.heddle("tokenize --input lines.jsonl --tokenizer bytes --out lines"), text);

@@ -5,6 +5,8 @@
 #include <zstd.h>
 #endif
 
+#include <algorithm>
+#include <functional>
 #include <map>
 
 #include "data/file.h"
@@ -217,6 +219,14 @@ TEST_CASE("in the output folder only what heddle wrote is replaced", "[prepare]"
     CHECK(contains(message, part));
     CHECK(content_of(out) == before);
   };
+  const std::string dataset = slurp(out + "/dataset.json");
+  for (const std::string& theirs : {""s, "[]"s, "{\"format\": \"csv\"}"s, "name,size\n"s}) {
+    scratch.write("out/dataset.json", theirs);
+    const auto before = content_of(out);
+    CHECK(contains(error_of([&] { prepare(options_for({text}, out)); }, ExitCode::bad_data), out + "/dataset.json: another program's file"));
+    CHECK(content_of(out) == before);
+  }
+  scratch.write("out/dataset.json", dataset);
   const std::string shard = slurp(out + "/x_train_000000.bin");
   scratch.write("out/x_train_000000.bin", shard + "!");
   refused("x_train_000000.bin: a shard of the name 'x'");
@@ -239,6 +249,90 @@ TEST_CASE("in the output folder only what heddle wrote is replaced", "[prepare]"
   other.tokenizer = "bpe:258";
   prepare(other);  // by now it is that of a data set
   CHECK(Tokenizer::load(fresh).vocab_size() == 258);
+}
+
+TEST_CASE("what only bears the name of the hidden folder is left alone", "[prepare]") {
+  const Scratch scratch;
+  const std::string text = scratch.write("a.txt", "some text\n"), out = scratch / "out", work = out + "/.heddle-tokenize";
+  fs::create_directories(scratch / "elsewhere/old");
+  scratch.write("elsewhere/old/precious", "mine");
+  const std::vector<std::pair<std::string, std::function<void()>>> theirs = {
+      {"a file", [&] { scratch.write("out/.heddle-tokenize", "mine"); }},
+      {"a link", [&] { fs::create_directory_symlink(scratch / "elsewhere", work); }},
+      {"a folder of files", [&] { fs::create_directory(work), scratch.write("out/.heddle-tokenize/dataset.json", "mine"); }},
+      {"a folder of folders", [&] { fs::copy(scratch / "elsewhere", work, fs::copy_options::recursive); }}};
+  for (const bool had : {false, true}) {
+    for (const auto& [what, make] : theirs) {
+      fs::remove_all(out);
+      fs::create_directory(out);
+      if (had) prepare(options_for({text}, out));
+      make();
+      const auto before = content_of(scratch.path());
+      const std::string message = error_of([&] { prepare(options_for({text}, out)); }, ExitCode::usage);
+      INFO(what << ", an earlier set: " << had << "\n" << message);
+      CHECK(contains(message, work + ": not a folder that heddle tokenize made; move it away"));
+      CHECK(fs::exists(fs::symlink_status(work)));
+      CHECK(content_of(scratch.path()) == before);
+    }
+    // What a killed process left: before its mark, and after it.
+    for (const bool marked : {false, true}) {
+      fs::remove_all(work);
+      fs::create_directory(work);
+      if (marked) scratch.write("out/.heddle-tokenize/.made-by-heddle", ""), scratch.write("out/.heddle-tokenize/x_train_000000.bin.tmp7", "torn");
+      prepare(options_for({text}, out));
+      CHECK(!fs::exists(work));
+    }
+  }
+}
+
+TEST_CASE("no input is where the output goes, by whatever path or link", "[prepare]") {
+  const Scratch scratch;
+  const std::string text = scratch.write("a.txt", "some text\n"), out = scratch / "out";
+  fs::create_directory(out);
+  scratch.write("out/b.txt", "a text beside the data set\n");
+  const auto refused = [&](const std::string& input, const std::string& to, const std::string& first, const std::string& second) {
+    const auto before = content_of(scratch.path());
+    const std::string message = error_of([&] { prepare(options_for({text, input}, to)); }, ExitCode::usage);
+    INFO("--input " << input << " --out " << to << "\n" << message);
+    CHECK(contains(message, first));
+    CHECK(contains(message, second));
+    CHECK(contains(message, "give another --out"));
+    CHECK(std::count(message.begin(), message.end(), '\n') == 0);
+    CHECK(content_of(scratch.path()) == before);
+  };
+  fs::create_directory_symlink("out", scratch / "link");
+  const auto folders = [&] {  // whatever is in it
+    for (const std::string& to : {out, out + "/", scratch / "link", scratch / "out/../out/."}) {
+      for (const std::string& input : {out, out + "/", scratch / "link", scratch / "link/", scratch / "o?t", scratch / "link/../out/"}) {
+        refused(input, to, "the input folder " + scratch.path(), "is the output folder " + to);
+      }
+    }
+  };
+  folders();
+  CHECK(!fs::exists(out + "/dataset.json"));
+  prepare(options_for({text, out + "/b.txt"}, out));  // a file that stays is no matter
+  prepare(options_for({text, out + "/b.txt"}, out));
+  folders();
+
+  fs::create_directories(scratch / "texts");
+  for (const char* file : {"tokenizer.json", "dataset.json"}) {
+    const std::string path = concat(out, "/", file), hard = concat(scratch / "hard-", file), soft = concat(scratch / "texts/soft-", file);
+    fs::create_hard_link(path, hard);
+    fs::create_symlink(path, soft);
+    for (const std::string& to : {out, scratch / "link/"}) {
+      for (const std::string& input : {path, concat(scratch / "link/", file), concat(scratch / "out/../out/", file), hard, soft}) {
+        refused(input, to, "--input " + input + " is " + to, "--out " + to);
+      }
+    }
+    refused(scratch / "texts", out, "--input " + soft + " is " + path, "--out " + out);
+    refused(out + "/*" + std::string(file).substr(1), out, "--input " + path + " is " + path, "--out " + out);
+    fs::remove(hard);
+    fs::remove(soft);
+  }
+  // And what a killed process left there, which is to go.
+  fs::create_directory(out + "/.heddle-tokenize");
+  scratch.write("out/.heddle-tokenize/.made-by-heddle", "");
+  refused(scratch.write("out/.heddle-tokenize/notes.txt", "mine"), out, out + "/.heddle-tokenize/notes.txt is ", "--out " + out);
 }
 
 TEST_CASE("a killed tokenize is put right by the next: the old set comes back whole", "[prepare]") {
@@ -267,6 +361,7 @@ TEST_CASE("a killed tokenize is put right by the next: the old set comes back wh
       }
       const auto before = content_of(out);
       fs::create_directories(work + "/old");
+      scratch.write("out/.heddle-tokenize/.made-by-heddle", "");
       for (const auto& [file, content] : fresh) scratch.write("out/.heddle-tokenize/" + file, content);
       for (size_t i = 0; i < done; ++i) {
         if (i < order.size() && had) move(out + "/" + order[i], work + "/old/" + order[i]);
