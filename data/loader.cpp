@@ -152,7 +152,7 @@ void Loader::Impl::check_row(const ShardReader& shard, int64_t first, const int3
   uint32_t largest = 0;
   for (int64_t t = 0; t < options.seq; ++t) largest = std::max(largest, static_cast<uint32_t>(tokens[t]));
   if (largest < set.vocab()) return;
-  for (int64_t t = 0; t < options.seq; ++t) shard.check_token(static_cast<uint32_t>(tokens[t]), first + t, set.vocab());
+  for (int64_t t = 0; t < options.seq; ++t) shard.check_token(static_cast<uint32_t>(tokens[t]), first + t, set.token_limit());
 }
 
 void Loader::Impl::fill_row(uint64_t position, int32_t* x, int32_t* y, int32_t* start) const {

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "kernels/api/check.h"
+#include "kernels/api/printable.h"
 
 namespace heddle {
 namespace {
@@ -53,7 +54,7 @@ ShardSet::ShardSet(const LoaderOptions& options) {
 
 std::string ShardSet::read_one(size_t shard, bool hash, const Survey& survey) {
   if (survey.begin) survey.begin(shard);
-  const std::string content = shards_[shard].scan(vocab_, hash, survey.look);
+  const std::string content = shards_[shard].scan(token_limit(), hash, survey.look);
   if (hash && records_[shard] && content != records_[shard]->sha256) {
     fail("loader",
          concat(shards_[shard].path(), ": its SHA-256 is not the one in dataset.json; the file is damaged or was edited: copy or write it again"),
@@ -137,13 +138,17 @@ void ShardSet::take_dataset(const LoaderOptions& options) {
     if (*position != info.eot_position) differ(directory, "the end-of-text position", name_of(info.eot_position), name_of(*position));
     if (record->tokens != shards_[i].tokens()) {
       fail("loader",
-           concat(shards_[i].path(), ": holds ", shards_[i].tokens(), " tokens, dataset.json records ", record->tokens,
+           concat(shards_[i].path(), ": holds ", counted(shards_[i].tokens(), "token"), ", dataset.json records ", record->tokens,
                   "; write the data set again with `heddle tokenize`"),
            ExitCode::bad_data);
     }
     records_[i] = *record;
   }
   eot_position_ = position.value_or(EotPosition::prepend);
+}
+
+int64_t ShardSet::token_limit() const {
+  return tokenizer_ && tokenizer_->vocab > 0 ? std::min(tokenizer_->vocab, vocab_) : vocab_;
 }
 
 uint64_t ShardSet::tokens() const {

@@ -26,12 +26,13 @@ class ShardSet {
     std::function<void(int64_t first, std::span<const uint32_t> tokens)> look;
     std::function<std::string()> end;
   };
-  // Reads every shard once, shared over the ranks as the option `reading` says: every token < vocab, the hash where `verify` asks or, for
+  // Reads every shard once, shared over the ranks as the option `reading` says: every token < token_limit(), the hash where `verify` asks or, for
   // all_hashes, no dataset.json has it. Returns the survey's text for each shard.
   std::vector<std::string> read_all(const LoaderOptions& options, bool all_hashes, const Survey& survey);
 
   const std::vector<ShardReader>& shards() const { return shards_; }
   int64_t vocab() const { return vocab_; }
+  int64_t token_limit() const;  // every token is below: the tokenizer's size where it is known, for a model's vocabulary may be padded beyond it
   std::optional<int32_t> eot() const { return eot_; }
   EotPosition eot_position() const { return eot_position_; }
   const std::optional<TokenizerIdentity>& tokenizer() const { return tokenizer_; }

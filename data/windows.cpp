@@ -131,7 +131,7 @@ struct Windows::Impl {
     const ShardReader& shard = set.shards()[window.shard];
     const int64_t first = window.text + window.begin + (supplied ? 1 : 0);
     shard.read(first, rest);
-    for (size_t i = 0; i < rest.size(); ++i) shard.check_token(static_cast<uint32_t>(rest[i]), first + static_cast<int64_t>(i), set.vocab());
+    for (size_t i = 0; i < rest.size(); ++i) shard.check_token(static_cast<uint32_t>(rest[i]), first + static_cast<int64_t>(i), set.token_limit());
   }
 
   void fill_row(uint64_t row, int32_t* x, int32_t* y, int32_t* start) const {

@@ -8,6 +8,7 @@
 
 #include "kernels/api/check.h"
 #include "kernels/api/philox.h"
+#include "kernels/api/printable.h"
 #include "train/model.h"
 #include "train/sampling.h"
 
@@ -100,9 +101,14 @@ int generate(const GenerateOptions& options) {
     prompt = tokenizer->encode_with_special(options.prompt);
   }
   if (tokenizer && (prompt.empty() || prompt[0] != tokenizer->eot())) prompt.insert(prompt.begin(), tokenizer->eot());  // documents begin with it
-  const int64_t vocab = trained.model->config().vocab;
+  // The model's vocabulary may be padded beyond the tokenizer's: what lies there was never trained and means nothing.
+  const int64_t vocab = tokenizer ? tokenizer->vocab_size() : trained.model->config().vocab;
   for (int32_t id : prompt) {
-    if (id < 0 || id >= vocab) fail("generate", concat("token ", id, " is not in the vocabulary of ", vocab), ExitCode::usage);
+    if (id < vocab) continue;
+    fail("generate",
+         concat("--prompt-ids: the ", tokenizer ? "tokenizer" : "model", " has no token ", id, ", but ", counted(vocab, "token"), ", 0 to ",
+                vocab - 1),
+         ExitCode::usage);
   }
   if (prompt.empty()) fail("generate", concat(options.path, " has no tokenizer.json to begin a document with: give --prompt-ids"), ExitCode::usage);
   if (!options.print_ids && !options.logprobs && !tokenizer) {

@@ -79,6 +79,34 @@ TEST_CASE("a shard cut or overwritten under a loader is an error that names file
   CHECK(contains(error_of([&] { windows.fill(0, batch.view); }, ExitCode::bad_data), "a.bin: ends at offset 1024"));
 }
 
+TEST_CASE("a token that the tokenizer lacks is an error, also where a model's padded vocabulary has it", "[shard]") {
+  const Scratch scratch;
+  for (const int32_t last : {899, 900, 999}) {
+    std::vector<int32_t> tokens(64, 5);
+    tokens[0] = 800, tokens[63] = last;
+    LoaderOptions options = options_for(scratch.write("a.bin", shard_bytes(tokens)), 16);
+    options.eot = 800;
+    options.tokenizer = TokenizerIdentity{"theirs", std::string(64, 'a'), 900};
+    WindowOptions held_out;
+    held_out.shards = options.shards;
+    held_out.seq = 16;
+    held_out.vocab = options.vocab;
+    held_out.eot = options.eot;
+    held_out.tokenizer = options.tokenizer;
+    const std::string says = last < 900 ? ""
+                                        : concat(scratch / "a.bin", ": token ", last, " at offset ", 1024 + 2 * 63,
+                                                 " (token number 63) is not below the vocabulary size 900");
+    for (const std::string& message :
+         {error_of([&] { Loader loader(options); }, ExitCode::bad_data), error_of([&] { Windows windows(held_out); }, ExitCode::bad_data)}) {
+      INFO(message);
+      CHECK(message.empty() == says.empty());
+      CHECK(contains(message, says));
+    }
+    options.tokenizer.reset();  // nothing is known of it but the vocabulary
+    CHECK(Loader(options).vocab() == 1000);
+  }
+}
+
 TEST_CASE("a shard replaced by rename stays what it was while it is open, and is told when it is not", "[shard]") {
   const Scratch scratch;
   const OpenLimit few(64);  // 16 of them for shards

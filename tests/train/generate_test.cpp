@@ -151,11 +151,16 @@ TEST_CASE("generate without a prompt begins a document; ids as a prompt get the 
 TEST_CASE("generate says which id or file is missing") {
   kernels::register_cpu_kernels();
   GenerateOptions o = options_of({}, 4);
-  o.prompt_ids = {"320"};
-  expect_error([&] { generate(o); }, ExitCode::usage, {"token 320", "vocabulary of 320"});
-  o.prompt_ids = {"319"};  // padding, which a prompt may hold
-  o.print_ids = true;
-  CHECK(printed(o).size() > 1);
+  for (const bool ids : {false, true}) {
+    o.print_ids = ids;
+    for (const char* beyond : {"257", "319", "320", "2147483647"}) {  // of the tokenizer, which has 257 tokens, or of the padded model
+      o.prompt_ids = {"97", beyond};
+      expect_error([&] { generate(o); }, ExitCode::usage,
+                   {concat("--prompt-ids: the tokenizer has no token ", beyond, ", but 257 tokens, 0 to 256")});
+    }
+    o.prompt_ids = {"256"};
+    CHECK(printed(o).size() > 1);
+  }
 
   const test::Scratch bare;
   std::filesystem::copy(padded_run(), bare / "run", std::filesystem::copy_options::recursive);
@@ -167,6 +172,11 @@ TEST_CASE("generate says which id or file is missing") {
   expect_error([&] { generate(none); }, ExitCode::usage, {"tokenizer.json", "--print-ids"});
   none.print_ids = true;
   CHECK(printed(none).find('\n') != std::string::npos);
+  none.prompt_ids = {"319"};  // nothing says where the padding begins
+  CHECK(printed(none).size() > 1);
+  none.prompt_ids = {"320"};
+  expect_error([&] { generate(none); }, ExitCode::usage, {"--prompt-ids: the model has no token 320, but 320 tokens, 0 to 319"});
+  none.prompt_ids = {"97"};
   none.print_ids = false, none.logprobs = true;
   CHECK(printed(none).find("\t\n") != std::string::npos);  // no text to show
   none.prompt_ids.clear(), none.prompt = "a";
