@@ -57,7 +57,7 @@ Table<EvalOptions> make_eval_table() {
   t.add("tokens", &E::tokens, "N", "score the first this many, or all when there are fewer; default: all").optional();
   t.add("tokenizer", &E::tokenizer, "FILE", "tokenizer.json of shards that no dataset.json records").optional();
   t.add("stride", &E::stride, "N", "tokens each window scores, the rest of it being context; default: half the sequence length").optional();
-  t.add("batch", &E::batch, "N", "sequences at a time").between(1, 1 << 16);
+  t.add("batch", &E::batch, "N", "sequences at a time, at most").between(1, 1 << 16);
   t.group = "Output";
   t.add("json", &E::json, "", "print one JSON object");
   t.group = "Machine";

@@ -32,10 +32,17 @@ WindowOptions shared(WindowOptions windows, int64_t tokens, Communicator& comm) 
   return windows;
 }
 
+int64_t even_batch(uint64_t rows, int64_t most, int ranks) {
+  const auto all = static_cast<uint64_t>(most) * static_cast<uint64_t>(ranks);
+  const uint64_t rounds = (rows + all - 1) / all, shares = rounds * static_cast<uint64_t>(ranks);
+  return static_cast<int64_t>((rows + shares - 1) / shares);
+}
+
 }  // namespace
 
 Evaluator::Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Communicator& comm)
-    : windows_(shared(windows, tokens, comm)), comm_(comm), device_(device), batch_(batch), seq_(windows.seq), rows_(windows_.rows()) {
+    : windows_(shared(windows, tokens, comm)), comm_(comm), device_(device), seq_(windows.seq), rows_(windows_.rows()) {
+  batch_ = even_batch(rows_, batch, comm.size());
   if (tokenizer) {
     double counts[2] = {};  // whole numbers below 2^53; one rank reads for all
     if (comm.rank() == 0) {
@@ -77,7 +84,6 @@ int evaluate(const EvalOptions& options) {
   use_threads(options.threads);
   const Device device = choose_device(options.device);
   TrainedModel trained = load_trained_model(options.path, device, compute_dtype(options.precision, device));
-  require_batch_memory("eval", trained.model->config(), options.batch, trained.config.seq, trained.arena->values().dtype(), device);
   const std::unique_ptr<Communicator> comm = world_communicator();
   WindowOptions windows;
   windows.shards = options.data;
@@ -95,6 +101,7 @@ int evaluate(const EvalOptions& options) {
   windows.tokenizer = trained.identity;
   if (trained.tokenizer) windows.eot = trained.tokenizer->eot();
   Evaluator evaluator(windows, options.batch, options.tokens, trained.tokenizer ? &*trained.tokenizer : nullptr, device, *comm);
+  require_batch_memory("eval", trained.model->config(), evaluator.batch(), trained.config.seq, trained.arena->values().dtype(), device);
   const EvalResult result = *evaluator.run(*trained.model);
   if (!std::isfinite(result.loss())) {
     fail("eval",
@@ -122,10 +129,8 @@ int evaluate(const EvalOptions& options) {
                 static_cast<long long>(windows.stride));
     return 0;
   }
-  std::printf("step %llu | %llu tokens", static_cast<unsigned long long>(trained.step), static_cast<unsigned long long>(result.tokens));
-  if (result.bytes) {
-    std::printf(", %llu bytes, %llu words", static_cast<unsigned long long>(result.bytes), static_cast<unsigned long long>(result.words));
-  }
+  std::printf("step %llu | %s", static_cast<unsigned long long>(trained.step), counted(result.tokens, "token").c_str());
+  if (result.bytes) std::printf(", %s, %s", counted(result.bytes, "byte").c_str(), counted(result.words, "word").c_str());
   std::printf(" | loss %.4f | perplexity %.3f", result.loss(), std::exp(result.loss()));
   if (result.bytes) std::printf(" | bits per byte %.4f | bits per word %.3f", result.bits_per_byte(), result.bits_per_word());
   std::printf(" | window %lld, stride %lld\n", static_cast<long long>(windows.seq), static_cast<long long>(windows.stride));

@@ -23,7 +23,7 @@ struct EvalOptions {
   std::vector<std::string> data;  // globs of token shards
   int64_t tokens = 0;             // score exactly the first this many, all when there are fewer; 0: all
   int64_t stride = 0;             // targets a window scores; the rest of it is context; 0: half the sequence length
-  int64_t batch = 8;              // sequences at a time
+  int64_t batch = 8;              // sequences at a time, at most
   std::string tokenizer;          // tokenizer.json of shards that no dataset.json records
   bool json = false;              // one JSON object instead of a line
   DeviceChoice device = DeviceChoice::automatic;
@@ -47,19 +47,20 @@ struct EvalResult {
 // Rolling windows over held-out shards (data/windows.h), shared over the ranks of a job. Memory is allocated once.
 class Evaluator {
  public:
-  // tokens: the first this many are scored, or all when there are fewer; 0: all. The tokenizer may be absent. Collective: the ranks share the
-  // reading.
+  // tokens: the first this many are scored, or all when there are fewer; 0: all. batch: a rank's sequences at a time, at most: as few as the same
+  // number of rounds allows, so that little is computed for nothing. The tokenizer may be absent. Collective: the ranks share the reading.
   Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Communicator& comm);
   // Collective. `stop`, when given, is asked between batches; true ends the evaluation early and gives nullopt.
   std::optional<EvalResult> run(const Transformer& model, const std::function<bool()>& stop = {});
   uint64_t rows() const { return rows_; }
+  int64_t batch() const { return batch_; }
   const std::string& unidentified() const { return windows_.unidentified(); }
 
  private:
   Windows windows_;
   Communicator& comm_;
   Device device_;
-  int64_t batch_, seq_;
+  int64_t batch_ = 0, seq_;
   uint64_t rows_ = 0, bytes_ = 0, words_ = 0;
   Tensor tokens_, targets_, document_start_;  // (B, T)
   std::vector<int32_t> staging_;

@@ -105,7 +105,10 @@ TEST_CASE("what needs more memory than there is, is refused before it is taken, 
   CHECK_FALSE(has(w.refused(data + " --no-memory-check --layers 1000 --heads 512 --dim 65536 --seq 16", 71, {}), "are available"));
   w.refused("bench train-step --layers 1000 --heads 512 --dim 65536 --vocab 100 --threads 1", 71, {"[bench]", "TiB"});
   REQUIRE(w.heddle("pretrain --data 'shards/*_train_*.bin' --out run --steps 1" + kModel).code == 0);
-  w.refused("eval run --data 'shards/*_val_*.bin' --batch 65536", 71, {"[eval] --batch 65536", "smaller --batch"}, "ulimit -v 500000;");
+  w.write("long.txt", std::string(800000, 'x'));
+  REQUIRE(w.heddle("tokenize --input long.txt --tokenizer bytes --out long").code == 0);
+  w.refused("eval run --data 'long/*.bin' --batch 65536", 71, {"[eval] --batch ", "smaller --batch"}, "ulimit -v 500000;");
+  CHECK(w.heddle("eval run --data 'shards/*_val_*.bin' --batch 65536", "ulimit -v 500000;").code == 0);  // there are not so many
 }
 
 // Whatever a person keeps under a name that runs use, in a directory where no run has begun.

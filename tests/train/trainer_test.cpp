@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/autograd/engine.h"
+#include "kernels/api/embedding.h"
 #include "tests/models/support.h"
 #include "tests/support/compare.h"
 #include "tests/train/pretrain_support.h"
@@ -261,6 +262,29 @@ TEST_CASE("after three steps a trainer asks the device for nothing") {
       }
       CHECK(s.trainer.counters().adam_t == 12);
     }
+  }
+}
+
+TEST_CASE("the evaluator computes no more sequences than there are, shared evenly over its rounds and ranks") {
+  Session s({.batch = 2});
+  WindowOptions options;
+  options.shards = {test::data_set().val()};
+  options.seq = kSeq;
+  const auto rows = static_cast<int64_t>(Windows(options).rows());
+  REQUIRE(rows > 7);
+  static int64_t computed;
+  const test::Intercept<kernels::EmbeddingForwardArgs> count(
+      kernels::embedding_forward, [](const kernels::EmbeddingForwardArgs& args) { computed += args.tokens.numel() / kSeq; }, nullptr);
+  for (const int64_t batch : {int64_t{1}, int64_t{2}, rows - 1, rows, rows + 1, int64_t{65536}}) {
+    Evaluator evaluator(options, batch, 0, nullptr, Device{}, *s.comm);
+    const int64_t rounds = (rows + batch - 1) / batch;
+    CAPTURE(rows, batch, rounds);
+    computed = 0;
+    REQUIRE(evaluator.run(s.model).has_value());
+    CHECK(evaluator.batch() <= batch);
+    CHECK(computed == rounds * evaluator.batch());
+    CHECK(computed >= rows);
+    CHECK(computed < rows + rounds);
   }
 }
 
