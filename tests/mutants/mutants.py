@@ -92,8 +92,12 @@ def faults(text):
     return sorted(set(found))
 
 
+def squeeze(text):
+    return " ".join(text.split())
+
+
 class Fault:
-    """One fault of one file: what a line said and says."""
+    """One fault of one file: what a line said and says, and which of the lines that say the same it is."""
 
     def __init__(self, file, text, place):
         start, end, replacement = place
@@ -102,12 +106,21 @@ class Fault:
         last = len(text) if last < 0 else last
         self.file, self.line = file, text.count("\n", 0, start) + 1
         self.before = text[first:last]
+        self.copy = sum(squeeze(line) == squeeze(self.before.split("\n")[0]) for line in text[:first].split("\n")[:-1])
         self.after = text[first:start] + replacement + text[end:last]
         self.mutated = text[:first] + self.after + text[last:]
 
     def key(self):
-        squeeze = lambda s: " ".join(s.split())
         return (self.file, squeeze(self.before), squeeze(self.after))
+
+
+def survivors_of(records):
+    """The faults that survived when they were judged last: (key, copy) in the order of the records, which are lines of JSON."""
+    verdicts = {}
+    for line in records.splitlines():
+        row = json.loads(line)
+        verdicts[tuple(row["key"]), row.get("copy", 0)] = row["verdict"]
+    return [fault for fault, verdict in verdicts.items() if verdict == "survived"]
 
 
 def equivalents():
@@ -235,7 +248,7 @@ class Tree:
 # ---- main ----
 
 
-def main():
+def main(arguments=None, make_tree=Tree):
     parser = argparse.ArgumentParser(description="A random fault for every source file of the CPU's side, found by the tests or not.")
     parser.add_argument("--seed", type=int, default=1, help="which faults [%(default)s]")
     parser.add_argument("--files", type=int, default=0, help="at most this many files, drawn at random; 0: all [%(default)s]")
@@ -244,10 +257,10 @@ def main():
     parser.add_argument("--tree", type=pathlib.Path, default=ROOT / "build/mutants", help="the scratch copy and its build folder [build/mutants]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilers at a time [%(default)s]")
     parser.add_argument("--survivors", action="store_true", help="only what survived in this tree before, again")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     begin = time.monotonic()
     known = equivalents()
-    tree = Tree(given.tree.resolve(), given.jobs)
+    tree = make_tree(given.tree.resolve(), given.jobs)
     tree.refresh()
     results = tree.path / "build/results.jsonl"
     tree.configure()
@@ -255,13 +268,9 @@ def main():
     files = sorted(str(p.relative_to(tree.path)) for folder in FOLDERS for p in (tree.path / folder).rglob("*.cpp"))
     files = [f for f in files if re.search(given.only, f)]
     random.Random(given.seed).shuffle(files)
-    again = {}
+    again = survivors_of(results.read_text()) if given.survivors and results.exists() else []
     if given.survivors:
-        for line in results.read_text().splitlines():
-            row = json.loads(line)
-            again[row["key"][0], row["key"][1], row["key"][2]] = row["verdict"] == "survived"
-        again = [key for key, survived in again.items() if survived]
-        files = [f for f in files if any(key[0] == f for key in again)]
+        files = [f for f in files if any(key[0] == f for key, _ in again)]
     if given.files > 0:
         files = files[: given.files]
     labels = sorted({label for f in files for label in STAGES[f.split("/")[0]]})
@@ -279,7 +288,7 @@ def main():
             verdict, by = tree.verdict(fault, clean[fault.file])
         counts[verdict] += 1
         with open(results, "a") as out:
-            out.write(json.dumps({"key": fault.key(), "verdict": verdict, "by": by, "seed": given.seed}) + "\n")
+            out.write(json.dumps({"key": fault.key(), "copy": fault.copy, "verdict": verdict, "by": by, "seed": given.seed}) + "\n")
         print(f"{verdict:11} {fault.file}:{fault.line}: {fault.before.strip()}  =>  {fault.after.strip()}" + (f"  [{by}]" if by else ""), flush=True)
         if verdict == "survived":
             survivors.append(fault)
@@ -292,12 +301,12 @@ def main():
         text = (tree.path / file).read_text()
         places = faults(text)
         if given.survivors:
-            for key in (k for k in again if k[0] == file):
-                same = [f for f in (Fault(file, text, p) for p in places) if f.key() == key]
-                if same:
-                    judge(same[0])
+            there = {(fault.key(), fault.copy): fault for fault in (Fault(file, text, p) for p in places)}
+            for key, copy in (k for k in again if k[0][0] == file):
+                if (key, copy) in there:
+                    judge(there[key, copy])
                 else:
-                    print(f"gone        {file}: {key[1]}", flush=True)
+                    print(f"gone        {file}: {key[1]}" + (f" (copy {copy + 1})" if copy else ""), flush=True)
             continue
         random.Random(f"{given.seed} {file}").shuffle(places)
         for place in places[:DRAWS]:
@@ -312,4 +321,5 @@ def main():
     return 1 if counts["survived"] > 0.05 * tried else 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

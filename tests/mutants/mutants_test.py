@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Which faults mutants.py plants, and that it plants the same ones again."""
+
+import contextlib
+import io
+import pathlib
+import tempfile
+import unittest
+
+import mutants
+
+TEXT = """int f(int a, int b) {
+  if (a < 1) return 0;
+  if (b > 1) {
+    if (a < 1) return 0;
+  }
+  // a < 2
+  for (int i = 0; i < b; ++i) a += i;
+  for (int i = 0; i < b; ++i) a += i;
+  return a;
+}
+"""
+
+
+class FakeTree:
+    """A scratch copy of two files whose tests find what `finds` says."""
+
+    finds = staticmethod(lambda fault: True)
+    planted = []
+
+    def __init__(self, path, jobs):
+        self.path, self.seconds = path, {}
+
+    def refresh(self):
+        for name in ("data/a.cpp", "data/b.cpp", "build/empty"):
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.path / name).write_text(TEXT)
+
+    def configure(self):
+        pass
+
+    def baseline(self, labels):
+        pass
+
+    def digest(self, file):
+        return ""
+
+    def verdict(self, fault, clean):
+        FakeTree.planted.append(fault.mutated)
+        return ("found", "a test") if FakeTree.finds(fault) else ("survived", "")
+
+
+class Mutants(unittest.TestCase):
+    def every_fault(self):
+        return [mutants.Fault("data/a.cpp", TEXT, place) for place in mutants.faults(TEXT)]
+
+    def test_faults_differ_and_leave_comments_alone(self):
+        faults = self.every_fault()
+        self.assertGreaterEqual(len(faults), 20)
+        self.assertEqual(len({f.mutated for f in faults}), len(faults))
+        for f in faults:
+            self.assertIn("// a < 2", f.mutated)
+            self.assertEqual(TEXT.splitlines()[f.line - 1], f.before)
+
+    def test_key_and_copy_name_one_fault(self):
+        faults = self.every_fault()
+        self.assertEqual(len({(f.key(), f.copy) for f in faults}), len(faults))
+        self.assertEqual({f.copy for f in faults if f.line == 2}, {0})
+        self.assertEqual({f.copy for f in faults if f.line == 4}, {1})  # indented otherwise, but the same line
+        self.assertEqual({f.copy for f in faults if f.line == 8}, {1})
+
+    def run_main(self, folder, *arguments):
+        FakeTree.planted = []
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            code = mutants.main(["--tree", folder, *arguments], FakeTree)
+        return code, out.getvalue(), FakeTree.planted
+
+    def test_survivors_are_planted_again_where_they_were(self):
+        for seed in range(12):
+            with tempfile.TemporaryDirectory() as folder:
+                FakeTree.finds = staticmethod(lambda fault: False)
+                code, _, first = self.run_main(folder, "--seed", str(seed))
+                self.assertEqual((code, len(first)), (1, 2))
+                code, _, again = self.run_main(folder, "--survivors")
+                self.assertEqual((code, sorted(again)), (1, sorted(first)))
+                FakeTree.finds = staticmethod(lambda fault: True)  # the tests were mended
+                code, _, again = self.run_main(folder, "--survivors")
+                self.assertEqual((code, sorted(again)), (0, sorted(first)))
+                code, _, again = self.run_main(folder, "--survivors")
+                self.assertEqual((code, again), (0, []))
+
+    def test_a_survivor_whose_line_is_gone_is_told(self):
+        with tempfile.TemporaryDirectory() as folder:
+            FakeTree.finds = staticmethod(lambda fault: False)
+            self.run_main(folder, "--seed", "1")
+            results = pathlib.Path(folder, "build/results.jsonl")
+            results.write_text(results.read_text().replace('"copy": 0', '"copy": 7').replace('"copy": 1', '"copy": 7'))
+            _, out, again = self.run_main(folder, "--survivors")
+            self.assertEqual(again, [])
+            self.assertEqual(out.count("gone "), 2)
+            self.assertIn("(copy 8)", out)
+
+    def test_without_records_nothing_survived(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.assertEqual(self.run_main(folder, "--survivors")[0::2], (0, []))
+
+
+if __name__ == "__main__":
+    unittest.main()
