@@ -8,6 +8,7 @@
 
 #include "core/launch.h"
 #include "core/storage.h"
+#include "kernels/api/printable.h"
 #include "kernels/api/reduce.h"
 #include "train/dry_run.h"
 #include "train/metrics.h"
@@ -240,8 +241,8 @@ void Loop::validate(Step& step) {
   if (!step.validation) return;
   const EvalResult& result = *step.validation;
   val_loss_ = result.loss();
-  run_.console.line(concat("val loss ", val_loss_, result.bytes ? concat(" | bits per byte ", result.bits_per_byte()) : "", " | ", result.tokens,
-                           " tokens in ", duration_text(seconds_since(start))));
+  run_.console.line(concat("step ", run_.step, " | val loss ", val_loss_, result.bytes ? concat(" | bits per byte ", result.bits_per_byte()) : "",
+                           " | ", counted(result.tokens, "token"), " in ", duration_text(seconds_since(start))));
 }
 
 // What the model makes of the prompt. A sample that fails ends nothing.
@@ -262,7 +263,7 @@ void Loop::sample() {
     return run_.console.warn(concat("no sample of step ", run_.step, ": ", error.what()));
   }
   logs_->samples->write(run_.step, text);
-  run_.console.line(concat("sample: ", text));
+  run_.console.line(concat("step ", run_.step, " | sample: ", text));
 }
 
 void Loop::log(const Step& step) {
