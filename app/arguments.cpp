@@ -17,29 +17,26 @@ std::string flag_text(const OptionInfo& info) {
   return concat("--", info.name, " ", info.value);
 }
 
-// `text` broken at blanks into lines that start at column kHelpColumn.
-void print_wrapped(std::ostream& out, std::string_view head, std::string_view text) {
-  out << "  " << head;
-  size_t column = 2 + head.size();
-  const auto new_line = [&] {
-    out << '\n' << std::string(kHelpColumn, ' ');
-    column = kHelpColumn;
-  };
-  if (column + 2 > kHelpColumn) {
-    new_line();
-  } else {
-    out << std::string(kHelpColumn - column, ' ');
-    column = kHelpColumn;
-  }
-  while (!text.empty()) {
+// `text` broken at blanks into lines that start at column `indent`, where the first one is already.
+void print_wrapped(std::ostream& out, size_t indent, std::string_view text) {
+  for (size_t column = indent; !text.empty();) {
     const std::string_view word = text.substr(0, std::min(text.find(' '), text.size()));
     text.remove_prefix(std::min(word.size() + 1, text.size()));
-    if (column > kHelpColumn && column + 1 + word.size() > kHelpWidth) new_line();
-    if (column > kHelpColumn) out << ' ', ++column;
+    if (column > indent && column + 1 + word.size() > kHelpWidth) {
+      out << '\n' << std::string(indent, ' ');
+      column = indent;
+    }
+    if (column > indent) out << ' ', ++column;
     out << word;
     column += word.size();
   }
   out << '\n';
+}
+
+void print_option(std::ostream& out, const std::string& head, std::string_view text) {
+  const size_t column = 2 + head.size();
+  out << "  " << head << (column + 2 > kHelpColumn ? concat('\n', std::string(kHelpColumn, ' ')) : std::string(kHelpColumn - column, ' '));
+  print_wrapped(out, kHelpColumn, text);
 }
 
 [[noreturn]] void refuse(const CommandHelp& help, const std::string& text) {
@@ -63,7 +60,12 @@ std::vector<std::string> known_flags(std::span<const BoundOption> options) {
 }  // namespace
 
 void print_help(std::ostream& out, const CommandHelp& help, std::span<const BoundOption> options) {
-  out << "usage: heddle " << help.name << " " << help.usage << "\n\n" << help.description << "\n";
+  out << "usage: heddle " << help.name << " " << help.usage << "\n\n";
+  for (std::string_view rest = help.description; !rest.empty();) {  // a paragraph a line
+    const std::string_view paragraph = rest.substr(0, std::min(rest.find('\n'), rest.size()));
+    rest.remove_prefix(std::min(paragraph.size() + 1, rest.size()));
+    print_wrapped(out, 0, paragraph);
+  }
   std::string_view group;
   for (const BoundOption& o : options) {
     if (o.info.group != group) {
@@ -72,7 +74,7 @@ void print_help(std::ostream& out, const CommandHelp& help, std::span<const Boun
     }
     std::string text(o.info.help);
     if (!o.info.fallback.empty() && !(o.info.is_switch && o.info.fallback == "false")) text += concat(" [", o.info.fallback, "]");
-    print_wrapped(out, flag_text(o.info), text);
+    print_option(out, flag_text(o.info), text);
   }
   if (!help.examples.empty()) out << "\nExamples\n" << help.examples << "\n";
 }

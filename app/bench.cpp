@@ -11,11 +11,17 @@
 namespace heddle::app {
 namespace {
 
+constexpr char kDefaultVocab[] = "50304";
+
 constexpr CommandHelp kHelp = {"bench", "train-step|ops|save-stall [model flags]",
-                               "Measures this machine. train-step: whole optimizer steps on random tokens, one JSON line. ops: every op at this "
-                               "model's shapes beside its floor.\n"
-                               "save-stall: what writing a checkpoint in the background costs the steps beside it, one JSON line.\n"
-                               "Takes the model, batch, optimizer and machine flags of heddle pretrain; without --model it measures gpt-10m.",
+                               "Measures this machine, with the model, batch, optimizer and machine flags of heddle pretrain. Without a model it is "
+                               "gpt-10m; a model of --depth or --layers has the vocabulary 50304 unless --vocab says another.\n"
+                               "train-step: whole optimizer steps on random tokens, one JSON line. gflops is the rate of a step, counting only the "
+                               "model's arithmetic; matmul_gflops that of the step's matrix products run by themselves; matmul_fraction is gflops / "
+                               "matmul_gflops, 1 for a step that does nothing else.\n"
+                               "ops: every op at this model's shapes in a table beside its floor: its arithmetic at the rate of the fastest of those "
+                               "products, or a copy of as many bytes, whichever takes longer. n/a: the op was faster, so that is no floor.\n"
+                               "save-stall: what writing a checkpoint in the background costs the steps beside it, one JSON line.",
                                "  heddle bench train-step --model gpt-10m --seq 256 --batch 8 --threads 2\n"
                                "  heddle bench train-step --model gpt2-124m --seq 256 --batch 4 --precision bf16\n"
                                "  heddle bench ops --depth 6 --seq 512\n"
@@ -49,7 +55,7 @@ int bench_command(Args args) {
   if (bench.warmup < 0 || bench.warmup > kMost) fail("bench", concat("--warmup-steps is from 0 to ", kMost), ExitCode::usage);
   if (config.model.empty() && config.depth == 0 && config.layers == 0) config.set("model", "gpt-10m", Source::flag, "bench");
   if (!config.is_set("seq")) config.seq = 256;
-  if (!config.is_set("vocab") && config.model.empty()) config.set("vocab", "50304", Source::flag, "bench");
+  if (!config.is_set("vocab") && config.model.empty()) config.set("vocab", kDefaultVocab, Source::flag, "bench");
   bench.shape = resolve(config, {.ranks = 1, .vocab = config.vocab});
   const kernels::ForcedKernels forced(config.kernel);
   if (what == "train-step") {

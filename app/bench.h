@@ -26,11 +26,18 @@ std::string bench_train_step(BenchOptions options);
 std::string bench_save_stall(BenchOptions options);
 
 // Times every op at the shapes of one training step of this model; prints a table: time, floor, time / floor.
-// The floor is the larger of FLOPs / this machine's measured matmul rate and bytes / its measured copy rate.
+// The floor is the larger of FLOPs / the fastest matmul of this model and bytes / the rate of a copy of as many bytes, which caches may hold. An op
+// that is faster than that has no floor that is known: "n/a".
 void bench_ops(BenchOptions options);
 
-// GFLOP/s of the matmul kernel over every product of a training step of this model (forward, input gradient, weight gradient), weighted by FLOPs.
-double model_gemm_rate(const TransformerConfig& model, int64_t rows, DType dtype, Device device, int repeats);
+// "1.25", or "n/a" for an op that took less time than its floor.
+std::string times_floor(double seconds, double floor);
+
+struct MatmulRate {
+  double mean = 0, best = 0;  // GFLOP/s: over all products, weighted by FLOPs; of the fastest
+};
+// Of the matmul kernel over every product of a training step of this model: forward, input gradient, weight gradient.
+MatmulRate model_matmul_rate(const TransformerConfig& model, int64_t rows, DType dtype, Device device, int repeats);
 
 double median(std::vector<double> values);
 

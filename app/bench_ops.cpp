@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cstdio>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -42,10 +44,41 @@ Tensor random_tensor(Shape shape, DType dtype, Device device) {
   return t;
 }
 
+// What a copy reaches, GB/s of bytes read and written: of few bytes more than of many, because caches hold them.
+class CopyRate {
+ public:
+  explicit CopyRate(Device device)
+      : device_(device), from_(Tensor::zeros({kMost}, DType::f32, device)), to_(Tensor::zeros({kMost}, DType::f32, device)) {}
+
+  // Of `bytes` in all, or of a power of two somewhat below.
+  double of(double bytes) {
+    const int64_t half = std::clamp(static_cast<int64_t>(bytes / 2), kLeast, 4 * kMost);
+    const auto size = std::bit_floor(static_cast<uint64_t>(half));
+    double& rate = rates_[size];
+    if (rate == 0) {
+      const auto copies = static_cast<int64_t>(std::max<uint64_t>(1, (uint64_t{1} << 22) / size));  // enough to be timed
+      const double seconds = median_seconds(
+          [&] {
+            for (int64_t i = 0; i < copies; ++i) copy_bytes(to_.impl().data, device_, from_.impl().data, device_, size);
+          },
+          5, device_);
+      rate = 2e-9 * static_cast<double>(size) * static_cast<double>(copies) / seconds;
+    }
+    return rate;
+  }
+  double of_memory() { return of(8.0 * static_cast<double>(kMost)); }
+
+ private:
+  static constexpr int64_t kMost = int64_t{32} << 20, kLeast = 1024;  // elements of four bytes; bytes
+  Device device_;
+  Tensor from_, to_;
+  std::map<uint64_t, double> rates_;
+};
+
 class Table {
  public:
-  Table(double gflops, double gbytes, int64_t repeats, Device device) : gflops_(gflops), gbytes_(gbytes), repeats_(repeats), device_(device) {
-    std::printf("%.1f GFLOP/s, copy %.1f GB/s (read + write)\n", gflops, gbytes);
+  Table(MatmulRate matmul, CopyRate& copy, int64_t repeats, Device device) : matmul_(matmul), copy_(copy), repeats_(repeats), device_(device) {
+    std::printf("%.1f GFLOP/s, the fastest %.1f; copy %.1f GB/s (read + write)\n", matmul.mean, matmul.best, copy.of_memory());
     std::printf("%-34s %10s %10s %8s %10s %9s\n", "op", "ms", "floor ms", "x floor", "GFLOP/s", "GB/s");
     std::fflush(stdout);
   }
@@ -53,19 +86,27 @@ class Table {
   // flops and bytes: what the work must do at least, each input read once and each output written once.
   void row(const std::string& name, double flops, double bytes, const std::function<void()>& work) const {
     const double seconds = median_seconds(work, repeats_, device_);
-    const double floor = std::max(flops / gflops_ / 1e9, bytes / gbytes_ / 1e9);
-    std::printf("%-34s %10.3f %10.3f %8.2f %10.1f %9.1f\n", name.c_str(), seconds * 1e3, floor * 1e3, seconds / floor, flops / seconds / 1e9,
-                bytes / seconds / 1e9);
+    const double floor = std::max(flops / matmul_.best / 1e9, bytes / copy_.of(bytes) / 1e9);
+    std::printf("%-34s %10.3f %10.3f %8s %10.1f %9.1f\n", name.c_str(), seconds * 1e3, floor * 1e3, times_floor(seconds, floor).c_str(),
+                flops / seconds / 1e9, bytes / seconds / 1e9);
     std::fflush(stdout);
   }
 
  private:
-  double gflops_, gbytes_;
+  MatmulRate matmul_;
+  CopyRate& copy_;
   int64_t repeats_;
   Device device_;
 };
 
 }  // namespace
+
+std::string times_floor(double seconds, double floor) {
+  if (seconds < floor) return "n/a";
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f", seconds / floor);
+  return text;
+}
 
 void bench_ops(BenchOptions options) {
   const RunConfig& run = options.config;
@@ -80,11 +121,8 @@ void bench_ops(BenchOptions options) {
   require_batch_memory("bench", c, b, t, dtype, device);
   std::printf("matmul over this model's shapes ");  // what follows takes seconds, or minutes of a large model
   std::fflush(stdout);
-  const int64_t large = int64_t{32} << 20;
-  const Tensor from = Tensor::zeros({large}, DType::f32, device), to = Tensor::zeros({large}, DType::f32, device);
-  const double copy =
-      median_seconds([&] { copy_bytes(to.impl().data, device, from.impl().data, device, static_cast<size_t>(large) * 4); }, 5, device);
-  const Table table(model_gemm_rate(c, n, dtype, device, 5), 8.0 * static_cast<double>(large) / copy / 1e9, options.repeats, device);
+  CopyRate copy(device);
+  const Table table(model_matmul_rate(c, n, dtype, device, 5), copy, options.repeats, device);
 
   const auto leaf = [&](Shape shape) { return random_tensor(shape, dtype, device).set_requires_grad(true); };
   // Forward without recording, then forward + backward with a gradient of ones.

@@ -19,12 +19,13 @@
 
 #include "app/command.h"
 #include "kernels/api/check.h"
+#include "kernels/api/printable.h"
 
 namespace heddle::app {
 namespace {
 
 constexpr CommandHelp kHelp = {"doctor", "",
-                               "Prints what this machine and this build have: processor, memory, compiled-in parts, launcher, disk. Paste it into a\n"
+                               "Prints what this machine and this build have: processor, memory, compiled-in parts, launcher, disk. Paste it into a "
                                "report. Lines that start with '!' are likely to hurt.",
                                ""};
 
@@ -127,7 +128,7 @@ void report_processor(Report& report) {
   const int threads = omp_get_max_threads();
   report.line("OpenMP threads", std::to_string(threads));
   if (bound > 0 && threads > bound)
-    report.warn(concat("OpenMP would start ", threads, " threads on ", bound, " CPUs: set OMP_NUM_THREADS or --threads"));
+    report.warn(concat("OpenMP would start ", threads, " threads on ", counted(bound, "CPU"), ": set OMP_NUM_THREADS or --threads"));
   if (quota > 0 && threads > quota + 0.5) {
     report.warn(concat("OpenMP would start ", threads, " threads on a quota of ", quota, " CPUs: set OMP_NUM_THREADS or --threads"));
   }

@@ -20,11 +20,11 @@ namespace {
 
 constexpr CommandHelp kHelp = {
     "inspect", "PATH [--verify] [--digest] [--details]",
-    "Says what a run directory, a checkpoint directory, a .safetensors file, a token shard, a data set's folder or a tokenizer holds. Nothing\n"
+    "Says what a run directory, a checkpoint directory, a .safetensors file, a token shard, a data set's folder or a tokenizer holds. Nothing "
     "on the disk is changed, and no lock is taken: a run may be inspected while it trains.",
     "  heddle inspect run\n"
     "  heddle inspect run --details           # every checkpoint, tensor, option and counter\n"
-    "  heddle inspect run --digest            # equal digests: equal weights, optimizer state and counters, however sliced\n"
+    "  heddle inspect run --digest            # equal digests: equal weights, optimizer state and counters\n"
     "  heddle inspect run --verify            # reads every byte of every checkpoint; 65 if one is damaged\n"
     "  heddle inspect data/kjv --verify       # every shard against dataset.json\n"
     "  heddle inspect data/kjv/tokenizer.json"};
@@ -48,7 +48,7 @@ bool verify_shard(const std::string& path, const DatasetInfo::Shard* record, int
       return false;
     }
     if (shard.tokens() != record->tokens) {
-      std::cout << "  DAMAGED  " << shown << "  " << shard.tokens() << " tokens, dataset.json records " << record->tokens << "\n";
+      std::cout << "  DAMAGED  " << shown << "  " << counted(shard.tokens(), "token") << ", dataset.json records " << record->tokens << "\n";
       return false;
     }
     shard.check_tokens(vocab);
@@ -76,7 +76,7 @@ bool inspect_shard(const InspectArguments& a) {
     row("vocabulary", std::to_string(info->vocab));
     row("split", record->split);
     row("documents", std::to_string(record->documents));
-    row("text", concat(record->bytes, " bytes"));
+    row("text", counted(record->bytes, "byte"));
   }
   if (!a.verify) return true;
   std::cout << "verification\n";
@@ -115,7 +115,9 @@ bool inspect_dataset(const InspectArguments& a, const std::string& folder) {
       ++shards, tokens += static_cast<uint64_t>(s.tokens), documents += static_cast<uint64_t>(s.documents);
       bytes = std::min<uint64_t>(bytes + static_cast<uint64_t>(s.bytes), INT64_MAX);  // a record may say anything
     }
-    if (shards > 0) row(split, concat(shards, " shards, ", tokens, " tokens, ", documents, " documents, ", bytes, " bytes of text"));
+    if (shards > 0)
+      row(split, concat(counted(shards, "shard"), ", ", counted(tokens, "token"), ", ", counted(documents, "document"), ", ", counted(bytes, "byte"),
+                        " of text"));
   }
   if (!a.verify) return true;
   std::cout << "verification\n";
@@ -158,10 +160,8 @@ bool parse_inspect(Args args, InspectArguments& arguments) {
     std::vector<Option<I>> rows;
     rows.push_back(make_option<I>("PATH", &I::path, "Arguments", "", "run, checkpoint, .safetensors, token shard, data set or tokenizer").argument());
     rows.push_back(make_option<I>("verify", &I::verify, "Output", "", "read every byte and compare every hash; 65 for damage"));
-    rows.push_back(make_option<I>(
-        "digest", &I::digest, "Output", "",
-        "print only the step and one SHA-256 over all logical tensors, optimizer state and counters, in name order; of other things their "
-        "own hash"));
+    rows.push_back(make_option<I>("digest", &I::digest, "Output", "",
+                                  "print only the step and one SHA-256 over all tensors and counters; of other things their own hash"));
     rows.push_back(
         make_option<I>("details", &I::details, "Output", "", "of a run: every checkpoint, and every tensor, option and counter of the newest"));
     return rows;

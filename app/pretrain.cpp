@@ -12,15 +12,15 @@ namespace heddle::app {
 namespace {
 
 constexpr CommandHelp kHelp = {
-    "pretrain", "--data GLOB --out RUN (--model PRESET | --depth N | --layers N --heads N --dim N) [flags]",
-    "Trains on token shards made by heddle tokenize. Started again on the same --out it continues from the newest checkpoint that verifies.\n"
-    "Counts take k, M, G (powers of 1024) or 1e9. Any flag is also a key of --config FILE (TOML, without the dashes) and a variable\n"
+    "pretrain", "--data GLOB --out RUN (--depth N | --model PRESET | --layers N ...) [flags]",
+    "Trains on token shards made by heddle tokenize. Started again on the same --out it continues from the newest checkpoint that verifies. "
+    "Counts take k, M, G (powers of 1024) or 1e9. Any flag is also a key of --config FILE (TOML, without the dashes) and a variable "
     "(HEDDLE_TOTAL_BATCH_TOKENS); a flag beats the environment, which beats the file. [x] is the default.",
-    "  heddle pretrain --data 'shards/train_*.bin' --val 'shards/val_*.bin' --out run --layers 4 --heads 4 --dim 256 --seq 256 --steps 500\n"
-    "  heddle pretrain --config run.toml --lr 6e-4 --time-limit 11h30m     # exits 75 when time is up: start it again\n"
-    "  heddle pretrain --out run --resume must                             # everything else comes from run/config.toml\n"
+    "  heddle pretrain --data 'shards/train_*.bin' --val 'shards/val_*.bin' --out run --depth 4 --steps 500\n"
+    "  heddle pretrain --config run.toml --lr 6e-4 --time-limit 11h30m   # exits 75 when time is up: start it again\n"
+    "  heddle pretrain --out run --resume must                           # all else comes from run/config.toml\n"
     "  mpirun -np 4 heddle pretrain --config run.toml --dp 4\n"
-    "  heddle pretrain --config run.toml --print-config                    # every value and where it came from"};
+    "  heddle pretrain --config run.toml --print-config                  # every value and where it came from"};
 
 }  // namespace
 

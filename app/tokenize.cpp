@@ -18,12 +18,12 @@ constexpr double kFewestShardTokens = 256;  // of a shard of some use: a mistype
 
 constexpr CommandHelp kHelp = {
     "tokenize", "--input FILE... --tokenizer bytes|bpe:N|FILE --out DIR [flags]",
-    "Turns text into token shards: DIR/{name}_{train,val}_000000.bin (the .bin files of llm.c), tokenizer.json and dataset.json, which records\n"
-    "vocabulary, end-of-text token, and tokens, bytes, documents and SHA-256 of every shard. Input is plain text or JSON lines with a \"text\"\n"
+    "Turns text into token shards: DIR/{name}_{train,val}_000000.bin (the .bin files of llm.c), tokenizer.json and dataset.json, which records "
+    "vocabulary, end-of-text token, and tokens, bytes, documents and SHA-256 of every shard. Input is plain text or JSON lines with a \"text\" "
     "field, also gzip or zstd. [x] is the default.",
-    "  heddle tokenize --input kjv.txt --document-separator blank-line --val-fraction 0.05 --tokenizer bytes --out data/kjv\n"
-    "  heddle tokenize --input kjv.txt --document-separator blank-line --val-fraction 0.05 --tokenizer bpe:4096 --out data/kjv-bpe\n"
-    "  heddle tokenize --input web-*.jsonl.zst --tokenizer gpt2/tokenizer.json --val-fraction 0.001 --out data/web --name web\n"
+    "  heddle tokenize --input a.txt --document-separator blank-line --val-fraction 0.05 --tokenizer bytes --out a\n"
+    "  heddle tokenize --input a.txt --document-separator blank-line --tokenizer bpe:4096 --out a-bpe\n"
+    "  heddle tokenize --input web-*.jsonl.zst --tokenizer gpt2/tokenizer.json --val-fraction 0.001 --out data/web\n"
     "  heddle tokenize --input books/ --tokenizer bytes --out data/books"};
 
 std::vector<Option<PrepareOptions>> make_table() {
@@ -41,7 +41,7 @@ std::vector<Option<PrepareOptions>> make_table() {
   add("tokenizer", &P::tokenizer, "bytes|bpe:N|FILE", "bytes; a BPE of N tokens trained on the training documents; or a tokenizer.json").optional();
   add("eot-position", choice<&P::eot_position>(kPositions), "prepend|append", "where the end-of-text token of a document stands");
   group = "Output";
-  add("out", &P::out, "DIR", "where to write; an earlier data set of heddle there is replaced").optional();
+  add("out", &P::out, "DIR", "where to write; an earlier data set of heddle there is replaced; no input may be one of its files").optional();
   add("name", &P::name, "NAME", "of the shard files; default: the first input's name").optional();
   add("shard-tokens", &P::shard_tokens, "N", "tokens a shard holds at most").between(kFewestShardTokens, 0x7FFFFFFF);
   group = "Machine";

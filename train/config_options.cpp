@@ -39,7 +39,7 @@ std::vector<Option<C>> make_table() {
   group = "Run";
   add("out", &C::out, kFree, "DIR", "run directory: checkpoints, logs, config.toml").optional();
   add("resume", choice<&C::resume>(kResume), kFree, "auto|must|never",
-      "auto: continue the run in --out if it has a checkpoint; must: fail without one; never: refuse a directory that has one")
+      "auto: continue the run in --out, if there is one; must: fail without one; never: refuse one")
       .per_launch();
   add("init-from", &C::init_from, kMust, "DIR", "start from the weights of this run directory or checkpoint").optional();
   add("seed", &C::seed, kMust, "N", "seed of initialisation, data order and dropout");
@@ -82,7 +82,7 @@ std::vector<Option<C>> make_table() {
   add("tokenizer", &C::tokenizer, kFree, "FILE", "tokenizer.json; default: the one beside the data").optional();
   add("batch", &C::batch, kFree, "N", "sequences of a rank and micro-step").between(1, kMaxBatch);
   add("total-batch-tokens", &C::total_batch_tokens, kOverride, "N",
-      "tokens of one optimizer step over all ranks; a multiple of --seq x --batch x --dp; default: just that")
+      "tokens of a step over all ranks; a multiple of --seq x --batch x --dp; default: just that")
       .optional()
       .between(1, kMaxStepTokens);
   add("doc-mask", &C::doc_mask, kOverride, "", "attention stays within a document");
@@ -109,8 +109,7 @@ std::vector<Option<C>> make_table() {
   add("z-loss", &C::z_loss, kOverride, "X", "weight of the squared log-partition in the loss; 0: off").between(0, 1e3).as_float();
 
   group = "Safety";
-  add("spike-z", &C::spike_z, kOverride, "X",
-      "withhold an update whose loss or gradient norm is this many deviations above its running mean; 0: off, 6 is sound")
+  add("spike-z", &C::spike_z, kOverride, "X", "withhold updates whose loss or gradient norm is X deviations above its mean; 0: off, 6 is sound")
       .between(0, 1e6);
   add("spike-rollbacks", &C::spike_rollbacks, kFree, "N", "returns to an earlier checkpoint before a run that keeps diverging stops")
       .between(0, 1000);
@@ -120,7 +119,7 @@ std::vector<Option<C>> make_table() {
   group = "Machine";
   add("device", choice<&C::device>(kDevice), kFree, "auto|cpu|cuda", "where to run");
   add("precision", choice<&C::precision>(kPrecision), kOverride, "auto|bf16|fp32",
-      "of weights and activations; sums, masters and moments are fp32 either way; auto: bf16 on cuda, fp32 on cpu");
+      "of weights and activations; sums, masters and moments are fp32; auto: bf16 on cuda, fp32 on cpu");
   add("threads", &C::threads, kFree, "N", "CPU threads of a rank; results do not depend on it").optional().between(0, 4096).per_launch();
   add("memory-check", &C::memory_check, kFree, "", "refuse a run on the CPU whose estimated memory is more than what is available").per_launch();
   add("dp", &C::dp, kFree, "N", "data-parallel ranks; default: all ranks / --tp").optional().between(0, kMaxRanks).per_launch();
@@ -129,7 +128,7 @@ std::vector<Option<C>> make_table() {
   add("zero", &C::zero, kFree, "0|1|2|3", "ZeRO stage: what data-parallel ranks slice among them; this version takes 0").between(0, 3);
   add("recompute", &C::recompute, kFree, "", "recompute each block in backward: less memory, same result");
   add("deterministic", &C::deterministic, kOverride, "",
-      "bit-identical for any --dp that is a power of two; gradients are summed in units of --batch, so that one must stay");
+      "bit-identical for any --dp that is a power of two; gradients are summed by --batch, which must stay");
   add("kernel", &C::kernel, kFree, "OP=NAME...", "use this kernel candidate for an op; a wrong name lists them").optional();
 
   group = "Output";

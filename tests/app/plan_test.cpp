@@ -91,6 +91,31 @@ TEST_CASE("tokens trained are counted, not computed from today's batch") {
   CHECK(w.metric("run", "tokens").size() == 8);
 }
 
+TEST_CASE("bench ops states no op's time as less than its floor, however small the shapes") {
+  const Workplace w;
+  for (const char* model : {"--layers 1 --heads 2 --dim 16 --seq 16 --batch 1 --vocab 100", "--depth 1 --seq 32 --batch 2 --vocab 300"}) {
+    const Result r = w.heddle(std::string("bench ops --repeats 5 --threads 1 --device cpu ") + model);
+    INFO(r.out << r.err);
+    REQUIRE(r.code == 0);
+    std::istringstream lines(r.out);
+    size_t rows = 0;
+    bool table = false;
+    for (std::string line; std::getline(lines, line);) {
+      constexpr size_t kName = 34, kTimesFloor = 22;  // the width of the first column; where the fourth begins behind it
+      if (table) {
+        std::istringstream cell(line.substr(std::min(line.size(), kName + kTimesFloor)));
+        std::string times;
+        cell >> times;
+        INFO(line);
+        CHECK((times == "n/a" || std::stod(times) >= 1));
+        ++rows;
+      }
+      table = table || has(line, "x floor");
+    }
+    CHECK(rows > 15);
+  }
+}
+
 TEST_CASE("bench train-step times the step that pretrain would train") {
   const Workplace w;
   const std::string bench = "bench train-step --seq 16 --batch 1 --vocab 100 --repeats 1 --warmup-steps 0 --threads 1 ";
@@ -98,6 +123,12 @@ TEST_CASE("bench train-step times the step that pretrain would train") {
   INFO(depth.err);
   CHECK(depth.code == 0);
   CHECK(has(depth.out, "\"optimizer\": \"muon\""));
+  CHECK(has(depth.out, "\"vocab\": 100,"));
+  const std::string help = w.heddle("bench --help").out;
+  for (const char* name : {"gflops", "matmul_gflops", "matmul_fraction"}) {
+    CHECK(has(depth.out, std::string("\"") + name + "\": "));
+    CHECK(has(help, name));
+  }
   CHECK(has(w.heddle(bench + "--depth 1 --optimizer adamw").out, "\"optimizer\": \"adamw\""));
   CHECK(has(w.heddle(bench + "--model tiny-gpt --optimizer muon").out, "\"optimizer\": \"muon\""));
   CHECK(w.heddle(bench + "--model tiny-gpt --muon-lr 0.1").code == 2);

@@ -1,4 +1,6 @@
 // The program from outside: exit codes, what goes to which stream, what messages say.
+#include <regex>
+
 #include "tests/app/workplace.h"
 
 namespace {
@@ -7,6 +9,14 @@ namespace fs = std::filesystem;
 using heddle::test::has;
 using heddle::test::Result;
 using heddle::test::Workplace;
+
+void check_width(const std::string& help) {
+  std::istringstream lines(help);
+  for (std::string line; std::getline(lines, line);) {
+    INFO(line);
+    CHECK(line.size() <= 110);
+  }
+}
 
 TEST_CASE("help and version go to standard output with code 0") {
   const Workplace w;
@@ -17,6 +27,7 @@ TEST_CASE("help and version go to standard output with code 0") {
     for (const char* command : {"tokenize", "pretrain", "generate", "eval", "inspect", "bench", "doctor"})
       CHECK(has(r.out, std::string("\n  ") + command));
     CHECK(has(r.out, "Exit codes"));
+    check_width(r.out);
   }
   CHECK(w.heddle("--version").out.rfind("heddle 0.", 0) == 0);
   for (const char* command : {"tokenize", "pretrain", "generate", "eval", "inspect", "bench", "doctor"}) {
@@ -26,6 +37,7 @@ TEST_CASE("help and version go to standard output with code 0") {
     CHECK(r.err.empty());
     CHECK(has(r.out, std::string("usage: heddle ") + command));
     CHECK(w.heddle(std::string("help ") + command).out == r.out);
+    check_width(r.out);
   }
 }
 
@@ -90,6 +102,32 @@ TEST_CASE("--print-config merges file, environment and flags, and its output is 
     return kept;
   };
   CHECK(values(again.out) == values(r.out));
+}
+
+TEST_CASE("one of a thing is said in the singular") {
+  const Workplace w;
+  w.write("one.txt", "eighteen bytes, 1\n");
+  const std::string model =
+      " --device cpu --layers 1 --heads 1 --dim 16 --seq 16 --batch 1 --steps 1 --warmup 1 --threads 1 --no-tensorboard --save-every 1 ";
+  const std::string train = "pretrain --data one/one_train_000000.bin --val one/one_train_000000.bin --out run" + model;
+  const std::regex wrong("(^|[ (,])1 ([a-z][a-z-]*[a-rt-z]s)\\b", std::regex::ECMAScript | std::regex::multiline);
+  for (const std::string& command :
+       {std::string("tokenize --input one.txt --tokenizer bytes --out one"),
+        std::string("tokenize --input one.txt --tokenizer bytes --val-fraction 0.5 --out two"), std::string("inspect one"),
+        std::string("inspect one/one_train_000000.bin --verify"), std::string("inspect one --verify"), train + "--dry-run", train,
+        train + "--resume never", train + "--dp 2", std::string("pretrain --out run --steps 2 --dry-run"), std::string("inspect run"),
+        std::string("inspect run --details --verify"), std::string("eval run --data one/one_train_000000.bin"),
+        std::string("eval run --data one/one_train_000000.bin --tokens 1"), std::string("generate run --prompt-ids 300"),
+        std::string("bench save-stall --repeats 1 --warmup-steps 1 --vocab 300") +
+            " --device cpu --layers 1 --heads 1 --dim 16 --seq 16 --batch 1 --threads 1"}) {
+    const Result r = w.heddle(command);
+    INFO(command << "\n" << r.out << r.err);
+    CHECK(r.code <= 2);
+    for (const std::string& text : {r.out, r.err}) {
+      std::smatch found;
+      if (std::regex_search(text, found, wrong)) FAIL("'" << found[0] << "'");
+    }
+  }
 }
 
 TEST_CASE("files that are missing or wrong have their own codes") {
