@@ -44,10 +44,26 @@ TEST_CASE("forged counters: what a checkpoint counts must be what it is, and pos
   struct Case {
     std::string name, value;
   };
-  for (const Case& c : {Case{"step", "-1"}, Case{"step", "5"}, Case{"step", "7"}, Case{"step", "100000"}, Case{"step", "4611686018427387904"},
-                        Case{"step", "18446744073709551615"}, Case{"step", "6.0"}, Case{"step", "null"}, Case{"cursor", "-1"}, Case{"cursor", "1e3"},
-                        Case{"cursor", "4611686018427387904"}, Case{"cursor", "18446744073709551615"}, Case{"adam_t", "7"}, Case{"adam_t", "-1"},
-                        Case{"adam_t", "18446744073709551615"}, Case{"skipped", "7"}, Case{"skipped", "-1"}}) {
+  for (const Case& c : {Case{"step", "-1"},
+                        Case{"step", "5"},
+                        Case{"step", "7"},
+                        Case{"step", "100000"},
+                        Case{"step", "4611686018427387904"},
+                        Case{"step", "18446744073709551615"},
+                        Case{"step", "6.0"},
+                        Case{"step", "null"},
+                        Case{"cursor", "-1"},
+                        Case{"cursor", "1e3"},
+                        Case{"cursor", "4611686018427387904"},
+                        Case{"cursor", "18446744073709551615"},
+                        Case{"tokens", "-1"},
+                        Case{"tokens", "1.5"},
+                        Case{"tokens", "18446744073709551615"},
+                        Case{"adam_t", "7"},
+                        Case{"adam_t", "-1"},
+                        Case{"adam_t", "18446744073709551615"},
+                        Case{"skipped", "7"},
+                        Case{"skipped", "-1"}}) {
     w.forge("\\\"" + c.name + "\\\":", c.value);
     const std::string forged = w.read(kManifest);
     for (const char* steps : {"6", "8"}) {
