@@ -40,7 +40,7 @@ double median_seconds(const std::function<void()>& work, int64_t repeats, Device
 Tensor random_tensor(Shape shape, DType dtype, Device device) {
   static uint32_t next = 0;
   Tensor t = Tensor::empty(shape, dtype, device);
-  launch(kernels::normal, {.out = t.view(), .key = {.seed = 3, .purpose = RngPurpose::test, .layer = ++next, .stream = 0}, .std = 0.5f}, device);
+  launch(kernels::normal, {.out = t.view(), .key = {.seed = 3, .purpose = RngPurpose::test, .name = ++next, .stream = 0}, .std = 0.5f}, device);
   return t;
 }
 
@@ -192,7 +192,7 @@ void bench_ops(BenchOptions options) {
   Arena arena(model, device, dtype);
   arena.init(1);
   StepControl control(device);
-  const double size = static_cast<double>(arena.size());
+  const double size = static_cast<double>(arena.layout().size());
   const auto adamw = make_adamw(arena, {});
   table.row("gradient norm", 0, 4 * size, [&] { control.finish_norm(arena); });
   table.row("adamw", 0, size * (7 * 4 + (dtype == DType::f32 ? 0 : e)), [&] { adamw->step(control.device_state()); });

@@ -34,7 +34,7 @@ int64_t process_bytes(const std::string& key) {
 
 Tensor random_matrix(int64_t rows, int64_t columns, DType dtype, Device device, uint32_t layer) {
   Tensor t = Tensor::empty({rows, columns}, dtype, device);
-  launch(kernels::normal, {.out = t.view(), .key = {.seed = 1, .purpose = RngPurpose::test, .layer = layer, .stream = 0}}, device);
+  launch(kernels::normal, {.out = t.view(), .key = {.seed = 1, .purpose = RngPurpose::test, .name = layer, .stream = 0}}, device);
   return t;
 }
 

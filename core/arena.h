@@ -1,13 +1,13 @@
-// Arena: one flat buffer for all values of a model, one for all gradients, with the same offsets.
+// Arena: a Layout with memory. One flat buffer for all values of a model, one for all gradients, with the same offsets.
 //
-// values: the compute dtype. grads: f32 (f64 for f64 values). Parameters start at multiples of 128 elements; the padding between them is zero and
-// belongs to no norm and no file. Matrices come first, which may be what Muon takes, then everything else.
+// values: the compute dtype. grads: f32 (f64 for f64 values), of the trainable sections alone. Padding is zero.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "core/layout.h"
 #include "core/nn/module.h"
 #include "core/state.h"
 
@@ -15,30 +15,36 @@ namespace heddle {
 
 class Arena {
  public:
-  // Gives every parameter of `module` its memory and its gradient's. slices: the ranges of slice(i) are equal multiples of 128 elements.
-  Arena(const Module& module, Device device, DType compute, int slices = 1);
+  // Gives every parameter of `module`, whose layout this is, its memory; with `gradients` also its gradient's. Without, no parameter of the module
+  // asks for a gradient: for inference.
+  Arena(const Module& module, Layout layout, Device device, DType compute, bool gradients = true);
+  Arena(const Module& module, Device device, DType compute, bool gradients = true) : Arena(module, Layout(module), device, compute, gradients) {}
 
-  const Tensor& values() const { return values_; }  // (size)
-  const Tensor& grads() const { return grads_; }    // (size)
-  int64_t size() const { return size_; }
-  int64_t matrices_end() const { return matrices_end_; }
-  const std::vector<Parameter>& parameters() const { return parameters_; }  // in arena order
-  std::vector<Tensor> leaves() const;                                       // in arena order
+  const Layout& layout() const { return layout_; }
+  const Tensor& values() const { return values_; }                          // (layout().size())
+  const Tensor& grads() const { return grads_; }                            // (layout().trainable().end), undefined without gradients
+  const std::vector<Parameter>& parameters() const { return parameters_; }  // in arena order: that of layout().slots()
+  std::vector<Tensor> leaves() const;                                       // the trainable ones, in arena order
   Range range(const Parameter&) const;                                      // elements, padding excluded
-  Range slice(int i) const;
 
   // The next write of every gradient is "=", later ones "+=".
   void begin_step();
 
-  // Draws every parameter anew: N(mean, std) by Philox keyed by (seed, init, index of the parameter), independent of any sharding.
+  // Draws every Part anew: N(mean, std) by Philox keyed by (seed, init, name of the Part), each element by its index in the unsharded tensor:
+  // independent of sharding and of what other parameters there are.
   void init(uint64_t seed);
 
  private:
+  Layout layout_;
   std::vector<Parameter> parameters_;
-  std::vector<Range> ranges_;
   Tensor values_, grads_;
-  int64_t size_ = 0, matrices_end_ = 0;
-  int slices_ = 1;
 };
+
+// Elements `flat` of a buffer with one element an arena element.
+View flat_view(const Tensor& buffer, Range flat);
+
+// Adds the Parts that lie in `ranges` of the arena, as "<prefix>.<part>". The entries view the memory of `buffer`, where those ranges are packed. A
+// Part that is only partly in there comes with the boxes of what is.
+void add_state(StateDict& state, const std::string& prefix, const Layout& layout, const Tensor& buffer, std::span<const PackedRange> ranges);
 
 }  // namespace heddle

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/autograd/node.h"
+#include "core/nn/recompute.h"
 #include "kernels/api/check.h"
 
 namespace heddle {
@@ -95,21 +96,26 @@ Tensor Block::forward(const Tensor& h, const Tensor& rope, KvCache& cache) const
 }
 
 Transformer::Transformer(const TransformerConfig& config) : config_(config.resolved()), norm_(config_.dim, norm_options(config_)) {
-  const auto table = [&](int64_t rows) {
-    return ParameterSpec{.kind = ParamKind::embedding, .shard = {.global = {rows, config_.dim}}, .init_std = config_.init_std};
+  const auto table = [&](ParamKind kind, int64_t rows) {
+    return ParameterSpec{.kind = kind, .parts = {{.global = {rows, config_.dim}}}, .init_std = config_.init_std};
   };
-  tok_ = add("tok.weight", table(config_.vocab));
-  if (config_.position == Position::learned) pos_ = add("pos.weight", table(config_.seq));
+  begin_bucket("embedding");
+  tok_ = add("tok.weight", table(ParamKind::embedding, config_.vocab));
+  if (config_.position == Position::learned) pos_ = add("pos.weight", table(ParamKind::embedding, config_.seq));
   for (int64_t i = 0; i < config_.layers; ++i) {
     blocks_.push_back(std::make_unique<Block>(config_, i));
-    add("blocks." + std::to_string(i), *blocks_.back());
+    const std::string name = "blocks." + std::to_string(i);
+    begin_bucket(name);
+    add(name, *blocks_.back());
   }
+  begin_bucket("norm");
   add("norm", norm_);
+  begin_bucket("head");
   if (config_.tied) {
     tie("head.weight", tok_);
     head_ = tok_;
   } else {
-    head_ = add("head.weight", table(config_.vocab));
+    head_ = add("head.weight", table(ParamKind::head, config_.vocab));
   }
 }
 
@@ -126,7 +132,7 @@ Tensor Transformer::hidden(const Tensor& tokens, const Tensor& document_start) c
   const Tensor rope = rope_table_on(h.device());
   for (const auto& block : blocks_) {
     const auto run = [&block = *block, rope, document_start](const Tensor& x) { return block.forward(x, rope, document_start); };
-    h = config_.recompute ? checkpoint(*block, run, h) : run(h);
+    h = config_.recompute ? recompute(*block, run, h) : run(h);
   }
   return norm_.forward(h).y;
 }

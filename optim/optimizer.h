@@ -1,8 +1,9 @@
-// Optimizers over an arena. They update this rank's values from its gradients and never communicate.
+// Optimizers over an arena. They update what this rank owns of its values from its gradients, and never communicate.
 #pragma once
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,7 @@
 namespace heddle {
 
 struct AdamWOptions {
-  float lr = 3e-4f, weight_decay = 0.1f;  // decay: matrices and embeddings, not gains and biases
+  float lr = 3e-4f, weight_decay = 0.1f;  // decay: matrices, embeddings and heads, not gains and biases
   float beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f;
 };
 
@@ -26,57 +27,41 @@ struct MuonOptions {
 };
 
 // A factor on the base learning rate of one parameter, beside its own spec's lr_scale.
-using LrScale = std::function<float(const Parameter&)>;
+using LrScale = std::function<float(const Layout::Slot&)>;
 
-// Adds "<prefix>.<parameter>" for every parameter that lies in arena elements [begin, begin + flat.numel()); the entries view the memory of `flat`.
-void add_flat_state(StateDict& state, const std::string& prefix, const Arena& arena, const Tensor& flat, int64_t begin);
-
-// Holds masters: f32 (f64) copies of the values in the order of the arena, the values themselves when they have that dtype.
+// Holds masters: f32 (f64) copies of the owned values, the values themselves when they have that dtype.
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
   // One update from arena.grads(); reads lr, clip_scale, apply and adam_t from `step` (device memory).
   virtual void step(const StepState* step) = 0;
-  // Masters and moments, by parameter: "model.<name>", "optim.<moment>.<name>". Their memory is the optimizer's own: loading writes there.
+  // Masters and moments, by Part: "model.<name>", "optim.<moment>.<name>". Frozen Parts come as their values. The memory is the optimizer's or the
+  // arena's own: loading writes there.
   void add_state(StateDict& state) const;
   // After masters were written from outside: values = round(master).
   void masters_changed();
 
+  // The owned arena ranges and where their masters lie in masters().
+  const std::vector<PackedRange>& owned() const { return owned_; }
   const Tensor& masters() const { return masters_; }
 
  protected:
-  explicit Optimizer(Arena& arena);
+  // `owned`: ascending disjoint ranges of the trainable sections, as Layout::owned() gives them; empty: all of them.
+  Optimizer(Arena& arena, std::vector<Range> owned);
   virtual void add_moments(StateDict& state) const = 0;
   void values_written();
+  View master(Range arena) const;  // of a range inside an owned one
 
   Arena& arena_;
+  std::vector<PackedRange> owned_;
   Tensor masters_;
 };
 
-// AdamW on arena elements [begin, end) in one launch.
-class AdamWPart {
- public:
-  AdamWPart(const Arena& arena, Range range, const AdamWOptions& options, const LrScale& lr_scale);
-  void step(const Arena& arena, const Tensor& masters, const StepState* step);
-  const Tensor& m() const { return m_; }
-  const Tensor& v() const { return v_; }
-  Range range() const { return range_; }
+std::unique_ptr<Optimizer> make_adamw(Arena& arena, const AdamWOptions& options, const LrScale& lr_scale = {}, std::vector<Range> owned = {});
 
- private:
-  Range range_;
-  AdamWOptions options_;
-  Tensor m_, v_, group_of_block_;
-  std::array<kernels::OptimizerGroup, kernels::kMaxGroups> groups_{};
-};
-
-std::unique_ptr<Optimizer> make_adamw(Arena& arena, const AdamWOptions& options, const LrScale& lr_scale = {});
-
-// Muon (Jordan et al. 2024) on every matrix, AdamW on the rest. The update of an (R, C) matrix is its momentum, orthogonalised by Newton-Schulz
-// iterations and scaled by sqrt(max(1, R / C)).
-std::unique_ptr<Optimizer> make_muon(Arena& arena, const MuonOptions& muon, const AdamWOptions& rest, const LrScale& lr_scale = {});
-
-// x (R, C) f32 or bf16 <- an approximation of the nearest semi-orthogonal matrix. Quintic iteration with coefficients (3.4445, -4.7750, 2.0315),
-// which drives every singular value into about [0.7, 1.2].
-void newton_schulz(const Tensor& x, int iterations);
+// Muon (Jordan et al. 2024) on every Part of the matrix section, AdamW on the rest. The update of an (R, C) matrix is its momentum, orthogonalised by
+// Newton-Schulz iterations and scaled by sqrt(max(1, R / C)). Error when `owned` cuts a matrix, or this rank holds one only in part.
+std::unique_ptr<Optimizer> make_muon(Arena& arena, const MuonOptions& muon, const AdamWOptions& rest, const LrScale& lr_scale = {},
+                                     std::vector<Range> owned = {});
 
 }  // namespace heddle

@@ -1,7 +1,6 @@
-// Gradient buckets: contiguous arena ranges that are summed over the data-parallel ranks while backward still runs.
+// Gradient buckets: the ranges that Layout names, summed over the data-parallel ranks while backward still runs.
 //
-// A bucket is a block's matrices, or a run of the other parameters. It starts to reduce when the leaf hook has seen its last parameter; every rank
-// sees the same order of hooks, so the collectives match.
+// A bucket starts to reduce when the leaf hook has seen its last parameter; every rank sees the same order of hooks, so the collectives match.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +14,7 @@ namespace heddle {
 
 class GradBuckets {
  public:
-  // target_bytes: neighbouring blocks share a bucket until it is this large.
-  GradBuckets(const Arena& arena, Communicator& comm, int64_t target_bytes = int64_t{25} << 20);
+  GradBuckets(const Arena& arena, Communicator& comm);
 
   // Before the backward pass whose gradients are final (the last micro-step).
   void begin();
@@ -25,19 +23,14 @@ class GradBuckets {
   // Waits for all reductions. Throws Error when a bucket never filled.
   void finish();
 
-  size_t size() const { return buckets_.size(); }
-  Range range(size_t bucket) const { return buckets_[bucket].range; }
-
  private:
   struct Bucket {
-    Range range;  // arena elements
     int parameters = 0, pending = 0;
   };
-  View view(const Bucket&) const;
 
   const Arena& arena_;
   Communicator& comm_;
-  std::vector<Bucket> buckets_;
+  std::vector<Bucket> buckets_;  // in the order of the layout's
   std::unordered_map<const TensorImpl*, size_t> bucket_of_;
 };
 

@@ -15,15 +15,18 @@ ScheduleKind kind_of(ScheduleChoice choice) {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_optimizer(const RunConfig& c, const Transformer& model, Arena& arena) {
+std::unique_ptr<Optimizer> make_optimizer(const RunConfig& c, Arena& arena) {
   const AdamWOptions adamw{.lr = static_cast<float>(c.lr),
                            .weight_decay = static_cast<float>(c.weight_decay),
                            .beta1 = static_cast<float>(c.beta1),
                            .beta2 = static_cast<float>(c.beta2),
                            .eps = static_cast<float>(c.eps)};
-  const LrScale lr_scale = [&](const Parameter& p) {
-    if (p.same(model.head()) && !model.config().tied) return static_cast<float>(c.head_lr_scale);
-    return p.spec().kind == ParamKind::embedding ? static_cast<float>(c.embed_lr_scale) : 1.0f;
+  const LrScale lr_scale = [&](const Layout::Slot& slot) {
+    switch (slot.spec.kind) {
+      case ParamKind::head: return static_cast<float>(c.head_lr_scale);
+      case ParamKind::embedding: return static_cast<float>(c.embed_lr_scale);
+      default: return 1.0f;
+    }
   };
   if (c.optimizer == OptimizerChoice::muon) {
     const MuonOptions muon{

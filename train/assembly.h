@@ -4,15 +4,14 @@
 #include <memory>
 
 #include "core/arena.h"
-#include "models/transformer.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "train/config.h"
 
 namespace heddle {
 
-// The optimizer that `config` (resolved) names, over the parameters of `model` in `arena`; both must outlive it.
-std::unique_ptr<Optimizer> make_optimizer(const RunConfig& config, const Transformer& model, Arena& arena);
+// The optimizer that `config` (resolved) names, over the parameters in `arena`, which must outlive it.
+std::unique_ptr<Optimizer> make_optimizer(const RunConfig& config, Arena& arena);
 // The factor on its learning rates, over config.steps.
 Schedule make_schedule(const RunConfig& config);
 

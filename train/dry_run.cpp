@@ -89,8 +89,8 @@ double free_disk(const std::string& path) {
   return static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
 }
 
-std::vector<TableRow> memory_rows(const Plan& plan, DType dtype, int64_t parameters) {
-  const MemoryPlan memory = plan_memory(plan.config, plan.shape, parameters, dtype);
+std::vector<TableRow> memory_rows(const Plan& plan, DType dtype, const Layout& layout) {
+  const MemoryPlan memory = plan_memory(plan.config, plan.shape, layout, dtype);
   const bool fp32 = dtype == DType::f32, muon = plan.config.optimizer == OptimizerChoice::muon;
   return {{"parameters", bytes_text(memory.parameters), fp32 ? "fp32" : "bf16"},
           {"masters", bytes_text(memory.masters), fp32 ? "the parameters themselves" : "fp32"},
@@ -101,7 +101,7 @@ std::vector<TableRow> memory_rows(const Plan& plan, DType dtype, int64_t paramet
           {"sum", bytes_text(memory.total()), ""}};
 }
 
-std::vector<TableRow> run_rows(const Plan& plan, DType dtype, int64_t parameters) {
+std::vector<TableRow> run_rows(const Plan& plan, DType dtype, const Layout& layout) {
   const RunConfig& c = plan.config;
   std::vector<TableRow> rows = {{"vocabulary", std::to_string(plan.shape.vocab), c.origin_text("vocab")}};
   const auto left = static_cast<double>(c.steps) - static_cast<double>(plan.facts.step);
@@ -118,7 +118,7 @@ std::vector<TableRow> run_rows(const Plan& plan, DType dtype, int64_t parameters
     rows.push_back({"data", counted(loader.samples_per_epoch(), "sample"), "an epoch"});
     if (c.steps > 0) rows.push_back({"epochs", number(static_cast<double>(c.steps) * static_cast<double>(step_samples(c)) / samples, "%.2f"), ""});
   }
-  const MemoryPlan memory = plan_memory(c, plan.shape, parameters, dtype);
+  const MemoryPlan memory = plan_memory(c, plan.shape, layout, dtype);
   const int64_t forever = c.keep_every > 0 ? c.steps / c.keep_every : 0;
   rows.push_back({"disk", bytes_text(memory.snapshot * static_cast<double>(c.keep_last + 1 + forever)),
                   concat(counted(c.keep_last + 1 + forever, "checkpoint"), " of ", bytes_text(memory.snapshot), "; ", bytes_text(free_disk(c.out)),
@@ -154,14 +154,15 @@ void dry_run(const RunConfig& given) {
   }
   use_threads(c.threads);
   const Transformer model(plan.shape);
+  const Layout layout(model);
   const DType dtype = compute_dtype(c.precision, choose_device(c.device));
   std::printf("%s\n", to_toml(c, true).c_str());
   std::printf("%s\n", table_text(concat("memory of ", plan.facts.ranks == 1 ? "" : "each of ", counted(plan.facts.ranks, "rank"), ", ",
                                         amount_text(static_cast<double>(model.parameter_count())), " parameters"),
-                                 memory_rows(plan, dtype, model.parameter_count()))
+                                 memory_rows(plan, dtype, layout))
                           .c_str());
   std::fflush(stdout);  // what follows takes seconds
-  std::printf("%s\n", table_text("the run", run_rows(plan, dtype, model.parameter_count())).c_str());
+  std::printf("%s\n", table_text("the run", run_rows(plan, dtype, layout)).c_str());
 }
 
 }  // namespace heddle

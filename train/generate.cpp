@@ -45,7 +45,7 @@ int32_t choose_token(std::span<const double> logits, const SamplingOptions& opti
       break;
     }
   }
-  const RngKey key{.seed = options.seed, .purpose = RngPurpose::sample, .layer = 0, .stream = position};
+  const RngKey key{.seed = options.seed, .purpose = RngPurpose::sample, .name = 0, .stream = position};
   const double target = Philox::uniform(Philox::draw(key, 0)[0]) * sum;
   double passed = 0;
   for (size_t i = 0; i < kept; ++i) {

@@ -75,22 +75,27 @@ int tree_buffers(const RunConfig& c) {
 
 }  // namespace
 
-MemoryPlan plan_memory(const RunConfig& c, const TransformerConfig& m, int64_t parameters, DType dtype) {
-  const double value = static_cast<double>(size_of(dtype)), n = static_cast<double>(parameters);
+double activation_bytes(const RunConfig& c, const TransformerConfig& m, DType dtype) {
+  const double value = static_cast<double>(size_of(dtype));
   const double rows = static_cast<double>(c.batch) * static_cast<double>(c.seq), dim = static_cast<double>(m.dim);
   const double heads = static_cast<double>(m.heads), width = static_cast<double>(m.heads + 2 * m.kv_heads) * static_cast<double>(m.head_dim);
   const double hidden = static_cast<double>(m.mlp_dim) * (m.mlp == MlpType::swiglu ? 3 : 2);
   // In a block: both norms' outputs and the stream between, qkv (twice with QK norm), attention output and LSE, the MLP's hidden.
   const double block = rows * (value * (4 * dim + width * (m.qk_norm ? 2 : 1) + heads * static_cast<double>(m.head_dim) + hidden) + 4 * heads);
   const double layers = static_cast<double>(m.layers);
+  return m.recompute ? layers * rows * value * dim + block : layers * block;
+}
+
+MemoryPlan plan_memory(const RunConfig& c, const TransformerConfig& m, const Layout& layout, DType dtype) {
+  const double value = static_cast<double>(size_of(dtype)), trained = static_cast<double>(layout.trainable().size());
+  const double matrices = static_cast<double>(layout.section(Section::matrix).size());
   MemoryPlan plan;
-  plan.parameters = value * n;
-  plan.masters = dtype == DType::f32 ? 0 : 4 * n;
-  plan.gradients = 4 * n * (1 + tree_buffers(c));
-  const double embeddings = static_cast<double>(m.vocab) * dim * (m.tied ? 1 : 2);
-  plan.optimizer = c.optimizer == OptimizerChoice::muon ? 4 * n + 4 * embeddings : 8 * n;
-  plan.activations = m.recompute ? layers * rows * value * dim + block : layers * block;
-  plan.snapshot = 4 * n + plan.optimizer;
+  plan.parameters = value * static_cast<double>(layout.size());
+  plan.masters = dtype == DType::f32 ? 0 : 4 * trained;
+  plan.gradients = 4 * trained * (1 + tree_buffers(c));
+  plan.optimizer = c.optimizer == OptimizerChoice::muon ? 4 * matrices + 8 * (trained - matrices) : 8 * trained;
+  plan.activations = activation_bytes(c, m, dtype);
+  plan.snapshot = (dtype == DType::f32 ? plan.parameters : plan.masters) + plan.optimizer;
   return plan;
 }
 
@@ -112,12 +117,13 @@ void require_memory(std::string_view op, const RunConfig& c, const Transformer& 
   if (device.type != DeviceType::cpu || !c.memory_check) return;
   const int ranks = ranks_here();
   const double available = available_memory();
+  const Layout layout(model);
   const auto need = [&](int64_t batch, bool recompute) {
     RunConfig changed = c;
     changed.batch = batch;
     TransformerConfig shape = model.config();
     shape.recompute = recompute;
-    MemoryPlan plan = plan_memory(changed, shape, model.parameter_count(), dtype);
+    MemoryPlan plan = plan_memory(changed, shape, layout, dtype);
     if (!saves) plan.snapshot = 0;
     return ranks * plan.total();
   };
@@ -139,7 +145,7 @@ void require_memory(std::string_view op, const RunConfig& c, const Transformer& 
                     c.optimizer == OptimizerChoice::muon ? "momentum" : "moments", saves ? " and the snapshot for checkpoints" : "", " alone need ",
                     bytes_text(need(1, true)), "; a smaller model (--depth, --layers, --dim) does, or a shorter --seq if that is what is large");
   }
-  const MemoryPlan plan = plan_memory(c, model.config(), model.parameter_count(), dtype);
+  const MemoryPlan plan = plan_memory(c, model.config(), layout, dtype);
   fail(op,
        concat("this run needs about ", bytes_text(needed), ranks > 1 ? concat(" for the ", ranks, " ranks on this machine") : "", ", of which ",
               bytes_text(ranks * plan.activations), " are activations of --batch ", c.batch, " x --seq ", c.seq, "; ", bytes_text(available),
@@ -155,7 +161,7 @@ void require_batch_memory(std::string_view op, const TransformerConfig& shape, i
   TransformerConfig block = shape;
   block.layers = 1;
   block.recompute = false;
-  const double needed = ranks_here() * plan_memory(config, block, 0, dtype).activations, available = available_memory();
+  const double needed = ranks_here() * activation_bytes(config, block, dtype), available = available_memory();
   if (needed <= available) return;
   fail(op,
        concat("--batch ", batch, " of sequences of ", seq, " needs about ", bytes_text(needed), "; ", bytes_text(available),

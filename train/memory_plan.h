@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "core/device.h"
+#include "core/layout.h"
 #include "models/transformer.h"
 #include "train/config.h"
 
@@ -18,9 +19,9 @@ struct MemoryPlan {
   double total() const { return parameters + masters + gradients + optimizer + activations + snapshot; }
 };
 
-// `shape` as model_config() gives it, of `parameters` numbers. Of `config` only the batch and what shares it, sequence length, optimizer and
+// `shape` as model_config() gives it, `layout` that of its model. Of `config` only the batch and what shares it, sequence length, optimizer and
 // `deterministic` count here.
-MemoryPlan plan_memory(const RunConfig& config, const TransformerConfig& shape, int64_t parameters, DType dtype);
+MemoryPlan plan_memory(const RunConfig& config, const TransformerConfig& shape, const Layout& layout, DType dtype);
 
 // Bytes that this process may still take: what the system calls available, with swap, within the limits of its control groups and of ulimit -v.
 // Infinity where nothing says.

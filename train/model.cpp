@@ -102,7 +102,8 @@ Device choose_device(DeviceChoice choice, int index) {
 
 StateDict model_state(const Arena& arena, const Tensor& masters) {
   StateDict state;
-  add_flat_state(state, "model", arena, masters, 0);
+  const PackedRange all{{0, arena.layout().size()}, 0};
+  add_state(state, "model", arena.layout(), masters, {&all, 1});
   return state;
 }
 
@@ -125,13 +126,13 @@ TrainedModel load_trained_model(const std::string& path, Device device, DType dt
   }
   trained.model = std::make_unique<Transformer>(config);
   // Before any memory is taken: the configuration is only text until the tensors agree with it.
+  Layout layout(*trained.model);
   std::vector<std::string> names;
   std::vector<TensorIdentity> wanted;
-  const std::vector<Parameter> parameters = trained.model->parameters();
-  for (const Parameter& p : parameters) names.push_back("model." + p.name());
-  for (size_t i = 0; i < names.size(); ++i) wanted.push_back({names[i], DType::f32, parameters[i].spec().shard.global});
+  for (const Layout::Place& place : layout.places()) names.push_back("model." + place.part.name);
+  for (size_t i = 0; i < names.size(); ++i) wanted.push_back({names[i], DType::f32, layout.places()[i].part.global});
   check_tensors(reader, wanted, "model.");
-  trained.arena = std::make_unique<Arena>(*trained.model, device, dtype);
+  trained.arena = std::make_unique<Arena>(*trained.model, std::move(layout), device, dtype, false);
   const Tensor& values = trained.arena->values();
   const Tensor masters = dtype == DType::f32 ? values : Tensor::zeros(values.shape(), DType::f32, device, MemoryTag::workspace);
   StateDict state = model_state(*trained.arena, masters);

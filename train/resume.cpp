@@ -140,7 +140,8 @@ void Run::load_initial_weights() {
     return ours && theirs.identity;
   };
   compare(tokenizer_of_model(config.init_from, ""));  // before the tensors, whose shapes would tell less
-  StateDict weights = model_state(*arena, optimizer->masters());
+  StateDict weights;
+  optimizer->add_state(weights);
   const Checkpoints::Loaded loaded = read_checkpoint(config.init_from, weights, "model.");
   if (!compare(tokenizer_of_model(config.init_from, loaded.scalars))) {
     console.warn(concat("--init-from ", config.init_from, ": nothing shows that its tokenizer is that of the shards"));

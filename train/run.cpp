@@ -149,7 +149,7 @@ void Run::build() {
   model = std::make_unique<Transformer>(shape);
   arena = std::make_unique<Arena>(*model, device, compute_dtype(config.precision, device));
   arena->init(static_cast<uint64_t>(config.seed));
-  optimizer = make_optimizer(config, *model, *arena);
+  optimizer = make_optimizer(config, *arena);
   trainer = std::make_unique<Trainer>(
       *model, *arena, *optimizer, comm,
       Trainer::Options{.batch = config.batch, .seq = config.seq, .document_mask = config.doc_mask, .deterministic = config.deterministic});

@@ -19,7 +19,7 @@ StepTimer::StepTimer(const RunConfig& config, const TransformerConfig& shape, st
             compute_dtype(config.precision, device)),
       comm(local_communicator()) {
   arena.init(static_cast<uint64_t>(config.seed));
-  optimizer = make_optimizer(config, model, arena);
+  optimizer = make_optimizer(config, arena);
   trainer = std::make_unique<Trainer>(
       model, arena, *optimizer, *comm,
       Trainer::Options{.batch = config.batch, .seq = config.seq, .document_mask = false, .deterministic = config.deterministic});
@@ -30,7 +30,7 @@ double StepTimer::step(int64_t micro_steps) {
   const auto vocab = static_cast<uint32_t>(model.config().vocab);
   const auto fill = [&](int64_t, const BatchView& into) {
     for (int64_t i = 0; i < n; i += 4) {
-      const Philox::Block block = Philox::draw({.seed = 7, .purpose = RngPurpose::test, .layer = 0, .stream = 0}, static_cast<uint64_t>(i));
+      const Philox::Block block = Philox::draw({.seed = 7, .purpose = RngPurpose::test, .name = 0, .stream = 0}, static_cast<uint64_t>(i));
       for (int64_t j = i; j < std::min(i + 4, n); ++j) {
         into.tokens[j] = static_cast<int32_t>(block[static_cast<size_t>(j - i)] % vocab);
         into.targets[j] = static_cast<int32_t>((block[static_cast<size_t>(j - i)] >> 7) % vocab);

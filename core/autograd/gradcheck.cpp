@@ -14,7 +14,7 @@ namespace {
 
 std::vector<double> normal_values(int64_t n, uint64_t seed, uint32_t layer) {
   std::vector<double> values(static_cast<size_t>(n));
-  const RngKey key{.seed = seed, .purpose = RngPurpose::test, .layer = layer};
+  const RngKey key{.seed = seed, .purpose = RngPurpose::test, .name = layer};
   for (size_t i = 0; i < values.size(); i += 2) {
     const auto words = Philox::draw(key, i / 2);
     const auto pair = Philox::normal(words[0], words[1]);

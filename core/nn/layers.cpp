@@ -8,29 +8,42 @@
 namespace heddle {
 namespace {
 
-ParameterSpec weight_spec(std::vector<int64_t> shape, float init_std, ParamKind kind = ParamKind::matrix) {
-  return {.kind = kind, .shard = {.global = std::move(shape)}, .init_std = init_std};
+ParameterSpec weight_spec(std::vector<Part> parts, float init_std, ParamKind kind = ParamKind::matrix) {
+  return {.kind = kind, .parts = std::move(parts), .init_std = init_std};
 }
-ParameterSpec bias_spec(int64_t size) {
-  return {.kind = ParamKind::bias, .shard = {.global = {size}}};
+ParameterSpec bias_spec(std::vector<Part> parts) {
+  return {.kind = ParamKind::bias, .parts = std::move(parts)};
 }
 ParameterSpec gain_spec(int64_t size) {
-  return {.kind = ParamKind::gain, .shard = {.global = {size}}, .init_mean = 1};
+  return {.kind = ParamKind::gain, .parts = {{.global = {size}}}, .init_mean = 1};
 }
 
 }  // namespace
 
 Linear::Linear(int64_t in, int64_t out, Options options) {
-  ParameterSpec spec = weight_spec({out, in}, options.init_std, options.kind);
-  spec.stacked_rows = options.stacked_rows;
-  weight_ = add("weight", std::move(spec));
-  if (options.bias) bias_ = add("bias", bias_spec(out));
+  std::string name;
+  std::vector<Part> weights, biases;
+  int64_t rows = 0;
+  for (const auto& [part, part_rows] : options.stack) {
+    name += part;
+    weights.push_back({.name = part + ".weight", .global = {part_rows, in}});
+    biases.push_back({.name = part + ".bias", .global = {part_rows}});
+    rows += part_rows;
+  }
+  if (options.stack.empty()) {
+    weights = {{.global = {out, in}}}, biases = {{.global = {out}}};
+  } else {
+    HEDDLE_CHECK(rows == out, "linear", "stacked projections of ", rows, " rows in all make up ", out);
+    name += ".";
+  }
+  weight_ = add(name + "weight", weight_spec(std::move(weights), options.init_std, options.kind));
+  if (options.bias) bias_ = add(name + "bias", bias_spec(std::move(biases)));
 }
 
 Norm::Norm(int64_t size, Options options) : options_(options) {
   if (!options.affine) return;
   gain_ = add("weight", gain_spec(size));
-  if (options.bias && options.type == NormType::layer) bias_ = add("bias", bias_spec(size));
+  if (options.bias && options.type == NormType::layer) bias_ = add("bias", bias_spec({{.global = {size}}}));
 }
 
 NormOutput Norm::forward(const Tensor& x, const Tensor& residual) const {
@@ -58,9 +71,11 @@ CausalSelfAttention::CausalSelfAttention(Options options)
       qkv_(options_.dim, (options_.heads + 2 * options_.kv_heads) * options_.head_dim,
            {.bias = options_.bias || options_.qkv_bias,
             .init_std = options_.init_std,
-            .stacked_rows = {options_.heads * options_.head_dim, options_.kv_heads * options_.head_dim, options_.kv_heads * options_.head_dim}}),
+            .stack = {{"q", options_.heads * options_.head_dim},
+                      {"k", options_.kv_heads * options_.head_dim},
+                      {"v", options_.kv_heads * options_.head_dim}}}),
       out_(options_.heads * options_.head_dim, options_.dim, {.bias = options_.bias, .init_std = options_.out_init_std}) {
-  add("qkv", qkv_);
+  add("", qkv_);
   if (options_.qk_norm && options_.qk_gain) {
     q_gain_ = add("q_norm", gain_spec(options_.head_dim));
     k_gain_ = add("k_norm", gain_spec(options_.head_dim));
@@ -104,12 +119,14 @@ Tensor CausalSelfAttention::forward(const Tensor& x, const Tensor& residual, con
 Mlp::Mlp(Options options) : options_(options) {
   const int64_t gates = options.type == MlpType::swiglu ? 2 : 1;
   HEDDLE_CHECK(!(options.bias && gates == 2), "mlp", "swiglu has no biases");
-  ParameterSpec up = weight_spec({gates * options.hidden, options.dim}, options.init_std);
-  if (gates == 2) up.stacked_rows = {options.hidden, options.hidden};
-  up_ = add("up.weight", std::move(up));
-  if (options.bias) up_bias_ = add("up.bias", bias_spec(options.hidden));
-  down_ = add("down.weight", weight_spec({options.dim, options.hidden}, options.out_init_std));
-  if (options.bias) down_bias_ = add("down.bias", bias_spec(options.dim));
+  const std::vector<int64_t> in_shape{options.hidden, options.dim};
+  std::vector<Part> up(static_cast<size_t>(gates));
+  for (Part& part : up) part.global = in_shape;
+  if (gates == 2) up[0].name = "gate.weight", up[1].name = "up.weight";
+  up_ = add(gates == 2 ? "gateup.weight" : "up.weight", weight_spec(std::move(up), options.init_std));
+  if (options.bias) up_bias_ = add("up.bias", bias_spec({{.global = {options.hidden}}}));
+  down_ = add("down.weight", weight_spec({{.global = {options.dim, options.hidden}}}, options.out_init_std));
+  if (options.bias) down_bias_ = add("down.bias", bias_spec({{.global = {options.dim}}}));
 }
 
 Tensor Mlp::forward(const Tensor& x, const Tensor& residual) const {

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "core/nn/module.h"
@@ -16,7 +18,9 @@ class Linear final : public Module {
     bool bias = false;
     float init_std = 0.02f;
     ParamKind kind = ParamKind::matrix;
-    std::vector<int64_t> stacked_rows;  // several projections in one matrix: the rows of each
+    // Several projections in one product: {"q", rows}, {"k", rows}, ... The parameters are then called "<all the names>.weight" and ".bias", their
+    // Parts "<name>.weight" and ".bias"; add the layer with an empty name.
+    std::vector<std::pair<std::string, int64_t>> stack;
   };
   Linear(int64_t in, int64_t out, Options options);
   Tensor forward(const Tensor& x, const Tensor& residual = {}) const { return linear(x, weight_, tensor_or_none(bias_), residual); }

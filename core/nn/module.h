@@ -1,61 +1,16 @@
-// Module and Parameter: named, ordered, typed by kind.
+// Module: parameters and children, named, in order.
 //
-// A Module registers its parameters and children in order; paths join with dots ("blocks.3.attn.qkv.weight"). forward() is each layer's own typed
-// method. Parameters have no memory until an Arena (core/arena.h) gives it to them.
+// A Module registers its parameters and children; paths join with dots ("blocks.3.attn.qkv.weight"). forward() is each layer's own typed method.
+// Parameters have no memory until an Arena (core/arena.h) gives it to them.
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "core/state.h"
-#include "core/tensor.h"
+#include "core/nn/parameter.h"
 
 namespace heddle {
-
-// What a parameter is; weight decay, Muon and muP groups follow from it.
-enum class ParamKind : uint8_t { matrix, embedding, gain, bias };
-
-struct ParameterSpec {
-  ParamKind kind = ParamKind::matrix;
-  ShardSpec shard;      // shard.global: the shape; default slicing: whole
-  float init_std = 0;   // N(0, init_std); 0: a constant
-  float init_mean = 0;  // gains start at 1
-  float lr_scale = 1;
-  // A matrix of stacked projections (q over k over v): the rows of each. Muon treats them one by one. Empty: one matrix.
-  std::vector<int64_t> stacked_rows;
-};
-
-class Parameter {
- public:
-  Parameter() = default;
-  Parameter(std::string name, ParameterSpec spec);
-
-  // Of a handle that parameters() returned: the path from the module it was called on. Else the name it was registered under.
-  const std::string& name() const { return name_; }
-  const ParameterSpec& spec() const { return data_->spec; }
-  const Tensor& tensor() const { return data_->tensor; }
-  operator const Tensor&() const { return data_->tensor; }
-  explicit operator bool() const { return data_ != nullptr; }
-  bool same(const Parameter& other) const { return data_ == other.data_; }
-
- private:
-  friend class Module;
-  struct Data {
-    ParameterSpec spec;
-    Tensor tensor;
-  };
-  std::string name_;
-  std::shared_ptr<Data> data_;
-};
-
-// An optional parameter as an op argument: undefined when there is none.
-inline const Tensor& tensor_or_none(const Parameter& p) {
-  static const Tensor none;
-  return p ? p.tensor() : none;
-}
 
 class Module {
  public:
@@ -72,23 +27,25 @@ class Module {
 
  protected:
   Parameter add(std::string name, ParameterSpec spec);
+  // An empty name: the child's names count as this module's own.
   void add(std::string name, Module& child);
   // The module also uses a parameter registered elsewhere; it is listed there only.
   void tie(std::string name, const Parameter& parameter);
+  // What is registered from here on, down to the next call, has gradients that become final together in backward: they are reduced in one bucket
+  // (core/layout.h). A child without calls of its own belongs to its parent's bucket.
+  void begin_bucket(std::string name) { bucket_ = std::move(name); }
 
  private:
-  void collect(const std::string& prefix, std::vector<Parameter>& into) const;
+  void collect(const std::string& prefix, const std::string& bucket, std::vector<Parameter>& into) const;
+  void require_new(const std::string& name) const;
 
   struct Item {
-    std::string name;
+    std::string name, bucket;
     Parameter parameter;  // or
     Module* child = nullptr;
   };
   std::vector<Item> items_;
+  std::string bucket_;
 };
-
-// y = fn(x), without keeping what backward needs: backward runs fn again. `region` holds every parameter fn uses; random numbers are keyed, so the
-// second run draws the same ones (Chen et al. 2016, "Training deep nets with sublinear memory cost").
-Tensor checkpoint(const Module& region, const std::function<Tensor(const Tensor&)>& fn, const Tensor& x);
 
 }  // namespace heddle

@@ -18,14 +18,17 @@ struct OptimizerGroup {
   float weight_decay = 0;  // decoupled (Loshchilov and Hutter 2019): master -= rate * weight_decay * master
 };
 
-// AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019) over n elements, n a multiple of 128, in one launch.
+// AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019) over n elements in blocks of 128, in one launch.
 //   g = grad * step->clip_scale; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; t = step->adam_t + 1
 //   master -= rate ( (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps) + weight_decay master );  value = master rounded to its dtype
-// grads f32 (f64 for f64 values), masters, m, v the dtype of grads; master may alias value (fp32 values are their own masters).
-// group_of_block (n / 128) u8. step->apply == 0: nothing changes.
+// grads f32 (f64 for f64 values), masters, m, v the dtype of grads; master may be value itself (fp32 values are their own masters).
+// Moments and masters are packed: block b of them belongs to block arena_block[b] of value and grad (and of master, where that is value). Without the
+// table they are the same. step->apply == 0: nothing changes.
 struct AdamWArgs {
-  View value, master, grad, m, v;  // (n)
-  View group_of_block;             // (n / 128) u8
+  View value, master, grad;  // value, grad (N), N a multiple of 128; master (n), or value
+  View m, v;                 // (n), n a multiple of 128; N = n without arena_block
+  View group_of_block;       // (n / 128) u8
+  View arena_block;          // (n / 128) i32, ascending; may be absent
   std::array<OptimizerGroup, kMaxGroups> groups{};
   float beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f;
   const StepState* step = nullptr;

@@ -1,7 +1,7 @@
 // Philox4x32-10, the counter-based generator of Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011).
 //
 // A random number is a pure function of (key, counter): nothing to save, nothing that depends on the number of ranks. heddle's key is
-// (seed, purpose), the counter is (step or sample, layer, element index in the unsharded tensor).
+// (seed, name), the counter is (purpose, step or sample, name, element index in the unsharded tensor).
 #pragma once
 
 #include <array>
@@ -18,7 +18,7 @@ enum class RngPurpose : uint32_t { init = 1, dropout = 2, shuffle = 3, sample = 
 struct RngKey {
   uint64_t seed = 0;
   RngPurpose purpose = RngPurpose::test;
-  uint32_t layer = 0;   // which module or parameter draws
+  uint64_t name = 0;    // which Part or layer draws: a hash of its name, so that another one beside it changes nothing
   uint64_t stream = 0;  // step, or global sample
 };
 
@@ -41,19 +41,20 @@ struct Philox {
     return c;
   }
 
-  // The counter of element group `index` (elements 4 index .. 4 index + 3) under `key`. The seed fills the key words; everything else is
-  // counter. index is limited to 2^40 groups, the stream to 2^48.
+  // The counter of element group `index` (elements 4 index .. 4 index + 3) under `key`: index is limited to 2^40 groups, the stream to 2^48. What of
+  // the name does not fit, its upper half, is mixed into the seed.
   HEDDLE_HOST_DEVICE static constexpr Block counter(const RngKey& key, uint64_t index) {
     return {
         static_cast<uint32_t>(index),
         static_cast<uint32_t>((index >> 32) & 0xffu) | (static_cast<uint32_t>(key.purpose) << 8) | (static_cast<uint32_t>(key.stream >> 32) << 16),
-        static_cast<uint32_t>(key.stream), key.layer};
+        static_cast<uint32_t>(key.stream), static_cast<uint32_t>(key.name)};
   }
 
+  HEDDLE_HOST_DEVICE static constexpr uint32_t key0(const RngKey& key) { return static_cast<uint32_t>(key.seed); }
+  HEDDLE_HOST_DEVICE static constexpr uint32_t key1(const RngKey& key) { return static_cast<uint32_t>((key.seed ^ key.name) >> 32); }
+
   // Four words for that group.
-  HEDDLE_HOST_DEVICE static constexpr Block draw(const RngKey& key, uint64_t index) {
-    return block(counter(key, index), static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32));
-  }
+  HEDDLE_HOST_DEVICE static constexpr Block draw(const RngKey& key, uint64_t index) { return block(counter(key, index), key0(key), key1(key)); }
 
   // 24 random bits in [0, 1).
   HEDDLE_HOST_DEVICE static constexpr float uniform(uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }

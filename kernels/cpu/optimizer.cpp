@@ -35,14 +35,17 @@ void adamw_as(const AdamWArgs& args) {
   const T correct_m = static_cast<T>(1 / (1 - std::pow(static_cast<double>(args.beta1), t)));
   const T correct_v = static_cast<T>(1 / (1 - std::pow(static_cast<double>(args.beta2), t)));
   const uint8_t* const group_of_block = args.group_of_block.as<const uint8_t>();
-  for_tiles(args.grad.numel() / kArenaBlock, kTileElements / kArenaBlock, 4 * args.grad.numel(), [&](int64_t first, int64_t last) {
+  const int32_t* const arena_block = args.arena_block ? args.arena_block.as<const int32_t>() : nullptr;
+  const bool in_place = args.master.data == args.value.data;
+  const int64_t n = args.m.numel();
+  for_tiles(n / kArenaBlock, kTileElements / kArenaBlock, 4 * n, [&](int64_t first, int64_t last) {
     Output<T> value(args.value);
     for (int64_t block = first; block < last; ++block) {
       const OptimizerGroup& group = args.groups[group_of_block[block]];
       const T rate = static_cast<T>(group.lr) * static_cast<T>(step.lr), decay = static_cast<T>(group.weight_decay);
-      const int64_t begin = block * kArenaBlock;
-      const T* const grad = args.grad.as<const T>() + begin;
-      T *const master = args.master.as<T>() + begin, *const m = args.m.as<T>() + begin, *const v = args.v.as<T>() + begin;
+      const int64_t begin = block * kArenaBlock, there = arena_block ? arena_block[block] * kArenaBlock : begin;
+      const T* const grad = args.grad.as<const T>() + there;
+      T *const master = args.master.as<T>() + (in_place ? there : begin), *const m = args.m.as<T>() + begin, *const v = args.v.as<T>() + begin;
 #pragma omp simd
       for (int64_t i = 0; i < kArenaBlock; ++i) {
         const T g = grad[i] * clip;
@@ -52,7 +55,7 @@ void adamw_as(const AdamWArgs& args) {
         v[i] = v_new;
         master[i] -= rate * (m_new * correct_m / (std::sqrt(v_new * correct_v) + eps) + decay * master[i]);
       }
-      store_value(value, args.value, args.master, master, begin, kArenaBlock);
+      store_value(value, args.value, args.master, master, there, kArenaBlock);
     }
   });
 }
@@ -112,21 +115,30 @@ Rules& value_and_master(Rules& rules, const View& value, const View& master) {
 }  // namespace
 
 Refusal refuses(const AdamWArgs& args) {
-  const int64_t n = args.grad.numel();
+  const int64_t n = args.m.numel(), total = args.arena_block ? args.grad.numel() : n;
   Rules rules;
-  flat(rules, "grad", args.grad, n).need(n % kArenaBlock == 0, "n = ", n, " is not a multiple of ", kArenaBlock);
-  flat(rules, "value", args.value, n);
-  flat(rules, "master", args.master, n).same_dtype("master", args.master, "grad", args.grad);
-  flat(rules, "m", args.m, n).same_dtype("m", args.m, "grad", args.grad);
+  flat(rules, "m", args.m, n).same_dtype("m", args.m, "grad", args.grad).need(n % kArenaBlock == 0, "n = ", n, " is not a multiple of ", kArenaBlock);
   flat(rules, "v", args.v, n).same_dtype("v", args.v, "grad", args.grad);
+  flat(rules, "grad", args.grad, total).need(total % kArenaBlock == 0, "N = ", total, " is not a multiple of ", kArenaBlock);
+  flat(rules, "value", args.value, total);
+  flat(rules, "master", args.master, args.master.data == args.value.data ? total : n).same_dtype("master", args.master, "grad", args.grad);
   flat(rules, "group_of_block", args.group_of_block, n / kArenaBlock);
   rules.need(args.group_of_block.dtype == DType::u8, "group_of_block ", args.group_of_block, " must be u8");
+  if (args.arena_block) {
+    flat(rules, "arena_block", args.arena_block, n / kArenaBlock);
+    rules.need(args.arena_block.dtype == DType::i32, "arena_block ", args.arena_block, " must be i32");
+  }
   return value_and_master(rules, args.value, args.master).need(args.step != nullptr, "step is absent");
 }
 void run(const AdamWArgs& args, Stream) {
   const uint8_t* const group = args.group_of_block.as<const uint8_t>();
+  const int32_t* const arena_block = args.arena_block ? args.arena_block.as<const int32_t>() : nullptr;
   for (int64_t block = 0; block < args.group_of_block.numel(); ++block) {
     HEDDLE_CHECK(group[block] < kMaxGroups, "adamw", "group_of_block[", block, "] = ", int{group[block]}, ", at most ", kMaxGroups, " groups exist");
+    if (!arena_block) continue;
+    HEDDLE_CHECK(arena_block[block] >= 0 && arena_block[block] < args.grad.numel() / kArenaBlock &&
+                     (block == 0 || arena_block[block - 1] < arena_block[block]),
+                 "adamw", "arena_block[", block, "] = ", arena_block[block], " of ", args.grad.numel() / kArenaBlock, " blocks");
   }
   if (!args.step->apply) return;
   with_compute_type(args.grad.dtype == DType::f64, [&](auto zero) { adamw_as<decltype(zero)>(args); });

@@ -22,7 +22,7 @@ void draw_groups(const RngKey& key, uint64_t group, uint32_t* words) {
     c2[l] = c[2];
     c3[l] = c[3];
   }
-  uint32_t key0 = static_cast<uint32_t>(key.seed), key1 = static_cast<uint32_t>(key.seed >> 32);
+  uint32_t key0 = Philox::key0(key), key1 = Philox::key1(key);
   for (int round = 0; round < Philox::kRounds; ++round) {
 #pragma omp simd
     for (int64_t l = 0; l < kGroups; ++l) {

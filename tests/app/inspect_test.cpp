@@ -50,7 +50,7 @@ TEST_CASE("inspect tells what each kind of file holds, gives its digest, and fin
   };
   for (const Case& c : {Case{"run", {"s2-i1", "s4-i1", "newest", "step          4", "  model  ", "optim.m", "program: heddle", "run --details"}},
                         Case{"run --details",
-                             {"s2-i1", "s4-i1", "newest", "model.blocks.0.attn.qkv.weight", "optim.m.", "environment", "program: heddle",
+                             {"s2-i1", "s4-i1", "newest", "model.blocks.0.attn.q.weight", "optim.m.", "environment", "program: heddle",
                               "processor: ", "libraries: ", "layout: dp 1, batch 2"}},
                         Case{checkpoint, {"step          4", "tensors", "config"}}, Case{checkpoint + "/MANIFEST", {"step          4"}},
                         Case{shard_file, {"safetensors", "model.", "F32"}},

@@ -13,14 +13,11 @@ namespace {
 class Odd final : public Module {
  public:
   explicit Odd(Range rows = {0, 7}, Range columns = {0, 5}) : norm_(5, {}) {
-    ShardSpec shard{.global = {7, 5}};
-    if (rows != Range{0, 7}) shard.axis = 0, shard.slice = rows;
-    if (columns != Range{0, 5}) shard.axis = 1, shard.slice = columns;
-    table = add("table", {.kind = ParamKind::embedding, .shard = shard, .init_std = 0.5f});
+    table = add("table", {.kind = ParamKind::embedding, .parts = {{.global = {7, 5}, .box = {rows, columns}}}, .init_std = 0.5f});
     add("norm", norm_);
-    up = add("up", {.kind = ParamKind::matrix, .shard = {.global = {130, 5}}, .init_std = 0.1f});
-    scalar = add("scalar", {.kind = ParamKind::bias, .shard = {.global = {1}}, .init_std = 1, .init_mean = 3});
-    down = add("down", {.kind = ParamKind::matrix, .shard = {.global = {5, 3}}, .init_std = 0.1f});
+    up = add("up", {.kind = ParamKind::matrix, .parts = {{.global = {130, 5}}}, .init_std = 0.1f});
+    scalar = add("scalar", {.kind = ParamKind::bias, .parts = {{.global = {1}}}, .init_std = 1, .init_mean = 3});
+    down = add("down", {.kind = ParamKind::matrix, .parts = {{.global = {5, 3}}}, .init_std = 0.1f});
     tie("head", table);
   }
   Parameter table, up, scalar, down;
@@ -62,8 +59,8 @@ TEST_CASE("matrices first, then the rest, each in registration order, at multipl
     CHECK(r.size() == p.tensor().numel());
     end = r.end;
   }
-  CHECK(arena.matrices_end() == arena.range(module.table).begin);
-  CHECK(arena.size() % kernels::kArenaBlock == 0);
+  CHECK(arena.layout().section(Section::matrix).end == arena.range(module.table).begin);
+  CHECK(arena.layout().size() % kernels::kArenaBlock == 0);
   CHECK(all_zero(arena.values().to_vector()));
   CHECK(all_zero(arena.grads().to_vector()));
 }
@@ -88,34 +85,55 @@ TEST_CASE("parameters and their gradients are windows of the arena") {
   CHECK(module.scalar.tensor().item() != 3);
 }
 
-TEST_CASE("slices cover the arena in equal multiples of 128") {
+TEST_CASE("without gradients no parameter asks for one; a frozen one never does") {
   kernels::register_cpu_kernels();
   Odd module;
-  const int slices = GENERATE(1, 2, 3, 8);
-  const Arena arena(module, Device{}, DType::f32, slices);
-  int64_t at = 0;
-  for (int i = 0; i < slices; ++i) {
-    CHECK(arena.slice(i).begin == at);
-    CHECK(arena.slice(i).size() == arena.slice(0).size());
-    CHECK(arena.slice(i).size() % kernels::kArenaBlock == 0);
-    at = arena.slice(i).end;
-  }
-  CHECK(at == arena.size());
+  const Arena inference(module, Device{}, DType::bf16, false);
+  CHECK_FALSE(inference.grads());
+  CHECK(inference.leaves().empty());
+  for (const Parameter& p : inference.parameters()) CHECK_FALSE((p.tensor().requires_grad() || p.tensor().grad()));
+
+  struct Half final : Module {
+    Half()
+        : kept(add("kept", {.parts = {{.global = {9, 3}}}, .init_std = 1, .frozen = true})),
+          trained(add("trained", {.parts = {{.global = {3, 9}}}, .init_std = 1})) {}
+    Parameter kept, trained;
+  };
+  Half half;
+  Arena arena(half, Device{}, DType::f32);
+  arena.init(1);
+  CHECK(arena.grads().numel() == 128);
+  CHECK(arena.values().numel() == 256);
+  REQUIRE(arena.leaves().size() == 1);
+  const std::vector<double> before = half.kept.tensor().to_vector();
+  const Tensor x = random_input({2, 3}, 1, 0, 1, DType::f32, false);
+  backward(sum(linear(linear(x, half.kept), half.trained)), arena.leaves());
+  CHECK_FALSE(half.kept.tensor().grad());
+  CHECK_FALSE(all_zero(half.trained.tensor().grad().to_vector()));
+  CHECK(half.kept.tensor().to_vector() == before);
 }
 
-TEST_CASE("initial values depend on the seed and the parameter, not on slices or sharding") {
+TEST_CASE("initial values depend on the seed and the name, not on sharding or on other parameters") {
   kernels::register_cpu_kernels();
   Odd whole;
   Arena arena(whole, Device{}, DType::f32);
   arena.init(3);
   const std::vector<double> table = whole.table.tensor().to_vector(), up = whole.up.tensor().to_vector();
   {
-    Odd other;
-    Arena sliced(other, Device{}, DType::f32, 5);
-    sliced.init(3);
-    CHECK(other.table.tensor().to_vector() == table);
-    sliced.init(4);
-    CHECK(other.table.tensor().to_vector() != table);
+    struct More final : Module {  // other parameters around them change nothing
+      More() {
+        add("first", {.parts = {{.global = {11, 5}}}, .init_std = 1});
+        add("", odd);
+      }
+      Odd odd;
+    };
+    More more;
+    Arena other(more, Layout(more, {.dp = 5}), Device{}, DType::f32);
+    other.init(3);
+    CHECK(more.odd.table.tensor().to_vector() == table);
+    CHECK(more.odd.up.tensor().to_vector() == up);
+    other.init(4);
+    CHECK(more.odd.table.tensor().to_vector() != table);
   }
   {
     const Range rows = GENERATE(Range{0, 3}, Range{3, 7}, Range{1, 2});

@@ -11,7 +11,7 @@ namespace {
 using Catch::Matchers::Contains;
 
 ParameterSpec spec(std::vector<int64_t> shape) {
-  return {.kind = ParamKind::matrix, .shard = {.global = std::move(shape)}};
+  return {.kind = ParamKind::matrix, .parts = {{.global = std::move(shape)}}};
 }
 
 class Inner final : public Module {
@@ -61,22 +61,53 @@ TEST_CASE("a name is registered once") {
   CHECK_THROWS_WITH(module.add("a.1", module.right), Contains("\"a.1\" is registered twice"));
 }
 
-TEST_CASE("a sliced parameter has the shape of its slice and remembers the whole") {
-  ParameterSpec s = spec({6, 8});
-  s.shard.axis = 1, s.shard.slice = {2, 5};
-  const Parameter p("w", s);
+TEST_CASE("a parameter has the shape of its parts' local boxes, stacked, and remembers the wholes") {
+  const Parameter p("w", {.parts = {{.name = "a", .global = {6, 8}, .box = {{2, 4}, {2, 5}}}, {.name = "b", .global = {4, 3}}}});
   CHECK(p.tensor().shape() == Shape{6, 3});
-  CHECK(p.spec().shard.global == std::vector<int64_t>{6, 8});
-  CHECK(p.spec().shard.grad_sum == static_cast<AxisSet>(Axis::dp));
-  CHECK(p.spec().shard.norm_owner == 0);
+  const std::vector<Part> parts = p.parts();
+  REQUIRE(parts.size() == 2);
+  CHECK((parts[0].name == "a" && parts[0].global == std::vector<int64_t>{6, 8} && parts[0].box == Box{{2, 4}, {2, 5}}));
+  CHECK((parts[1].name == "b" && parts[1].box == whole_box(parts[1].global)));
+  CHECK(Parameter("w", spec({6, 8})).parts()[0].name == "w");
+  CHECK_FALSE(Parameter("w", {.parts = {{.global = {2}}}, .frozen = true}).tensor().requires_grad());
 }
 
-TEST_CASE("a slice outside its parameter is refused") {
-  ParameterSpec s = spec({6, 8});
-  s.shard.axis = 1, s.shard.slice = {2, 9};
-  CHECK_THROWS_WITH(Parameter("w", s), Contains("[2, 9)") && Contains("(6, 8)"));
-  s.shard.axis = 2, s.shard.slice = {0, 1};
-  CHECK_THROWS_WITH(Parameter("w", s), Contains("axis 2"));
+TEST_CASE("parts that leave their tensor or do not stack are refused") {
+  CHECK_THROWS_WITH(Parameter("w", {.parts = {{.global = {6, 8}, .box = {{0, 6}, {2, 9}}}}}), Contains("[0:6, 2:9]") && Contains("(6, 8)"));
+  CHECK_THROWS_WITH(Parameter("w", {.parts = {{.global = {6, 8}, .box = {{0, 6}}}}}), Contains("[0:6]"));
+  CHECK_THROWS_WITH(Parameter("w", {.parts = {{.global = {6, 8}}, {.global = {6, 7}}}}), Contains("(6, 7)") && Contains("does not stack"));
+  CHECK_THROWS_WITH(Parameter("w", {.parts = {{.global = {6, 8}}, {.global = {6}}}}), Contains("does not stack"));
+  CHECK_THROWS_WITH(Parameter("w", {}), Contains("no parts"));
+  CHECK_THROWS_WITH(Parameter("w", {.parts = {{}}}), Contains("rank 0"));
+}
+
+TEST_CASE("a child without a name registers as its parent, and parts are named from there") {
+  struct Child final : Module {
+    Child() { add("ab", {.parts = {{.name = "a", .global = {2, 3}}, {.name = "b", .global = {1, 3}}}}); }
+  };
+  struct Parent final : Module {
+    Parent() {
+      begin_bucket("first");
+      add("", child);
+      add("x.y", named);
+      begin_bucket("second");
+      add("last", spec({1}));
+    }
+    Child child, named;
+  };
+  struct Root final : Module {
+    Root() { add("root", parent); }
+    Parent parent;
+  };
+  const Root root;
+  std::vector<std::string> names, parts, buckets;
+  for (const Parameter& p : root.parameters()) {
+    names.push_back(p.name()), buckets.push_back(p.bucket());
+    for (const Part& part : p.parts()) parts.push_back(part.name);
+  }
+  CHECK(names == std::vector<std::string>{"root.ab", "root.x.y.ab", "root.last"});
+  CHECK(parts == std::vector<std::string>{"root.a", "root.b", "root.x.y.a", "root.x.y.b", "root.last"});
+  CHECK(buckets == std::vector<std::string>{"root.first", "root.first", "root.second"});
 }
 
 TEST_CASE("an undefined parameter is no tensor") {
@@ -92,6 +123,10 @@ TEST_CASE("layers name and type their parameters") {
   std::vector<Shape> shapes;
   for (const Parameter& p : attention.parameters()) names.push_back(p.name()), kinds.push_back(p.spec().kind), shapes.push_back(p.tensor().shape());
   CHECK(names == std::vector<std::string>{"qkv.weight", "qkv.bias", "q_norm", "k_norm", "out.weight", "out.bias"});
+  std::vector<std::string> parts;
+  for (const Part& part : attention.parameters()[0].parts()) parts.push_back(part.name + shape_text(Shape(part.global)));
+  for (const Part& part : attention.parameters()[1].parts()) parts.push_back(part.name + shape_text(Shape(part.global)));
+  CHECK(parts == std::vector<std::string>{"q.weight(16, 8)", "k.weight(8, 8)", "v.weight(8, 8)", "q.bias(16)", "k.bias(8)", "v.bias(8)"});
   CHECK(kinds == std::vector{ParamKind::matrix, ParamKind::bias, ParamKind::gain, ParamKind::gain, ParamKind::matrix, ParamKind::bias});
   CHECK(shapes == std::vector<Shape>{{32, 8}, {32}, {4}, {4}, {8, 16}, {8}});
 }

@@ -56,7 +56,7 @@ TEST_CASE("normal: element i is a function of the key and its index in the unsha
   CHECK(whole[12] == Philox::normal(block[0], block[1])[0]);
   CHECK(whole[15] == Philox::normal(block[2], block[3])[1]);
   RngKey other = key;
-  other.layer = 8;
+  other.name = 8;
   CHECK(normals(100, other) != std::vector<double>(whole.begin(), whole.begin() + 100));
   // the same number in every dtype, rounded
   const std::vector<double> half = normals(100, key, 0, DType::bf16), wide = normals(100, key, 0, DType::f64);

@@ -61,7 +61,7 @@ TEST_CASE("parameter names and kinds") {
   TransformerConfig untied = test::gpt2_style();
   untied.tied = false;
   CHECK(Transformer(untied).parameters().back().name() == "head.weight");
-  CHECK(Transformer(untied).parameters().back().spec().kind == ParamKind::embedding);
+  CHECK(Transformer(untied).parameters().back().spec().kind == ParamKind::head);
 }
 
 TEST_CASE("initialisation: residual projections are scaled by depth, or zero") {

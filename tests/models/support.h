@@ -66,7 +66,7 @@ inline Tensor ints(const std::vector<int32_t>& values, Shape shape) {
 // (B, T) tokens below `vocab`, the same for the same seed.
 inline Tensor random_tokens(int64_t b, int64_t t, int64_t vocab, uint64_t seed) {
   std::vector<int32_t> values(static_cast<size_t>(b * t));
-  const RngKey key{.seed = seed, .purpose = RngPurpose::test, .layer = 99};
+  const RngKey key{.seed = seed, .purpose = RngPurpose::test, .name = 99};
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<int32_t>(Philox::draw(key, i)[0] % static_cast<uint32_t>(vocab));
   return ints(values, {b, t});
 }

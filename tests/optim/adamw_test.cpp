@@ -1,5 +1,7 @@
 // AdamW over an arena: who decays, who moves how far, which copy is rounded, what a checkpoint gets.
 #include <algorithm>
+#include <cmath>
+#include <memory>
 #include <set>
 
 #include "tests/optim/support.h"
@@ -13,8 +15,8 @@ using test::OptimCase;
 
 constexpr AdamWOptions kOptions{.lr = 0.02f, .weight_decay = 0.25f, .beta1 = 0.875f, .beta2 = 0.96875f, .eps = 1e-6f};
 
-float outer_scale(const Parameter& p) {
-  return p.name() == "square.weight" ? 4.0f : 1.0f;
+float outer_scale(const Layout::Slot& slot) {
+  return slot.name == "square.weight" ? 4.0f : 1.0f;
 }
 
 // One parameter in float64, by the paper (Loshchilov and Hutter 2019, algorithm 2) and the rule of groups: matrices and embeddings decay.
@@ -22,10 +24,10 @@ struct Oracle {
   std::vector<double> master, m, v, size;  // size: the sum of the magnitudes behind each master
   double rate, decay;
 
-  Oracle(const Parameter& p, std::vector<double> start) : master(std::move(start)), m(master.size()), v(master.size()) {
+  Oracle(const Layout::Slot& p, std::vector<double> start) : master(std::move(start)), m(master.size()), v(master.size()) {
     for (double w : master) size.push_back(std::abs(w));
-    rate = static_cast<double>(kOptions.lr) * p.spec().lr_scale * outer_scale(p);
-    decay = p.spec().kind == ParamKind::matrix || p.spec().kind == ParamKind::embedding ? kOptions.weight_decay : 0;
+    rate = static_cast<double>(kOptions.lr) * p.spec.lr_scale * outer_scale(p);
+    decay = p.spec.kind == ParamKind::matrix || p.spec.kind == ParamKind::embedding ? kOptions.weight_decay : 0;
   }
   void step(const std::vector<double>& grad, const StepState& s) {
     const double t = static_cast<double>(s.adam_t) + 1, b1 = kOptions.beta1, b2 = kOptions.beta2;
@@ -58,8 +60,11 @@ constexpr double kRoundings = 21;
 TEST_CASE("adamw in f64 follows its oracle over eight steps, one of them withheld") {
   OptimCase c(DType::f64);
   const auto optimizer = make_adamw(c.arena, kOptions, outer_scale);
-  std::map<std::string, Oracle> want;
-  for (const Parameter& p : c.arena.parameters()) want.emplace(p.name(), Oracle(p, p.tensor().to_vector()));
+  const Layout& layout = c.arena.layout();
+  std::vector<Oracle> want;
+  for (const Layout::Place& place : layout.places()) {
+    want.emplace_back(layout.slots()[place.slot], test::values(flat_view(c.arena.values(), place.range)));
+  }
   uint64_t adam_t = 0;
   for (int step = 0; step < 8; ++step) {
     c.draw_gradients(static_cast<uint32_t>(step));
@@ -67,14 +72,15 @@ TEST_CASE("adamw in f64 follows its oracle over eight steps, one of them withhel
     optimizer->step(&s);
     if (!s.apply) continue;
     ++adam_t;
-    for (const Parameter& p : c.arena.parameters()) want.at(p.name()).step(p.tensor().grad().to_vector(), s);
+    for (size_t i = 0; i < want.size(); ++i) want[i].step(test::values(flat_view(c.arena.grads(), layout.places()[i].range)), s);
   }
   const auto got = test::entries(*optimizer);
-  for (const auto& [name, o] : want) {
-    CAPTURE(name);
+  for (size_t i = 0; i < want.size(); ++i) {
+    const Layout::Place& place = layout.places()[i];
+    CAPTURE(place.part.name);
     // Errors of eight steps add up; nothing here amplifies them (|1 - rate decay| < 1).
-    CHECK_CLOSE(got.at("model." + name), o.master, o.size, Bound{DType::f64, 8 * kRoundings});
-    CHECK_CLOSE(c.parameter(name).tensor().view(), o.master, o.size, Bound{DType::f64, 8 * kRoundings});
+    CHECK_CLOSE(got.at("model." + place.part.name), want[i].master, want[i].size, Bound{DType::f64, 8 * kRoundings});
+    CHECK_CLOSE(flat_view(c.arena.values(), place.range), want[i].master, want[i].size, Bound{DType::f64, 8 * kRoundings});
   }
 }
 
@@ -86,25 +92,105 @@ TEST_CASE("adamw in f32 and with bf16 values: each step within rounding of the o
   for (int step = 0; step < 6; ++step) {
     c.draw_gradients(static_cast<uint32_t>(step));
     const auto state = test::entries(*optimizer);
-    std::map<std::string, Oracle> want;
+    std::vector<Oracle> want;
     const StepState s = step_state(step, adam_t);
-    for (const Parameter& p : c.arena.parameters()) {
-      Oracle& o = want.emplace(p.name(), Oracle(p, test::values(state.at("model." + p.name())))).first->second;
-      o.m = test::values(state.at("optim.m." + p.name()));
-      o.v = test::values(state.at("optim.v." + p.name()));
-      if (s.apply) o.step(p.tensor().grad().to_vector(), s);
+    for (const Layout::Place& place : c.arena.layout().places()) {
+      const std::string& name = place.part.name;
+      Oracle& o = want.emplace_back(c.arena.layout().slots()[place.slot], test::values(state.at("model." + name)));
+      o.m = test::values(state.at("optim.m." + name));
+      o.v = test::values(state.at("optim.v." + name));
+      if (s.apply) o.step(test::values(flat_view(c.arena.grads(), place.range)), s);
     }
     optimizer->step(&s);
     adam_t += static_cast<uint64_t>(s.apply);
-    for (const auto& [name, o] : want) {
-      CAPTURE(step, name);
-      const View master = state.at("model." + name);
-      CHECK_CLOSE(master, o.master, o.size, Bound{DType::f32, kRoundings});
-      const View value = c.parameter(name).tensor().view();
+    for (size_t k = 0; k < want.size(); ++k) {
+      const Layout::Place& place = c.arena.layout().places()[k];
+      CAPTURE(step, place.part.name);
+      const View master = state.at("model." + place.part.name);
+      CHECK_CLOSE(master, want[k].master, want[k].size, Bound{DType::f32, kRoundings});
+      const View value = flat_view(c.arena.values(), place.range);
+      const std::vector<double> masters = test::values(master);
       for (int64_t i = 0; i < value.numel(); ++i) {
-        const auto exact = static_cast<float>(test::element(master, i));
+        const auto exact = static_cast<float>(masters[static_cast<size_t>(i)]);
         const double rounded = type == DType::bf16 ? static_cast<double>(static_cast<float>(bf16(exact))) : exact;
         REQUIRE(test::element(value, i) == rounded);
+      }
+    }
+  }
+}
+
+TEST_CASE("ranks that own slices do together, bit by bit, what one rank does alone") {
+  const DType type = GENERATE(DType::f32, DType::bf16);
+  const bool muon = GENERATE(false, true);
+  const int ranks = GENERATE(2, 3);
+  CAPTURE(name_of(type), muon, ranks);
+  const auto make = [&](Arena& arena, std::vector<Range> owned) {
+    return muon ? make_muon(arena, {}, kOptions, outer_scale, std::move(owned)) : make_adamw(arena, kOptions, outer_scale, std::move(owned));
+  };
+  OptimCase whole(type);
+  const auto alone = make(whole.arena, {});
+  struct Rank {
+    EveryKind model;
+    std::unique_ptr<Arena> arena;
+    std::unique_ptr<Optimizer> optimizer;
+  };
+  std::vector<Rank> group(static_cast<size_t>(ranks));
+  size_t pieces = 0;
+  for (int r = 0; r < ranks; ++r) {
+    Rank& rank = group[static_cast<size_t>(r)];
+    const Layout layout(rank.model, {.dp = ranks, .dp_rank = r}, {.whole_matrices = muon, .bucket_elements = 300});
+    rank.arena = std::make_unique<Arena>(rank.model, layout, Device{}, type);
+    rank.arena->init(11);
+    rank.optimizer = make(*rank.arena, layout.owned(r));
+    pieces = std::max(pieces, rank.optimizer->owned().size());
+  }
+  CHECK(pieces > 1);
+  for (int step = 0; step < 3; ++step) {
+    const StepState s = step_state(step, static_cast<uint64_t>(step));
+    whole.draw_gradients(static_cast<uint32_t>(step));
+    alone->step(&s);
+    for (Rank& rank : group) {
+      for (size_t i = 0; i < whole.arena.parameters().size(); ++i) {
+        const View to = rank.arena->parameters()[i].tensor().grad().view(), from = whole.arena.parameters()[i].tensor().grad().view();
+        REQUIRE(rank.arena->parameters()[i].name() == whole.arena.parameters()[i].name());
+        std::memcpy(to.data, from.data, static_cast<size_t>(from.bytes()));
+      }
+      rank.optimizer->step(&s);
+    }
+  }
+  // Every element of every entry of the one rank comes once, in some rank's piece.
+  std::map<std::string, std::vector<double>> got;
+  for (const Rank& rank : group) {
+    StateDict state;
+    rank.optimizer->add_state(state);
+    for (const StateDict::Entry& e : state.tensors) {
+      const Box all = whole_box(e.global);
+      std::vector<double>& to = got.try_emplace(e.name, std::vector<double>(static_cast<size_t>(volume(all)), NAN)).first->second;
+      const std::vector<double> from = test::values(e.data);
+      for_each_run(e.box, e.box, all, [&](int64_t here, int64_t there, int64_t n) {
+        for (int64_t i = 0; i < n; ++i) {
+          REQUIRE(std::isnan(to[static_cast<size_t>(there + i)]));
+          to[static_cast<size_t>(there + i)] = from[static_cast<size_t>(here + i)];
+        }
+      });
+    }
+  }
+  const auto want = test::entries(*alone);
+  CHECK(got.size() == want.size());
+  for (const auto& [name, view] : want) {
+    CAPTURE(name);
+    CHECK((got[name] == test::values(view)));
+  }
+  for (const Rank& rank : group) {  // and the values of what it owns are the masters, rounded
+    for (const PackedRange& range : rank.optimizer->owned()) {
+      for (const Layout::Piece& piece : rank.arena->layout().pieces(range.arena)) {
+        const View value = flat_view(rank.arena->values(), piece.range);
+        const Layout::Place& place = rank.arena->layout().places()[piece.place];
+        for (const Layout::Place& same : whole.arena.layout().places()) {
+          if (same.part.name != place.part.name) continue;
+          const int64_t begin = same.range.begin + piece.range.begin - place.range.begin;
+          CHECK((test::values(value) == test::values(flat_view(whole.arena.values(), {begin, begin + piece.range.size()}))));
+        }
       }
     }
   }
@@ -164,7 +250,7 @@ TEST_CASE("too many learning rates are an error, not a wrong group") {
     Many() {
       for (int i = 0; i < 17; ++i) {
         ParameterSpec s;
-        s.shard.global = {2, 2};
+        s.parts = {{.global = {2, 2}}};
         s.lr_scale = static_cast<float>(i + 1);
         add(concat("w", i), s);
       }
@@ -187,22 +273,23 @@ TEST_CASE("state: every parameter under unique names, whole boxes, the optimizer
     CAPTURE(e.name);
     CHECK(names.insert(e.name).second);
     CHECK(e.data.dtype == DType::f32);  // masters, not values
-    const Parameter& p = c.parameter(e.name.substr(e.name[0] == 'm' ? 6 : e.name.find('.', 6) + 1));
-    CHECK(e.global == p.tensor().shape().vector());
+    CHECK(e.data.contiguous());
     REQUIRE(e.box.size() == e.global.size());
     for (size_t axis = 0; axis < e.box.size(); ++axis) CHECK(e.box[axis] == Range{0, e.global[axis]});
-    CHECK(e.data.contiguous());
-    CHECK(e.data.numel() == p.tensor().numel());
+    CHECK(e.data.numel() == volume(e.box));
   }
   for (const Parameter& p : c.arena.parameters()) {
-    want.insert("model." + p.name());
-    if (muon && p.spec().kind == ParamKind::matrix) {
-      want.insert("optim.momentum." + p.name());
-    } else {
-      want.insert("optim.m." + p.name());
-      want.insert("optim.v." + p.name());
+    for (const Part& part : p.parts()) {
+      want.insert("model." + part.name);
+      if (muon && p.spec().kind == ParamKind::matrix) {
+        want.insert("optim.momentum." + part.name);
+      } else {
+        want.insert("optim.m." + part.name);
+        want.insert("optim.v." + part.name);
+      }
     }
   }
+  CHECK(want.count("model.q.weight") == 1);
   CHECK(names == want);
 
   // Each entry has memory of its own: what is written through one is seen through no other.

@@ -3,6 +3,7 @@
 
 #include <Eigen/SVD>
 
+#include "optim/muon.h"
 #include "tests/optim/support.h"
 
 namespace heddle {
@@ -60,7 +61,7 @@ TEST_CASE("newton_schulz drives every singular value near 1 and keeps the singul
       const Matrix start = random_matrix(size.rows, size.columns, 3);
       const Tensor x = Tensor::from(std::span<const double>(start.data(), static_cast<size_t>(start.size())), {size.rows, size.columns}, type);
       const Matrix given = matrix_of(x.to_vector(), size.rows, size.columns);
-      newton_schulz(x, iterations);
+      NewtonSchulz(type, Device{})(x, iterations);
       const Matrix got = matrix_of(x.to_vector(), size.rows, size.columns), want = orthogonalised(given, iterations);
       CHECK((got - want).cwiseAbs().maxCoeff() <= iteration_bound(given, type, iterations));
       if (iterations < 5) continue;
@@ -74,20 +75,20 @@ TEST_CASE("newton_schulz drives every singular value near 1 and keeps the singul
 TEST_CASE("newton_schulz leaves a zero matrix zero") {
   kernels::register_cpu_kernels();
   const Tensor x = Tensor::zeros({4, 6}, DType::f32);
-  newton_schulz(x, 5);
+  NewtonSchulz(DType::f32, Device{})(x, 5);
   CHECK(x.to_vector() == std::vector<double>(24, 0.0));
 }
 
 constexpr AdamWOptions kRest{.lr = 0.01f, .weight_decay = 0.5f};
 
-struct Part {
+struct Stacked {
   const char* name;
   int64_t first_row, rows, columns;
 };
-constexpr Part kParts[] = {{"wide.weight", 0, 5, 31}, {"tall.weight", 0, 18, 5}, {"square.weight", 0, 16, 16},
-                           {"qkv.weight", 0, 8, 6},   {"qkv.weight", 8, 4, 6},   {"qkv.weight", 12, 4, 6}};
+constexpr Stacked kParts[] = {{"wide.weight", 0, 5, 31}, {"tall.weight", 0, 18, 5}, {"square.weight", 0, 16, 16},
+                              {"qkv.weight", 0, 8, 6},   {"qkv.weight", 8, 4, 6},   {"qkv.weight", 12, 4, 6}};
 
-Matrix part_of(const std::vector<double>& values, const Part& part) {
+Matrix part_of(const std::vector<double>& values, const Stacked& part) {
   return matrix_of({values.begin() + part.first_row * part.columns, values.begin() + (part.first_row + part.rows) * part.columns}, part.rows,
                    part.columns);
 }
@@ -97,10 +98,10 @@ TEST_CASE("muon follows its oracle: momentum, Nesterov, scale, decay, rates, sta
   CAPTURE(nesterov);
   OptimCase c(DType::f64);
   const MuonOptions options{.lr = 0.03125f, .weight_decay = 0.25f, .momentum = 0.875f, .nesterov = nesterov};
-  const auto optimizer = make_muon(c.arena, options, kRest, [](const Parameter& p) { return p.name() == "wide.weight" ? 2.0f : 1.0f; });
+  const auto optimizer = make_muon(c.arena, options, kRest, [](const Layout::Slot& s) { return s.name == "wide.weight" ? 2.0f : 1.0f; });
   std::vector<Matrix> momentum, master;
   std::vector<double> bounds;
-  for (const Part& part : kParts) {
+  for (const Stacked& part : kParts) {
     momentum.push_back(Matrix::Zero(part.rows, part.columns));
     master.push_back(part_of(c.parameter(part.name).tensor().to_vector(), part));
     bounds.push_back(0);
@@ -113,7 +114,7 @@ TEST_CASE("muon follows its oracle: momentum, Nesterov, scale, decay, rates, sta
     s.clip_scale = step == 2 ? 0.125f : 1.0f;
     optimizer->step(&s);
     for (size_t k = 0; k < std::size(kParts); ++k) {
-      const Part& part = kParts[k];
+      const Stacked& part = kParts[k];
       const Parameter& p = c.parameter(part.name);
       const Matrix grad = part_of(p.tensor().grad().to_vector(), part) * static_cast<double>(s.clip_scale);
       const double beta = options.momentum, decay = options.weight_decay;
@@ -140,7 +141,7 @@ TEST_CASE("muon: the update of every part, stacked ones too, is semi-orthogonal 
   StepState s;
   s.lr = 1;
   optimizer->step(&s);
-  for (const Part& part : kParts) {
+  for (const Stacked& part : kParts) {
     CAPTURE(part.name, part.first_row);
     const Parameter& p = c.parameter(part.name);
     const Matrix update = (part_of(before[part.name], part) - part_of(p.tensor().to_vector(), part)) / p.spec().lr_scale;
@@ -175,19 +176,39 @@ TEST_CASE("muon: everything that is no matrix moves exactly as under AdamW") {
   CHECK(test::values(got.at("model.wide.weight")) != test::values(want.at("model.wide.weight")));
 }
 
-TEST_CASE("muon: stacked rows that do not add up are an error") {
-  struct Wrong final : Module {
-    Wrong() {
-      ParameterSpec s;
-      s.shard.global = {8, 6};
-      s.stacked_rows = {4, 2};
-      add("qkv.weight", s);
-    }
+TEST_CASE("muon: its phases, taken one by one, are its step") {
+  OptimCase a(DType::bf16), b(DType::bf16);
+  const auto whole = make_muon(a.arena, {}, kRest);
+  Muon phases(b.arena, {}, kRest, {}, {});
+  REQUIRE(phases.matrices().size() == std::size(kParts));
+  StepState s;
+  s.lr = 0.5f;
+  a.draw_gradients(1), b.draw_gradients(1);
+  whole->step(&s);
+  for (size_t i = phases.matrices().size(); i-- > 0;) {  // in any order
+    const Muon::Matrix& m = phases.matrices()[i];
+    const Tensor update = Tensor::empty({m.rows, m.columns}, DType::f32);
+    phases.momentum(m, update, &s);
+    phases.orthogonalise(update);
+    phases.apply(m, update, &s);
+  }
+  const auto want = test::entries(*whole), got = test::entries(phases);
+  for (const char* name : {"model.q.weight", "model.v.weight", "optim.momentum.tall.weight", "model.square.weight"}) {
+    CAPTURE(name);
+    CHECK(test::values(got.at(name)) == test::values(want.at(name)));
+  }
+}
+
+TEST_CASE("muon: a matrix of which only a part is here is an error") {
+  struct Sliced final : Module {
+    Sliced() { add("w", {.kind = ParamKind::matrix, .parts = {{.global = {8, 6}, .box = {{0, 4}, {0, 6}}}}}); }
   };
   kernels::register_cpu_kernels();
-  const Wrong model;
+  const Sliced model;
   Arena arena(model, Device{}, DType::f32);
-  CHECK_THROWS_AS(make_muon(arena, {}, kRest), Error);
+  CHECK_THROWS_WITH(make_muon(arena, {}, kRest), Catch::Matchers::Contains("w is only partly on this rank"));
+  OptimCase c(DType::f32);  // 155 elements of wide.weight: the border at 128 cuts it
+  CHECK_THROWS_WITH(make_muon(c.arena, {}, kRest, {}, {{0, 128}}), Catch::Matchers::Contains("wide.weight is only partly on this rank"));
 }
 
 }  // namespace

@@ -23,14 +23,14 @@ struct EveryKind final : Module {
     const auto spec = [](ParamKind kind, std::vector<int64_t> shape, float lr_scale = 1) {
       ParameterSpec s;
       s.kind = kind;
-      s.shard.global = std::move(shape);
+      s.parts = {{.global = std::move(shape)}};
       s.init_std = kind == ParamKind::matrix || kind == ParamKind::embedding ? 0.5f : 0.0f;
       s.init_mean = kind == ParamKind::gain ? 1.0f : 0.0f;
       s.lr_scale = lr_scale;
       return s;
     };
     ParameterSpec qkv = spec(ParamKind::matrix, {16, 6});  // of 8, 4 and 4 rows: tall, wide, wide
-    qkv.stacked_rows = {8, 4, 4};
+    qkv.parts = {{.name = "q.weight", .global = {8, 6}}, {.name = "k.weight", .global = {4, 6}}, {.name = "v.weight", .global = {4, 6}}};
     add("table", spec(ParamKind::embedding, {7, 4}, 0.25f));
     add("norm.weight", spec(ParamKind::gain, {9}));
     add("wide.weight", spec(ParamKind::matrix, {5, 31}));
@@ -57,6 +57,12 @@ struct OptimCase {
         if (grad.dtype == DType::f32) grad.as<float>()[i] = static_cast<float>(normal(engine));
       }
     }
+  }
+  const Layout::Slot& slot(const std::string& name) const {
+    for (const Layout::Slot& s : arena.layout().slots()) {
+      if (s.name == name) return s;
+    }
+    throw std::runtime_error("no parameter " + name);
   }
   const Parameter& parameter(const std::string& name) const {
     for (const Parameter& p : arena.parameters()) {

@@ -52,67 +52,23 @@ struct Case {
 
   explicit Case(const TransformerConfig& config)
       : model((kernels::register_cpu_kernels(), config)),
-        arena(model, Device{}, DType::f32),
+        arena(model, Layout(model, {}, {.bucket_elements = 1}), Device{}, DType::f32),
         tokens(test::random_tokens(2, 6, config.vocab, 1)),
         targets(test::random_tokens(2, 6, config.vocab, 2)) {
     test::randomize(arena);
   }
-  std::string start_of(const GradBuckets& buckets, size_t b) const {
-    const Range range = buckets.range(b);
+  std::string start_of(size_t b) const {
+    const Range range = arena.layout().buckets()[b].range;
     return concat("start ", static_cast<const void*>(arena.grads().impl().data + range.begin * 4), " ", range.size());
   }
-  size_t bucket_of(const GradBuckets& buckets, const Parameter& p) const {
-    for (size_t b = 0; b < buckets.size(); ++b) {
-      if (buckets.range(b).begin <= arena.range(p).begin && arena.range(p).end <= buckets.range(b).end) return b;
+  size_t bucket_of(const Parameter& p) const {
+    for (size_t i = 0; i < arena.parameters().size(); ++i) {
+      if (arena.parameters()[i].same(p)) return arena.layout().slots()[i].bucket;
     }
     FAIL("no bucket holds " << p.name());
     return 0;
   }
 };
-
-TEST_CASE("buckets partition the arena in order and hold whole parameters") {
-  for (const test::Style& style : test::styles()) {
-    Case c(style.config);
-    size_t fewest = SIZE_MAX;
-    for (int64_t bytes : {int64_t{1}, int64_t{2000}, int64_t{1} << 30}) {
-      CAPTURE(style.name, bytes);
-      const GradBuckets buckets(c.arena, c.comm, bytes);
-      int64_t end = 0;
-      bool border = false;
-      for (size_t b = 0; b < buckets.size(); ++b) {
-        CHECK(buckets.range(b).begin == end);
-        CHECK(buckets.range(b).size() > 0);
-        end = buckets.range(b).end;
-        border |= end == c.arena.matrices_end();
-      }
-      CHECK(end == c.arena.size());
-      CHECK(border);  // matrices share no bucket with the rest
-      for (const Parameter& p : c.arena.parameters()) c.bucket_of(buckets, p);
-      CHECK(buckets.size() <= fewest);  // a larger target never makes more of them
-      fewest = buckets.size();
-    }
-    CHECK(fewest == 2);
-    CHECK(GradBuckets(c.arena, c.comm, 1).size() > static_cast<size_t>(style.config.layers));
-  }
-}
-
-TEST_CASE("at the least target a bucket is one block's matrices, and no two parameters outside blocks share one") {
-  for (const test::Style& style : test::styles()) {
-    CAPTURE(style.name);
-    Case c(style.config);
-    const GradBuckets buckets(c.arena, c.comm, 1);
-    const auto block_of = [](const std::string& name) {  // "blocks.1.mlp.up.weight": "blocks.1."
-      return name.rfind("blocks.", 0) == 0 ? name.substr(0, name.find('.', 7) + 1) : name;
-    };
-    for (const Parameter& a : c.arena.parameters()) {
-      for (const Parameter& b : c.arena.parameters()) {
-        const bool one_section = (c.arena.range(a).begin < c.arena.matrices_end()) == (c.arena.range(b).begin < c.arena.matrices_end());
-        CAPTURE(a.name(), b.name());
-        CHECK((c.bucket_of(buckets, a) == c.bucket_of(buckets, b)) == (one_section && block_of(a.name()) == block_of(b.name())));
-      }
-    }
-  }
-}
 
 TEST_CASE("each bucket starts at the hook of its last parameter, once, and with final gradients") {
   for (const test::Style& style : test::styles()) {
@@ -122,12 +78,12 @@ TEST_CASE("each bucket starts at the hook of its last parameter, once, and with 
     backward(c.model.loss(c.tokens, c.targets, {}, {}), c.arena.leaves());
     const std::vector<double> alone = c.arena.grads().to_vector();
 
-    GradBuckets buckets(c.arena, c.comm, 1);
+    GradBuckets buckets(c.arena, c.comm);
     std::map<const TensorImpl*, Parameter> by_leaf;
-    std::vector<int> waiting(buckets.size());
+    std::vector<int> waiting(c.arena.layout().buckets().size());
     for (const Parameter& p : c.arena.parameters()) {
       by_leaf.emplace(p.tensor().shared().get(), p);
-      ++waiting[c.bucket_of(buckets, p)];
+      ++waiting[c.bucket_of(p)];
     }
     size_t hooks = 0, started_early = 0;
     for (int repeat = 0; repeat < 2; ++repeat) {  // the same buckets serve every step
@@ -137,18 +93,18 @@ TEST_CASE("each bucket starts at the hook of its last parameter, once, and with 
       c.arena.begin_step();
       buckets.begin();
       backward(c.model.loss(c.tokens, c.targets, {}, {}), c.arena.leaves(), [&](const Tensor& leaf) {
-        const size_t b = c.bucket_of(buckets, by_leaf.at(leaf.shared().get())), before = c.events.size();
+        const size_t b = c.bucket_of(by_leaf.at(leaf.shared().get())), before = c.events.size();
         buckets.ready(leaf);
         ++hooks;
         if (--pending[b] > 0) {
           CHECK(c.events.size() == before);
         } else {
           REQUIRE(c.events.size() == before + 1);
-          CHECK(c.events.back() == c.start_of(buckets, b));
+          CHECK(c.events.back() == c.start_of(b));
           started_early += hooks < by_leaf.size();
         }
       });
-      CHECK(c.events.size() == buckets.size());
+      CHECK(c.events.size() == c.arena.layout().buckets().size());
       buckets.finish();
       CHECK(c.events.back() == "finish");
       // A write after the start would not have been doubled.
@@ -156,13 +112,13 @@ TEST_CASE("each bucket starts at the hook of its last parameter, once, and with 
       for (size_t i = 0; i < alone.size(); ++i) REQUIRE(reduced[i] == 2 * alone[i]);
     }
     CHECK(hooks == by_leaf.size());
-    CHECK(started_early + 1 >= buckets.size());  // all but the last one overlap with backward
+    CHECK(started_early + 1 >= c.arena.layout().buckets().size());  // all but the last one overlap with backward
   }
 }
 
 TEST_CASE("the last block's matrices are under way before the first block has a gradient") {
   Case c(test::llama_style());
-  GradBuckets buckets(c.arena, c.comm, 1);
+  GradBuckets buckets(c.arena, c.comm);
   const auto named = [&](const std::string& name) {
     for (const Parameter& p : c.arena.parameters()) {
       if (p.name() == name) return p;
@@ -170,7 +126,7 @@ TEST_CASE("the last block's matrices are under way before the first block has a 
     throw std::runtime_error(name);
   };
   const Parameter first = named("blocks.0.mlp.down.weight");
-  const std::string last_block = c.start_of(buckets, c.bucket_of(buckets, named("blocks.1.mlp.down.weight")));
+  const std::string last_block = c.start_of(c.bucket_of(named("blocks.1.mlp.down.weight")));
   bool seen = false;
   c.arena.begin_step();
   buckets.begin();
@@ -184,7 +140,7 @@ TEST_CASE("the last block's matrices are under way before the first block has a 
 
 TEST_CASE("a gradient reported twice, never, or from elsewhere is an error") {
   Case c(test::gpt2_style());
-  GradBuckets buckets(c.arena, c.comm, 1);
+  GradBuckets buckets(c.arena, c.comm);
   const std::vector<Tensor> leaves = c.arena.leaves();
   const auto message = [&](auto call) -> std::string {
     try {
@@ -208,7 +164,7 @@ TEST_CASE("a gradient reported twice, never, or from elsewhere is an error") {
 
   CHECK(message([&] { buckets.ready(Tensor::zeros({3}, DType::f32)); }).find("not in the arena") != std::string::npos);
   // Before any begin(): no gradient is expected.
-  GradBuckets unready(c.arena, c.comm, 1);
+  GradBuckets unready(c.arena, c.comm);
   CHECK_THROWS_AS(unready.ready(leaves[0]), Error);
 }
 

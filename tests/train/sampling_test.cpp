@@ -17,7 +17,7 @@ namespace {
 
 std::vector<double> random_logits(size_t size, uint64_t seed, double spread) {
   std::vector<double> logits(size);
-  const RngKey key{.seed = seed, .purpose = RngPurpose::test, .layer = 7};
+  const RngKey key{.seed = seed, .purpose = RngPurpose::test, .name = 7};
   for (size_t i = 0; i < size; ++i) {
     const Philox::Block words = Philox::draw(key, i);
     logits[i] = spread * static_cast<double>(Philox::normal(words[0], words[1])[0]);
@@ -51,7 +51,7 @@ std::vector<Choice> distribution(std::span<const double> logits, const SamplingO
 }
 
 int32_t by_definition(std::span<const double> logits, const SamplingOptions& o, uint64_t position) {
-  const RngKey key{.seed = o.seed, .purpose = RngPurpose::sample, .layer = 0, .stream = position};
+  const RngKey key{.seed = o.seed, .purpose = RngPurpose::sample, .name = 0, .stream = position};
   const long double target = Philox::uniform(Philox::draw(key, 0)[0]);
   const std::vector<Choice> choices = distribution(logits, o);
   long double passed = 0;

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <string_view>
 
-#include "train/checkpoint/boxes.h"
+#include "core/io/boxes.h"
 
 namespace heddle {
 

@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/io/boxes.h"
 #include "core/io/sha256.h"
-#include "train/checkpoint/boxes.h"
 
 namespace heddle {
 

@@ -1,9 +1,9 @@
 // What a checkpoint costs to read is in proportion to what it holds.
 #include "tests/support/cost.h"
 
+#include "core/io/boxes.h"
 #include "core/io/sha256.h"
 #include "kernels/api/check.h"
-#include "train/checkpoint/boxes.h"
 #include "train/checkpoint/manifest.h"
 
 namespace heddle::test {

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "core/io/boxes.h"
 #include "core/state.h"
 #include "parallel/communicator.h"
-#include "train/checkpoint/boxes.h"
 #include "train/checkpoint/checkpoints.h"
 
 namespace heddle::test {

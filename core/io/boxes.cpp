@@ -1,4 +1,4 @@
-#include "train/checkpoint/boxes.h"
+#include "core/io/boxes.h"
 
 #include <algorithm>
 #include <array>

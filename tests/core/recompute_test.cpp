@@ -1,10 +1,11 @@
-// checkpoint(): the same gradients, bit for bit, from less memory.
+// recompute(): the same gradients, bit for bit, from less memory.
 #include <algorithm>
 
 #include "core/arena.h"
 #include "core/autograd/engine.h"
 #include "core/autograd/node.h"
 #include "core/nn/layers.h"
+#include "core/nn/recompute.h"
 #include "tests/support/gradcheck.h"
 
 namespace heddle {
@@ -16,11 +17,11 @@ class Region final : public Module {
   Region() : norm_(kDim, {}), mlp_({.dim = kDim, .hidden = 3 * kDim, .bias = true, .init_std = 0.3f, .out_init_std = 0.3f}) {
     add("norm", norm_);
     add("mlp", mlp_);
-    unused_ = add("unused", {.kind = ParamKind::bias, .shard = {.global = {5}}});
+    unused_ = add("unused", {.kind = ParamKind::bias, .parts = {{.global = {5}}}});
   }
   Tensor forward(const Tensor& x) const {
     const NormOutput n = norm_.forward(x);
-    return dropout(mlp_.forward(n.y, n.sum), 0.3f, {.seed = 4, .purpose = RngPurpose::dropout, .layer = 2});
+    return dropout(mlp_.forward(n.y, n.sum), 0.3f, {.seed = 4, .purpose = RngPurpose::dropout, .name = 2});
   }
   static constexpr int64_t kDim = 16;
 
@@ -41,11 +42,11 @@ class Stack final : public Module {
   // mode 0: plain; 1: each region recomputed; 2: all of them inside one more region
   Tensor forward(const Tensor& x, int mode) const {
     if (mode == 2)
-      return checkpoint(
+      return recompute(
           *this, [this](const Tensor& h) { return forward(h, 1); }, x);
     Tensor h = x;
     for (const auto& r : regions_)
-      h = mode ? checkpoint(
+      h = mode ? recompute(
                      *r, [&r = *r](const Tensor& in) { return r.forward(in); }, h)
                : r->forward(h);
     return h;
@@ -117,7 +118,7 @@ TEST_CASE("a parameter shared by two recomputed regions is hooked after the seco
   const auto fn = [&](const Tensor& h) { return gelu(shared.forward(h)); };
   const Tensor x = random_input({3, 4}, 1, 0, 1, DType::f32, false);
   std::vector<std::vector<double>> at_hook;
-  backward(sum(checkpoint(shared, fn, checkpoint(shared, fn, x))), arena.leaves(), [&](const Tensor& t) { at_hook.push_back(t.grad().to_vector()); });
+  backward(sum(recompute(shared, fn, recompute(shared, fn, x))), arena.leaves(), [&](const Tensor& t) { at_hook.push_back(t.grad().to_vector()); });
   REQUIRE(at_hook.size() == 2);
   const std::vector<double> recomputed = arena.grads().to_vector();
   CHECK(std::find(at_hook.begin(), at_hook.end(), shared.weight().tensor().grad().to_vector()) != at_hook.end());
@@ -133,14 +134,14 @@ TEST_CASE("a region may return its input or not be recorded at all") {
   arena.init(1);
   const Tensor x = random_input({3, 4}, 1, 0, 1, DType::f32);
   const std::vector<Tensor> leaves = arena.leaves();
-  backward(sum(scale(checkpoint(
+  backward(sum(scale(recompute(
                          layer, [](const Tensor& h) { return h; }, x),
                      3)),
            leaves);
   CHECK(x.grad().to_vector() == std::vector<double>(12, 3));
   CHECK(layer.weight().tensor().grad().to_vector() == std::vector<double>(16, 0));
   NoGradGuard no_grad;
-  CHECK_FALSE(checkpoint(
+  CHECK_FALSE(recompute(
                   layer, [&](const Tensor& h) { return layer.forward(h); }, x)
                   .requires_grad());
 }
@@ -151,7 +152,7 @@ TEST_CASE("the input of a recomputed region must not change before backward") {
   Arena arena(layer, Device{}, DType::f32);
   arena.init(1);
   const Tensor x = random_input({1, 3, 1, 4}, 1, 0, 1, DType::f32, false);
-  const Tensor y = checkpoint(
+  const Tensor y = recompute(
       layer, [&](const Tensor& h) { return layer.forward(h); }, x);
   rope_(x, rope_table(3, 4, 10000), 1);
   CHECK_THROWS_WITH(backward(sum(y)), Catch::Matchers::Contains("changed in place"));

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Does this version train as COMMIT did? Builds both here; for each configuration COMMIT trains one step, then both go on from that state for 50.
+#
+#   tests/equivalence/run.sh [COMMIT] [CONFIGURATION...]
+#
+# Prints, for each configuration, whether losses and gradient norms of every step and the final state (weights, moments, counters, Part by Part) are equal
+# bit for bit. Exit code 1 when one is not. The default commit is the last one before tensors were split into Parts.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+commit=${1:-6e1f61b}
+shift || true
+
+work=build/equivalence
+mkdir -p "$work"
+[ -e "$work/old/.git" ] || git worktree add --force --detach "$work/old" "$commit" >/dev/null 2>&1
+git -C "$work/old" checkout -q --detach "$commit"
+cmake --preset cpu >"$work/configure.log" && cmake --build --preset cpu --target heddle_program split_parts >"$work/build.log"
+(cd "$work/old" && cmake --preset cpu -DHEDDLE_TESTS=OFF >../configure-old.log && cmake --build --preset cpu --target heddle_program >../build-old.log)
+new=$PWD/build/cpu/bin/heddle old=$PWD/$work/old/build/cpu/bin/heddle split=$PWD/build/cpu/bin/split_parts
+cd "$work"
+
+# Documents of many lengths, the same each time.
+if [ ! -e data ]; then
+  for i in $(seq 3000); do
+    for j in $(seq $((i * 7 % 23 + 1))); do printf '%s ' $((i * j % 997)); done
+    printf 'is the %sth sentence of its kind.\n\n' "$i"
+  done >text.txt
+  "$old" tokenize --input text.txt --tokenizer bytes --document-separator blank-line --val-fraction 0.05 --out data >/dev/null
+fi
+
+gpt="--layers 2 --heads 4 --dim 64" llama="--layers 2 --heads 4 --kv-heads 2 --dim 64 --mlp swiglu --norm rms --position rope --no-bias --no-tied"
+declare -A configurations=(
+  [gpt-adamw]="$gpt --optimizer adamw"
+  [gpt-muon-bf16]="$gpt --optimizer muon --precision bf16"
+  [llama-adamw-bf16]="$llama --optimizer adamw --precision bf16"
+  [llama-muon]="$llama --optimizer muon --qk-norm"
+  [window-accumulation]="$llama --optimizer muon --window 24 --total-batch-tokens 1024"
+  [no-documents-recompute]="$gpt --optimizer adamw --no-doc-mask --recompute --total-batch-tokens 768"
+  [dp2-deterministic]="--dp 2 $gpt --optimizer adamw --deterministic --total-batch-tokens 1024"
+  [depth-resume]="--depth 2"
+)
+names=("$@")
+[ $# -gt 0 ] || names=(gpt-adamw gpt-muon-bf16 llama-adamw-bf16 llama-muon window-accumulation no-documents-recompute dp2-deterministic depth-resume)
+
+failed=0
+for name in "${names[@]}"; do
+  flags=${configurations[$name]} launch=()
+  case $flags in *"--dp 2"*) launch=(mpirun --allow-run-as-root --oversubscribe -np 2) ;; esac
+  train() {  # PROGRAM RUN ...: to the end, or as far as it goes
+    local program=$1 run=$2
+    shift 2
+    # shellcheck disable=SC2086
+    "${launch[@]}" "$program" pretrain --data 'data/*train*.bin' --out "$run" --seq 64 --batch 4 --steps 51 --lr 3e-3 --warmup 5 --save-every 0 \
+      $flags "$@" >"$run.log" 2>&1 || [ $? = 75 ] || { cat "$run.log"; exit 1; }
+  }
+  rm -rf "$name" "$name".*
+  train "$old" "$name.old" --time-limit 0.001s
+  "$split" "$name.old" "$name.new"
+  cp "$name.old"/{metrics.jsonl,tokenizer.json} "$name.new"
+  train "$old" "$name.old"
+  [ "$name" != depth-resume ] || for _ in 1 2 3; do train "$new" "$name.new" --time-limit 0.001s; done
+  train "$new" "$name.new"
+  "$split" "$name.old" "$name.old-split"
+  printf '%-24s ' "$name"
+  curve() { sed -E 's/.*"step": ?([0-9]+).*"loss": ?([^,}]+).*"grad_norm": ?([^,}]+).*/\1 \2 \3/' "$1/metrics.jsonl"; }
+  if [ "$(curve "$name.old" | tail -1 | cut -d' ' -f1)" != 51 ]; then
+    echo "the old run did not reach step 51" && failed=1
+  elif ! diff <(curve "$name.old") <(curve "$name.new") >"$name.diff"; then
+    echo "losses differ from step $(sed -nE 's/^< ([0-9]+) .*/\1/p' "$name.diff" | head -1) on; $("$split" --compare "$name.old-split" "$name.new" | tail -1)"
+    failed=1
+  else
+    echo "$(curve "$name.new" | wc -l) losses and norms equal; $("$split" --compare "$name.old-split" "$name.new" | tail -1)" || failed=1
+    "$split" --compare "$name.old-split" "$name.new" >/dev/null || failed=1
+    [ "$("$new" inspect --digest "$name.old-split")" = "$("$new" inspect --digest "$name.new")" ] || { echo "  the digests differ" && failed=1; }
+  fi
+done
+exit $failed
