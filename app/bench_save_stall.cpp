@@ -40,7 +40,8 @@ std::string bench_save_stall(BenchOptions options) {
   constexpr int kPlainSteps = 6;     // measured before each save
   StepTimer session(options.config, options.shape, "bench");
   const ScratchRun run(options.save_dir);
-  Checkpoints checkpoints(run.path, *session.comm);
+  const std::unique_ptr<Control> control = local_control();
+  Checkpoints checkpoints(run.path, *control);
   checkpoints.find_newest();
   StateDict state;
   session.optimizer->add_state(state);

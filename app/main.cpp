@@ -3,7 +3,7 @@
 #include "app/command.h"
 #include "kernels/api/check.h"
 #include "kernels/api/kernel.h"
-#include "parallel/communicator.h"
+#include "parallel/launch.h"
 
 int main(int argc, char** argv) {
   constexpr int kInterrupted = 128 + SIGINT;

@@ -10,7 +10,7 @@
 #include "app/command.h"
 #include "kernels/api/check.h"
 #include "kernels/api/printable.h"
-#include "parallel/communicator.h"
+#include "parallel/launch.h"
 
 #ifndef HEDDLE_VERSION
 #error "HEDDLE_VERSION comes from app/CMakeLists.txt"

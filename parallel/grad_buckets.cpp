@@ -15,6 +15,7 @@ GradBuckets::GradBuckets(const Arena& arena, Communicator& comm) : arena_(arena)
 }
 
 void GradBuckets::begin() {
+  under_way_.clear();
   for (Bucket& bucket : buckets_) bucket.pending = bucket.parameters;
 }
 
@@ -24,16 +25,17 @@ void GradBuckets::ready(const Tensor& leaf) {
   Bucket& bucket = buckets_[it->second];
   HEDDLE_CHECK(bucket.pending > 0, "grad_buckets", "a gradient was reported twice in one backward pass");
   if (--bucket.pending > 0) return;
-  comm_.start_all_reduce(flat_view(arena_.grads(), arena_.layout().buckets()[it->second].range), current_stream(leaf.device()));
+  under_way_.push_back(comm_.all_reduce(flat_view(arena_.grads(), arena_.layout().buckets()[it->second].range), current_stream(leaf.device())));
 }
 
-void GradBuckets::finish() {
+void GradBuckets::finish(Stream stream) {
   for (size_t i = 0; i < buckets_.size(); ++i) {
     const Layout::Bucket& bucket = arena_.layout().buckets()[i];
     HEDDLE_CHECK(buckets_[i].pending == 0, "grad_buckets", buckets_[i].pending, " gradients of bucket \"", bucket.name, "\", arena range [",
                  bucket.range.begin, ", ", bucket.range.end, "), never became final");
   }
-  comm_.finish();
+  for (const Work& work : under_way_) work.join(stream);
+  under_way_.clear();
 }
 
 }  // namespace heddle

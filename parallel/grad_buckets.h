@@ -20,8 +20,8 @@ class GradBuckets {
   void begin();
   // The LeafHook.
   void ready(const Tensor& leaf);
-  // Waits for all reductions. Throws Error when a bucket never filled.
-  void finish();
+  // The stream joins all reductions. Error when a bucket never filled.
+  void finish(Stream stream);
 
  private:
   struct Bucket {
@@ -30,6 +30,7 @@ class GradBuckets {
 
   const Arena& arena_;
   Communicator& comm_;
+  std::vector<Work> under_way_;
   std::vector<Bucket> buckets_;  // in the order of the layout's
   std::unordered_map<const TensorImpl*, size_t> bucket_of_;
 };

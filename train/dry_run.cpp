@@ -10,7 +10,7 @@
 #include "data/dataset.h"
 #include "data/file.h"
 #include "kernels/api/printable.h"
-#include "parallel/communicator.h"
+#include "parallel/launch.h"
 #include "train/console.h"
 #include "train/memory_plan.h"
 #include "train/model.h"

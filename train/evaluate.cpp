@@ -26,7 +26,7 @@ double EvalResult::bits_per_word() const {
 
 namespace {
 
-WindowOptions shared(WindowOptions windows, int64_t tokens, Communicator& comm) {
+WindowOptions shared(WindowOptions windows, int64_t tokens, Control& comm) {
   windows.tokens = tokens;
   windows.reading = shared_reading(comm);
   return windows;
@@ -40,7 +40,7 @@ int64_t even_batch(uint64_t rows, int64_t most, int ranks) {
 
 }  // namespace
 
-Evaluator::Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Communicator& comm)
+Evaluator::Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Control& comm)
     : windows_(shared(windows, tokens, comm)), comm_(comm), device_(device), seq_(windows.seq), rows_(windows_.rows()) {
   batch_ = even_batch(rows_, batch, comm.size());
   if (tokenizer) {
@@ -49,9 +49,9 @@ Evaluator::Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens
       counts[0] = static_cast<double>(windows_.scored_bytes(0, rows_, *tokenizer));
       counts[1] = static_cast<double>(windows_.scored_words(0, rows_, *tokenizer));
     }
-    comm.all_reduce(make_view(counts, {2}), Stream{});
-    bytes_ = static_cast<uint64_t>(counts[0]);
-    words_ = static_cast<uint64_t>(counts[1]);
+    const std::vector<double> all = comm.sum_in_rank_order(counts);
+    bytes_ = static_cast<uint64_t>(all[0]);
+    words_ = static_cast<uint64_t>(all[1]);
   }
   const Shape shape{batch_, seq_};
   tokens_ = Tensor::zeros(shape, DType::i32, device);
@@ -75,8 +75,7 @@ std::optional<EvalResult> Evaluator::run(const Transformer& model, const std::fu
     }
     for (double loss : model.token_losses(tokens_, targets_, document_start_).to_vector()) nats += loss;
   }
-  comm_.all_reduce(make_view(&nats, {1}), Stream{});
-  return EvalResult{nats, windows_.scored_tokens(0, rows_), bytes_, words_};
+  return EvalResult{comm_.sum_in_rank_order(nats), windows_.scored_tokens(0, rows_), bytes_, words_};
 }
 
 int evaluate(const EvalOptions& options) {
@@ -84,7 +83,7 @@ int evaluate(const EvalOptions& options) {
   use_threads(options.threads);
   const Device device = choose_device(options.device);
   TrainedModel trained = load_trained_model(options.path, device, compute_dtype(options.precision, device));
-  const std::unique_ptr<Communicator> comm = world_communicator();
+  const std::unique_ptr<Control> comm = world_control();
   WindowOptions windows;
   windows.shards = options.data;
   windows.seq = trained.config.seq;

@@ -13,7 +13,7 @@
 #include "data/tokenizer.h"
 #include "data/windows.h"
 #include "models/transformer.h"
-#include "parallel/communicator.h"
+#include "parallel/control.h"
 #include "train/config.h"
 
 namespace heddle {
@@ -49,7 +49,7 @@ class Evaluator {
  public:
   // tokens: the first this many are scored, or all when there are fewer; 0: all. batch: a rank's sequences at a time, at most: as few as the same
   // number of rounds allows, so that little is computed for nothing. The tokenizer may be absent. Collective: the ranks share the reading.
-  Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Communicator& comm);
+  Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Control& comm);
   // Collective. `stop`, when given, is asked between batches; true ends the evaluation early and gives nullopt.
   std::optional<EvalResult> run(const Transformer& model, const std::function<bool()>& stop = {});
   uint64_t rows() const { return rows_; }
@@ -58,7 +58,7 @@ class Evaluator {
 
  private:
   Windows windows_;
-  Communicator& comm_;
+  Control& comm_;
   Device device_;
   int64_t batch_ = 0, seq_;
   uint64_t rows_ = 0, bytes_ = 0, words_ = 0;

@@ -64,7 +64,7 @@ std::string coverage_text(const Loader& loader) {
   return text;
 }
 
-SharedReading shared_reading(Communicator& comm) {
+SharedReading shared_reading(Control& comm) {
   return {comm.rank(), comm.size(), [&comm](const std::string& mine) { return comm.gather_text(mine); }};
 }
 

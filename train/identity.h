@@ -7,7 +7,7 @@
 
 #include "data/loader.h"
 #include "data/same_tokenizer.h"
-#include "parallel/communicator.h"
+#include "parallel/control.h"
 
 namespace heddle {
 
@@ -32,6 +32,6 @@ std::string unidentified_text(const std::string& first_file, const std::string& 
 std::string coverage_text(const Loader& loader);
 
 // The ranks of `comm` read every shard once between them.
-SharedReading shared_reading(Communicator& comm);
+SharedReading shared_reading(Control& comm);
 
 }  // namespace heddle

@@ -10,8 +10,10 @@
 #include "core/storage.h"
 #include "kernels/api/printable.h"
 #include "kernels/api/reduce.h"
+#include "parallel/launch.h"
 #include "train/dry_run.h"
 #include "train/metrics.h"
+#include "train/model.h"
 #include "train/run.h"
 #include "train/samples.h"
 #include "train/sampling.h"
@@ -126,14 +128,7 @@ class Loop {
 bool Loop::must_stop() {
   stop_ = signals_.poll().reason;
   if (stop_ == StopReason::time_limit && !has_trained_) stop_ = StopReason::none;
-  if (run_.comm.size() == 1) return stop_ != StopReason::none;
-  int32_t votes[kStopReasons] = {};
-  votes[static_cast<size_t>(stop_)] = 1;
-  run_.comm.all_reduce(make_view(votes, {kStopReasons}), Stream{});
-  stop_ = StopReason::none;
-  for (int r = 1; r < kStopReasons; ++r) {
-    if (votes[r] > 0) stop_ = static_cast<StopReason>(r);
-  }
+  stop_ = static_cast<StopReason>(run_.control().vote_max(static_cast<int>(stop_)));
   return stop_ != StopReason::none;
 }
 
@@ -141,9 +136,7 @@ bool Loop::must_stop() {
 bool Loop::weights_are_finite() const {
   const Tensor sum = Tensor::zeros({}, DType::f64, run_.device);
   launch(kernels::sum, {.x = run_.optimizer->masters().view(), .out = {sum.view(), false}}, run_.device);
-  int32_t bad = std::isfinite(sum.item()) ? 0 : 1;
-  if (run_.comm.size() > 1) run_.comm.all_reduce(make_view(&bad, {1}), Stream{});
-  return bad == 0;
+  return run_.control().vote_max(std::isfinite(sum.item()) ? 0 : 1) == 0;
 }
 
 void Loop::fail_diverged(const std::string& what) const {
@@ -162,7 +155,7 @@ bool Loop::train(Step& step) {
   plan.max_grad_norm = run_.spikes.max_grad_norm();
   plan.max_loss = run_.spikes.max_loss();
   plan.z_loss = static_cast<float>(config_.z_loss);
-  const uint64_t mine = run_.cursor + static_cast<uint64_t>(run_.comm.rank()) * run_.rank_samples();
+  const uint64_t mine = run_.cursor + static_cast<uint64_t>(run_.control().rank()) * run_.rank_samples();
   const auto fill = [&](int64_t m, const BatchView& into) {
     run_.loader->fill(mine + static_cast<uint64_t>(m * config_.batch), into);
     const bool last = m + 1 == run_.micro_steps;
@@ -174,7 +167,7 @@ bool Loop::train(Step& step) {
   } catch (const Error& e) {
     // A shard that was cut, or a disk that is gone: the state is still that of the last whole step. One rank of several cannot save alone.
     const bool data = e.code() == ExitCode::bad_data || e.code() == ExitCode::io;
-    if (data && run_.comm.size() == 1 && saved_step_ < run_.step) {
+    if (data && run_.control().size() == 1 && saved_step_ < run_.step) {
       save();
       run_.checkpoints->wait();
     }
@@ -335,13 +328,15 @@ int Loop::finish() {
 }  // namespace
 
 int pretrain(RunConfig given) {
-  const std::unique_ptr<Communicator> world = world_communicator();
+  std::unique_ptr<Control> world = world_control();
   if (given.dry_run) {
     if (world->rank() == 0) dry_run(given);
     return 0;
   }
   const StopSignals signals(given.time_limit, world->rank() == 0);
-  Run run(std::move(given), *world);
+  const int ranks = world->size();
+  Mesh mesh(std::move(world), ranks, 1, choose_device(given.device));
+  Run run(std::move(given), mesh);
   if (const std::string unused = unused_places(); !unused.empty()) run.console.warn(unused);
   return Loop(run, signals).go();
 }

@@ -150,7 +150,7 @@ void Run::load_initial_weights() {
 }
 
 void Run::restore() {
-  const std::string environment = environment_text(config, device, comm.size());
+  const std::string environment = environment_text(config, device, control().size());
   checkpoints->set_environment(environment);
   if (found_) {
     checkpoints->load(state);

@@ -10,6 +10,7 @@
 #include "data/file.h"
 #include "kernels/api/printable.h"
 #include "models/presets.h"
+#include "parallel/launch.h"
 #include "train/assembly.h"
 #include "train/identity.h"
 #include "train/memory_plan.h"
@@ -43,11 +44,10 @@ void require_room_for(const std::string& path) {
 
 }  // namespace
 
-Run::Run(RunConfig given, Communicator& world)
+Run::Run(RunConfig given, Mesh& of)
     : config(std::move(given)),
-      comm(world),
-      console(
-          {.enabled = world.rank() == 0, .progress = config.progress, .terminal = !launch_of_this_process().found && ::isatty(STDERR_FILENO) == 1}),
+      mesh(of),
+      console({.enabled = is_first(), .progress = config.progress, .terminal = !launch_of_this_process().found && ::isatty(STDERR_FILENO) == 1}),
       spikes(SpikeOptions{}) {
   use_threads(config.threads);
   device = choose_device(config.device);
@@ -76,7 +76,7 @@ Run::Run(RunConfig given, Communicator& world)
 bool Run::has_begun() const {
   std::error_code unknown;
   const bool begun = is_first() && (fs::exists(file("LOCK"), unknown) || fs::exists(file("ckpt"), unknown));
-  return comm.gather_text(begun ? "begun" : "").front() == "begun";
+  return control().gather_text(begun ? "begun" : "").front() == "begun";
 }
 
 void Run::open_directory() {
@@ -88,7 +88,7 @@ void Run::open_directory() {
     std::fprintf(stderr, "heddle: %s\n", e.what());  // from whichever rank finds it: the first one may be the one that hangs
     abort_world(static_cast<int>(ExitCode::hung));
   };
-  checkpoints = std::make_unique<Checkpoints>(config.out, comm, options);
+  checkpoints = std::make_unique<Checkpoints>(config.out, control(), options);
   const Checkpoints::Resume mode = config.resume == ResumeMode::must    ? Checkpoints::Resume::must
                                    : config.resume == ResumeMode::never ? Checkpoints::Resume::never
                                                                         : Checkpoints::Resume::automatic;
@@ -105,7 +105,7 @@ void Run::open_directory() {
 }
 
 RunFacts Run::facts(int64_t vocab) const {
-  return {.ranks = comm.size(), .vocab = vocab, .goes_on = found_.has_value(), .step = step, .tokens = tokens};
+  return {.ranks = control().size(), .vocab = vocab, .goes_on = found_.has_value(), .step = step, .tokens = tokens};
 }
 
 void Run::settle() {
@@ -118,14 +118,14 @@ void Run::check_memory(int64_t vocab) const {
   RunConfig probe = config;
   const Transformer shape(resolve(probe, facts(vocab)));
   require_memory("pretrain", probe, shape, compute_dtype(config.precision, device), device, true);
-  comm.barrier();  // before any rank takes what another one is still counting on
+  control().barrier();  // before any rank takes what another one is still counting on
 }
 
 void Run::open_data() {
   ModelTokenizer found = find_tokenizer(config);
   LoaderOptions options = loader_options(config, found);
   check_memory(options.vocab.value_or(0));  // the vocabulary may be known only to the shards: at least this much
-  options.reading = shared_reading(comm);
+  options.reading = shared_reading(control());
   loader = std::make_unique<Loader>(options);
   if (loader->tokenizer()) tokenizer_fingerprint_ = loader->tokenizer()->fingerprint;
   tokenizer = std::move(found.tokenizer);
@@ -139,7 +139,7 @@ void Run::open_data() {
     windows.tokenizer = loader->tokenizer();
     windows.vocab = options.vocab;
     windows.eot = options.eot;
-    evaluator = std::make_unique<Evaluator>(windows, config.batch, config.eval_tokens, tokenizer ? &*tokenizer : nullptr, device, comm);
+    evaluator = std::make_unique<Evaluator>(windows, config.batch, config.eval_tokens, tokenizer ? &*tokenizer : nullptr, device, control());
   }
 }
 
@@ -151,7 +151,7 @@ void Run::build() {
   arena->init(static_cast<uint64_t>(config.seed));
   optimizer = make_optimizer(config, *arena);
   trainer = std::make_unique<Trainer>(
-      *model, *arena, *optimizer, comm,
+      *model, *arena, *optimizer, mesh.dp(),
       Trainer::Options{.batch = config.batch, .seq = config.seq, .document_mask = config.doc_mask, .deterministic = config.deterministic});
   spikes = SpikeGuard({.z = config.spike_z, .nonfinite_limit = config.nonfinite_limit, .rollbacks = config.spike_rollbacks});
   bad_batches = std::make_unique<BadBatchLedger>(file("bad_batches.jsonl"));
@@ -176,7 +176,7 @@ void Run::describe() {
     console.line(concat("--lr ", config.lr, " is AdamW's, for embeddings, head and gains; the matrices follow --muon-lr ", config.muon_lr));
   }
   const double epochs = static_cast<double>(config.steps) * static_cast<double>(samples) / static_cast<double>(loader->samples_per_epoch());
-  console.line(concat("step: ", counted(config.total_batch_tokens, "token"), " = ", counted(comm.size(), "rank"), " x ",
+  console.line(concat("step: ", counted(config.total_batch_tokens, "token"), " = ", counted(control().size(), "rank"), " x ",
                       counted(micro_steps, "micro-step"), " x ", config.batch, " x ", config.seq));
   console.line(concat("horizon: ", counted(config.steps, "step"), " = ", number(epochs, "%.2f"), " epochs"));
   // Repeats are as good as new data up to about 4 epochs, and next to nothing after about 16 (Muennighoff et al. 2023).

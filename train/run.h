@@ -13,7 +13,7 @@
 #include "models/transformer.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
-#include "parallel/communicator.h"
+#include "parallel/mesh.h"
 #include "train/bad_batches.h"
 #include "train/checkpoint/checkpoints.h"
 #include "train/config.h"
@@ -28,19 +28,20 @@ namespace heddle {
 class Run {
  public:
   // Opens everything: takes the run directory, resumes the newest checkpoint if there is one, checks that configuration and data fit. Collective.
-  Run(RunConfig config, Communicator& comm);
+  Run(RunConfig config, Mesh& mesh);
 
   // The state after the last step, written in the background.
   void save();
   // Back to the newest checkpoint at or before `step`, on data after the current cursor; notes what is skipped and why.
   void roll_back(uint64_t step, const std::string& reason);
 
-  bool is_first() const { return comm.rank() == 0; }
+  bool is_first() const { return control().rank() == 0; }
+  Control& control() const { return mesh.control(); }
   std::string file(const char* name) const { return config.out + "/" + name; }
-  uint64_t rank_samples() const { return static_cast<uint64_t>(samples / comm.size()); }
+  uint64_t rank_samples() const { return static_cast<uint64_t>(samples / control().size()); }
 
   RunConfig config;
-  Communicator& comm;
+  Mesh& mesh;
   Device device;
   Console console;
   std::unique_ptr<Checkpoints> checkpoints;

@@ -8,7 +8,6 @@
 namespace heddle {
 
 enum class StopReason : uint8_t { none, time_limit, hangup, user1, terminate, interrupt };  // of several, the largest counts
-inline constexpr int kStopReasons = 6;
 
 struct StopRequest {
   StopReason reason = StopReason::none;

@@ -72,8 +72,9 @@ bool Trainer::run_in_order(const StepPlan& plan, const FillBatch& fill, const st
       backward(loss, leaves_, [this](const Tensor& leaf) { buckets_.ready(leaf); });
     }
   }
-  comm_.start_all_reduce(loss_.view(), current_stream(device_));
-  buckets_.finish();
+  const Stream stream = current_stream(device_);
+  comm_.all_reduce(loss_.view(), stream).join(stream);
+  buckets_.finish(stream);
   return true;
 }
 
@@ -117,17 +118,17 @@ bool Trainer::run_as_tree(const StepPlan& plan, const FillBatch& fill, const std
     Tensor other = Tensor::empty(sum.shape(), sum.dtype(), device_, MemoryTag::gradient), other_loss = Tensor::empty({}, loss.dtype(), device_);
     for (int bit = 1; bit < comm_.size(); bit *= 2) {
       if (comm_.rank() & bit) {
-        comm_.send(sum.view(), comm_.rank() - bit, stream);
-        comm_.send(loss.view(), comm_.rank() - bit, stream);
+        const Transfer both[] = {{sum.view(), comm_.rank() - bit, true}, {loss.view(), comm_.rank() - bit, true}};
+        comm_.grouped(both, stream).join(stream);
         break;
       }
-      comm_.recv(other.view(), comm_.rank() + bit, stream);
-      comm_.recv(other_loss.view(), comm_.rank() + bit, stream);
+      const Transfer both[] = {{other.view(), comm_.rank() + bit, false}, {other_loss.view(), comm_.rank() + bit, false}};
+      comm_.grouped(both, stream).join(stream);
       add(sum, other);
       add(loss, other_loss);
     }
-    comm_.broadcast(sum.view(), 0, stream);
-    comm_.broadcast(loss.view(), 0, stream);
+    comm_.broadcast(sum.view(), 0, stream).join(stream);
+    comm_.broadcast(loss.view(), 0, stream).join(stream);
   }
   launch(kernels::axpby, {.a = sum.view(), .out = {grads.view(), false}}, device_);
   launch(kernels::axpby, {.a = loss.view(), .out = {loss_.view(), false}}, device_);

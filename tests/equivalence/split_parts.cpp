@@ -71,7 +71,7 @@ void split(const std::string& from, const std::string& to) {
   const Kept kept(describe_checkpoint(from).config);
   StateDict old = whole_parameters(kept);
   const Checkpoints::Loaded loaded = read_checkpoint(from, old);
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   CheckpointOptions options;
   options.environment = loaded.environment;
   Checkpoints checkpoints(to, *comm, options);

@@ -10,7 +10,7 @@
 #include "data/file.h"
 #include "data/shard.h"
 #include "data/tokenizer.h"
-#include "parallel/communicator.h"
+#include "parallel/control.h"
 #include "tests/fuzz/target.h"
 #include "train/checkpoint/checkpoints.h"
 #include "train/checkpoint/manifest.h"
@@ -129,7 +129,7 @@ void checkpoint(Bytes& in) {
   const std::string config = draw_text(in, 60), run = scratch_folder() + "/run";
   const uint64_t step = in.number(1 + static_cast<int>(in.below(8))) >> 2;  // names of checkpoints hold numbers up to 2^62
   std::filesystem::remove_all(run);
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   {
     CheckpointOptions options;
     options.environment = draw_text(in, 20);

@@ -22,22 +22,16 @@ class Doubling final : public Communicator {
   int rank() const override { return 0; }
   int size() const override { return 2; }
   std::string_view name() const override { return "doubling"; }
-  std::unique_ptr<Communicator> split(int, int) override { return nullptr; }
-  void all_reduce(View data, Stream) override {
+  Work all_reduce(View data, Stream) override {
     for (int64_t i = 0; i < data.numel(); ++i) data.as<float>()[i] *= 2;
-  }
-  void reduce_scatter(View, View, Stream) override {}
-  void all_gather(View, View, Stream) override {}
-  void broadcast(View, int, Stream) override {}
-  void send(View, int, Stream) override {}
-  void recv(View, int, Stream) override {}
-  void barrier() override {}
-  void start_all_reduce(View data, Stream stream) override {
-    all_reduce(data, stream);
     events_.push_back(concat("start ", static_cast<const void*>(data.data), " ", data.numel()));
+    return Work([this, data](Stream) { events_.push_back(concat("join ", static_cast<const void*>(data.data))); });
   }
-  void finish() override { events_.push_back("finish"); }
-  std::vector<std::string> gather_text(const std::string& mine) override { return {mine, mine}; }
+  Work reduce_scatter(View, View, std::span<const int64_t>, Stream) override { return {}; }
+  Work all_gather(View, View, std::span<const int64_t>, Stream) override { return {}; }
+  Work broadcast(View, int, Stream) override { return {}; }
+  Work grouped(std::span<const Transfer>, Stream) override { return {}; }
+  void abort() override {}
 
  private:
   std::vector<std::string>& events_;
@@ -105,8 +99,13 @@ TEST_CASE("each bucket starts at the hook of its last parameter, once, and with 
         }
       });
       CHECK(c.events.size() == c.arena.layout().buckets().size());
-      buckets.finish();
-      CHECK(c.events.back() == "finish");
+      const std::vector<std::string> started = c.events;
+      buckets.finish(Stream{});
+      REQUIRE(c.events.size() == 2 * started.size());  // every one is joined, once
+      for (size_t i = 0; i < started.size(); ++i) {
+        const std::string joined = "join" + started[i].substr(5, started[i].rfind(' ') - 5);
+        CHECK(std::count(c.events.begin(), c.events.end(), joined) == 1);
+      }
       // A write after the start would not have been doubled.
       const std::vector<double> reduced = c.arena.grads().to_vector();
       for (size_t i = 0; i < alone.size(); ++i) REQUIRE(reduced[i] == 2 * alone[i]);
@@ -134,7 +133,7 @@ TEST_CASE("the last block's matrices are under way before the first block has a 
     if (leaf.same(first.tensor())) seen = std::count(c.events.begin(), c.events.end(), last_block) == 1;
     buckets.ready(leaf);
   });
-  buckets.finish();
+  buckets.finish(Stream{});
   CHECK(seen);
 }
 
@@ -157,7 +156,7 @@ TEST_CASE("a gradient reported twice, never, or from elsewhere is an error") {
   buckets.begin();
   for (size_t i = 1; i < leaves.size(); ++i) buckets.ready(leaves[i]);
   c.events.clear();
-  const std::string missing = message([&] { buckets.finish(); });
+  const std::string missing = message([&] { buckets.finish(Stream{}); });
   CHECK(missing.find("never became final") != std::string::npos);
   CHECK(missing.find("[0, ") != std::string::npos);  // the arena range of leaf 0
   CHECK(c.events.empty());

@@ -2,7 +2,8 @@
 #include <cstdlib>
 
 #include "kernels/api/check.h"
-#include "parallel/communicator.h"
+#include "parallel/launch.h"
+#include "parallel/mesh.h"
 #include "tests/support/buffer.h"
 #include "tests/support/catch.h"
 #include "tests/support/compare.h"
@@ -21,23 +22,33 @@ TEST_CASE("local: every collective of one rank is the identity") {
     Buffer data(type, {6}), out(type, {6});
     data.fill([](int64_t i) { return static_cast<double>(3 * i + 1); });
     const Buffer before = data;
-    comm->all_reduce(data.view(), Stream{});
-    comm->start_all_reduce(data.view(), Stream{});
-    comm->finish();
-    comm->broadcast(data.view(), 0, Stream{});
-    comm->all_gather(data.view(), data.view(), Stream{});
-    comm->reduce_scatter(data.view(), data.view(), Stream{});
+    comm->all_reduce(data.view(), Stream{}).join(Stream{});
+    comm->broadcast(data.view(), 0, Stream{}).join(Stream{});
+    comm->all_gather(data.view(), data.view(), {}, Stream{}).join(Stream{});
+    comm->reduce_scatter(data.view(), data.view(), {}, Stream{}).join(Stream{});
     CHECK(data == before);
-    comm->all_gather(data.view(), out.view(), Stream{});
+    comm->all_gather(data.view(), out.view(), {}, Stream{}).join(Stream{});
     CHECK(test::values(out.view()) == test::values(before.view()));
     out.poison();
-    comm->reduce_scatter(data.view(), out.view(), Stream{});
+    comm->reduce_scatter(data.view(), out.view(), {}, Stream{}).join(Stream{});
     CHECK(test::values(out.view()) == test::values(before.view()));
   }
-  comm->barrier();
+}
+
+TEST_CASE("local: the host plane of one rank") {
+  const auto control = local_control();
+  CHECK((control->rank() == 0 && control->size() == 1));
+  control->barrier();
   const std::string text("a\0b", 3);
-  CHECK(comm->gather_text(text) == std::vector<std::string>{text});
-  CHECK(comm->split(7, 3)->size() == 1);
+  CHECK(control->gather_text(text) == std::vector<std::string>{text});
+  CHECK(control->gather_text(text, 0.001) == std::vector<std::string>{text});
+  CHECK(control->split(7, 3)->size() == 1);
+  CHECK(control->vote_max(-3) == -3);
+  CHECK(control->sum_in_rank_order(std::vector<double>{0.1, -2}) == std::vector<double>{0.1, -2});
+  CHECK(control->sum_in_rank_order(std::vector<double>{}).empty());
+  const Mesh mesh(local_control(), 1, 1, Device{});
+  CHECK((mesh.dp().size() == 1 && mesh.tp().size() == 1 && mesh.shape().dp == 1));
+  CHECK_THROWS_WITH(Mesh(local_control(), 2, 1, Device{}), Catch::Matchers::Contains("--dp 2 x --tp 1 are 2 ranks, but 1 were started"));
 }
 
 TEST_CASE("local: sizes, dtypes and ranks that do not fit are errors that name the collective") {
@@ -52,9 +63,9 @@ TEST_CASE("local: sizes, dtypes and ranks that do not fit are errors that name t
     return "no error";
   };
   const auto names = [](const std::string& text, const char* op) { return text.find(std::string("[") + op + "]") != std::string::npos; };
-  CHECK(names(message([&] { comm->all_gather(six.view(), five.view(), Stream{}); }), "all_gather"));
-  CHECK(names(message([&] { comm->all_gather(six.view(), ints.view(), Stream{}); }), "all_gather"));
-  CHECK(names(message([&] { comm->reduce_scatter(five.view(), six.view(), Stream{}); }), "reduce_scatter"));
+  CHECK(names(message([&] { comm->all_gather(six.view(), five.view(), {}, Stream{}); }), "all_gather"));
+  CHECK(names(message([&] { comm->all_gather(six.view(), ints.view(), {}, Stream{}); }), "all_gather"));
+  CHECK(names(message([&] { comm->reduce_scatter(five.view(), six.view(), {}, Stream{}); }), "reduce_scatter"));
   CHECK(names(message([&] { comm->broadcast(six.view(), 1, Stream{}); }), "broadcast"));
   CHECK(names(message([&] { comm->send(six.view(), 0, Stream{}); }), "send"));
   CHECK(names(message([&] { comm->recv(six.view(), 0, Stream{}); }), "recv"));
@@ -62,9 +73,9 @@ TEST_CASE("local: sizes, dtypes and ranks that do not fit are errors that name t
 
 TEST_CASE("a process that no launcher started is a world of one") {
   for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_ID"}) ::unsetenv(name);
-  const auto world = world_communicator();
+  const auto world = world_control();
   CHECK(world->size() == 1);
-  CHECK(world->name() == "local");
+  CHECK(world->communicator(Device{})->name() == "local");
   abort_world(3);  // of one rank: returns, the caller ends the process its own way
 }
 

@@ -7,7 +7,7 @@
 #include <sstream>
 
 #include "kernels/api/cross_entropy.h"
-#include "parallel/communicator.h"
+#include "parallel/control.h"
 #include "tests/train/expect_error.h"
 #include "tests/train/pretrain_support.h"
 #include "train/bad_batches.h"
@@ -376,7 +376,7 @@ TEST_CASE("a vocabulary smaller than the data's is an error before any training"
 TEST_CASE("a run directory in use, a batch that does not divide, ranks that are not there give codes 73 and 2") {
   const Scratch out;
   {
-    const auto comm = local_communicator();
+    const auto comm = local_control();
     const Checkpoints first(out.path(), *comm);
     CHECK(test::contains(test::error_of([&] { run(out.path()); }, ExitCode::in_use), out.path()));
   }

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "kernels/api/embedding.h"
+#include "parallel/control.h"
 #include "tests/train/session.h"
 
 namespace heddle {
@@ -10,13 +11,17 @@ namespace {
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN(), kInf = std::numeric_limits<float>::infinity();
 
+Control& control() {
+  static const std::unique_ptr<Control> world = world_control();
+  return *world;
+}
 Communicator& world() {
-  static const std::unique_ptr<Communicator> comm = world_communicator();
+  static const std::unique_ptr<Communicator> comm = control().communicator(Device{});
   return *comm;
 }
 
 bool all_equal(const std::string& mine) {
-  for (const std::string& text : world().gather_text(mine)) {
+  for (const std::string& text : control().gather_text(mine)) {
     if (text != mine) return false;
   }
   return true;
@@ -89,6 +94,16 @@ TEST_CASE("1e30 on one of the ranks is clipped on all alike") {
     CHECK(session.state() != before);
     CHECK(session.all_finite());
     CHECK(all_equal(session.state()));
+  }
+}
+
+TEST_CASE("the tree of --deterministic gives the same bits whatever a message may hold") {
+  test::Session whole(false, DType::f32, world(), true);
+  const std::unique_ptr<Communicator> pieces = control().communicator(Device{}, {.most_bytes = 1000});
+  test::Session cut(false, DType::f32, *pieces, true);
+  for (int i = 0; i < 3; ++i) {
+    whole.step(1), cut.step(1);
+    CHECK(whole.state() == cut.state());
   }
 }
 

@@ -37,7 +37,7 @@ void save_model(const std::string& run, RunConfig config, const std::string& say
   const Transformer model(model_config(config, 0));
   Arena arena(model, {}, DType::f32);
   arena.init(1);
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   CheckpointOptions options;
   Checkpoints checkpoints(run, *comm, options);
   checkpoints.find_newest();

@@ -41,6 +41,7 @@ struct Session {
   Transformer model;
   Arena arena;
   std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<Control> control = local_control();
   std::unique_ptr<Communicator> comm = local_communicator();
   Trainer trainer;
   Options options;
@@ -247,7 +248,7 @@ TEST_CASE("after three steps a trainer asks the device for nothing") {
       WindowOptions windows;
       windows.shards = {test::data_set().val()};
       windows.seq = kSeq;
-      Evaluator evaluator(windows, 2, 0, nullptr, Device{}, *s.comm);
+      Evaluator evaluator(windows, 2, 0, nullptr, Device{}, *s.control);
       uint64_t asked = 0;
       size_t live = 0;
       for (uint64_t step = 1; step <= 12; ++step) {
@@ -310,7 +311,7 @@ TEST_CASE("the evaluator's nats are a plain sum over the first targets, for any 
   for (int64_t batch : {1, 3, 8}) {
     for (int64_t limit : {0, 1, 100}) {
       CAPTURE(batch, limit);
-      Evaluator evaluator(options, batch, limit, &tokenizer, Device{}, *s.comm);
+      Evaluator evaluator(options, batch, limit, &tokenizer, Device{}, *s.control);
       const EvalResult got = *evaluator.run(s.model);
       const size_t scored = limit == 0 ? target_nats.size() : static_cast<size_t>(limit);
       REQUIRE(scored <= target_nats.size());
@@ -323,7 +324,7 @@ TEST_CASE("the evaluator's nats are a plain sum over the first targets, for any 
     }
   }
   int asked = 0;
-  Evaluator evaluator(options, 1, 0, nullptr, Device{}, *s.comm);
+  Evaluator evaluator(options, 1, 0, nullptr, Device{}, *s.control);
   CHECK(!evaluator.run(s.model, [&] { return ++asked == 3; }).has_value());
   CHECK(asked == 3);
 }

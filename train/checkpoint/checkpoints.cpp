@@ -15,7 +15,7 @@ namespace heddle {
 
 struct Checkpoints::Impl {
   CheckpointOptions options;
-  std::unique_ptr<Communicator> control;  // used for nothing else
+  std::unique_ptr<Control> control;  // used for nothing else
   std::unique_ptr<RunDirectory> run;
   std::unique_ptr<SaveWriter> writer;
   uint64_t incarnation = 0;
@@ -40,7 +40,7 @@ void Checkpoints::Impl::claim() {
   found.reset();
 }
 
-Checkpoints::Checkpoints(std::filesystem::path path, Communicator& comm, CheckpointOptions options) : impl_(std::make_unique<Impl>()) {
+Checkpoints::Checkpoints(std::filesystem::path path, Control& comm, CheckpointOptions options) : impl_(std::make_unique<Impl>()) {
   impl_->options = std::move(options);
   impl_->control = comm.split(0, comm.rank());
   // Rank 0 makes the directories, then the others open them.

@@ -27,7 +27,7 @@
 
 #include "core/io/file_system.h"
 #include "core/state.h"
-#include "parallel/communicator.h"
+#include "parallel/control.h"
 
 namespace heddle {
 
@@ -70,7 +70,7 @@ class Checkpoints {
   };
 
   // Takes LOCK and the next incarnation. Error(in_use) when another job has the directory, Error(io), Error(bad_data).
-  Checkpoints(std::filesystem::path run, Communicator& comm, CheckpointOptions options = {});
+  Checkpoints(std::filesystem::path run, Control& comm, CheckpointOptions options = {});
   ~Checkpoints();  // finishes a save under way
   Checkpoints(const Checkpoints&) = delete;
   Checkpoints& operator=(const Checkpoints&) = delete;

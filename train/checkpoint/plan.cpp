@@ -83,13 +83,13 @@ std::string shard_label(uint64_t shard, uint64_t shards, uint64_t step, uint64_t
   return "step " + padded(step) + ", incarnation " + padded(incarnation) + ", shard " + std::to_string(shard) + " of " + std::to_string(shards);
 }
 
-std::vector<std::string> exchange(Communicator& comm, const std::string& text, const Error* error, double seconds) {
+std::vector<std::string> exchange(Control& comm, const std::string& text, const Error* error, double seconds) {
   if (comm.size() == 1) {
     if (error != nullptr) throw *error;
     return {text};
   }
   const std::string mine = error != nullptr ? "-" + std::to_string(static_cast<int>(error->code())) + " " + error->what() : "+" + text;
-  std::vector<std::string> all = seconds > 0 ? comm.gather_text_within(mine, seconds) : comm.gather_text(mine);
+  std::vector<std::string> all = comm.gather_text(mine, seconds);
   for (std::string& one : all) {
     if (one.empty()) fail("checkpoint", "a rank sent an empty answer");
     if (one[0] == '-') {
@@ -103,7 +103,7 @@ std::vector<std::string> exchange(Communicator& comm, const std::string& text, c
   return all;
 }
 
-Plan make_plan(const StateDict& state, Communicator& comm) {
+Plan make_plan(const StateDict& state, Control& comm) {
   const std::vector<std::string> texts = agree(comm, [&] { return describe(state); });
   const auto ranks = static_cast<size_t>(comm.size());
   std::vector<std::vector<Claim>> claims;

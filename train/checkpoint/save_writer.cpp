@@ -34,7 +34,7 @@ constexpr size_t kTextReserve = size_t{256} << 10;  // for config and scalars, w
 
 }  // namespace
 
-SaveWriter::SaveWriter(RunDirectory& run, Communicator& comm, const CheckpointOptions& options) : run_(run), comm_(comm), options_(options) {}
+SaveWriter::SaveWriter(RunDirectory& run, Control& comm, const CheckpointOptions& options) : run_(run), comm_(comm), options_(options) {}
 
 SaveWriter::~SaveWriter() {
   if (!thread_.joinable()) return;

@@ -26,7 +26,7 @@ struct Kept {
 
 class SaveWriter {
  public:
-  SaveWriter(RunDirectory& run, Communicator& comm, const CheckpointOptions& options);
+  SaveWriter(RunDirectory& run, Control& comm, const CheckpointOptions& options);
   ~SaveWriter();
 
   void prepare(const StateDict& like);
@@ -72,7 +72,7 @@ class SaveWriter {
   void housekeeping(Body body);
 
   RunDirectory& run_;
-  Communicator& comm_;
+  Control& comm_;
   const CheckpointOptions& options_;
 
   // Made by prepare().

@@ -80,7 +80,7 @@ struct Armed {
 };
 
 uint64_t recover(const fs::path& run) {
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints checkpoints(run, *comm, quiet_options());
   const auto found = checkpoints.find_newest(Checkpoints::Resume::must);
   TinyState state;
@@ -97,7 +97,7 @@ TEST_CASE("saves allocate nothing after prepare") {
   const ScratchDirectory run("allocation");
   CheckpointOptions options = quiet_options();
   options.keep_last = 2;
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints checkpoints(run.path(), *comm, options);
   checkpoints.find_newest();
   TinyState state;
@@ -120,7 +120,7 @@ TEST_CASE("the n-th allocation fails") {
   const ScratchDirectory scratch("allocation");
   const fs::path start = scratch / "start", run = scratch / "run";
   {
-    const auto comm = local_communicator();
+    const auto comm = local_control();
     Checkpoints checkpoints(start, *comm, quiet_options());
     checkpoints.find_newest();
     TinyState state;
@@ -140,7 +140,7 @@ TEST_CASE("the n-th allocation fails") {
       state.scramble();
       uint64_t reported = 10;
       {
-        const auto comm = local_communicator();
+        const auto comm = local_control();
         const Armed armed(n, sticky);
         try {
           Checkpoints checkpoints(run, *comm, quiet_options());

@@ -25,7 +25,7 @@ CheckpointOptions options_on(FileSystem& disk) {
 }
 
 void prepare_run(const fs::path& run) {
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints checkpoints(run, *comm, options_on(real_file_system()));
   checkpoints.find_newest();
   TinyState state;
@@ -40,7 +40,7 @@ void prepare_run(const fs::path& run) {
 
 // The job under test. `reported` is the newest step that it has been told is safe.
 void job(const fs::path& run, FileSystem& disk, volatile uint64_t* reported) {
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints checkpoints(run, *comm, options_on(disk));
   TinyState state;
   state.scramble();
@@ -56,7 +56,7 @@ void job(const fs::path& run, FileSystem& disk, volatile uint64_t* reported) {
 }
 
 uint64_t recover(const fs::path& run) {
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints checkpoints(run, *comm, options_on(real_file_system()));
   const auto found = checkpoints.find_newest(Checkpoints::Resume::must);
   TinyState state;

@@ -32,7 +32,7 @@ std::vector<Box> half(const TinyState::Tensor& t, int rank) {
 }
 
 void save_two_ranks(const fs::path& run, std::initializer_list<uint64_t> steps) {
-  run_ranks(2, [&](Communicator& comm) {
+  run_ranks(2, [&](Control& comm) {
     Checkpoints checkpoints(run, comm, quiet_options());
     checkpoints.find_newest();
     TinyState state([&](const TinyState::Tensor& t) { return half(t, comm.rank()); });
@@ -159,7 +159,7 @@ TEST_CASE("a damaged newest checkpoint is named, quarantined and passed over; wi
   std::vector<std::string> log;
   CheckpointOptions options = quiet_options();
   options.log = [&](const std::string& line) { log.push_back(line); };
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   damage("s10-i1");
   {
     Checkpoints checkpoints(run.path(), *comm, options);
@@ -193,7 +193,7 @@ TEST_CASE("damage to the bookkeeping beside the checkpoints") {
   const ScratchDirectory run("damage");
   save_two_ranks(run.path(), {5, 10});
   write_file(run / "LATEST", "s5-i1\n");  // a hint that nothing believes
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   CHECK(Checkpoints(run.path(), *comm, quiet_options()).find_newest()->step == 10);
   const fs::path base = run / "inc/1.base";
   const std::string good = read_file(base);
@@ -221,7 +221,7 @@ TEST_CASE("file times mean nothing") {
   const ScratchDirectory run("damage");
   save_two_ranks(run.path(), {5, 10, 15});
   std::mt19937_64 random(16);
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   for (int round = 0; round < 20; ++round) {
     for (const auto& entry : fs::recursive_directory_iterator(run.path())) {
       fs::last_write_time(entry.path(), fs::file_time_type::clock::now() + std::chrono::seconds(static_cast<int64_t>(random() % 7200) - 3600));

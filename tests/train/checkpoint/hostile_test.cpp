@@ -231,7 +231,7 @@ std::vector<Case> corpus(const fs::path& outside) {
 TEST_CASE("hostile checkpoints") {
   const ScratchDirectory scratch("hostile");
   const fs::path run = scratch / "run", outside = scratch / "outside", keep = scratch / "keep";
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   {
     Checkpoints checkpoints(run, *comm, quiet_options());
     checkpoints.find_newest();

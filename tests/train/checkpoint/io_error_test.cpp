@@ -30,7 +30,7 @@ struct Outcome {
 
 Outcome job(const fs::path& run, FileSystem& disk) {
   Outcome outcome;
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   try {
     Checkpoints checkpoints(run, *comm, options_on(disk));
     TinyState state;
@@ -53,7 +53,7 @@ Outcome job(const fs::path& run, FileSystem& disk) {
 }
 
 uint64_t recover(const fs::path& run) {
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints checkpoints(run, *comm, options_on(real_file_system()));
   const auto found = checkpoints.find_newest(Checkpoints::Resume::must);
   TinyState state;
@@ -69,7 +69,7 @@ TEST_CASE("every I/O error at every system call") {
   const ScratchDirectory scratch("errors");
   const fs::path start = scratch / "start", run = scratch / "run";
   {
-    const auto comm = local_communicator();
+    const auto comm = local_control();
     Checkpoints checkpoints(start, *comm, options_on(real_file_system()));
     checkpoints.find_newest();
     TinyState state;

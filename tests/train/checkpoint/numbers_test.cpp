@@ -77,7 +77,7 @@ struct Start {
   ScratchDirectory scratch{"numbers"};
   fs::path keep = scratch / "keep", run = scratch / "run";
   Start() {
-    run_ranks(2, [&](Communicator& comm) {
+    run_ranks(2, [&](Control& comm) {
       Checkpoints checkpoints(keep, comm, quiet_options());
       checkpoints.find_newest();
       TinyState state;
@@ -95,7 +95,7 @@ struct Start {
   }
   // A job on what is there: starts, loads, saves a few times. Its exit code.
   ExitCode go_on() const {
-    const auto comm = local_communicator();
+    const auto comm = local_control();
     try {
       CheckpointOptions options = quiet_options();
       options.keep_last = 2;
@@ -218,7 +218,7 @@ TEST_CASE("the last incarnation: refused by name, and nothing is left behind") {
   const Start start;
   write_file(start.run / "inc/4611686018427387903", "");
   const std::vector<std::string> before = tree(start.run);
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   std::string message;
   try {
     Checkpoints checkpoints(start.run, *comm, quiet_options());

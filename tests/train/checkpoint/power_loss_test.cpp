@@ -28,7 +28,7 @@ CheckpointOptions options_on(FileSystem& disk) {
 
 // Three jobs one after the other; the second finds the remains of an unfinished save.
 void jobs(const fs::path& run, RecordingFileSystem& disk) {
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   const std::vector<std::vector<uint64_t>> saves = {{5, 10, 15}, {20, 25}, {30, 35, 40}};
   for (size_t j = 0; j < saves.size(); ++j) {
     if (j == 1) {
@@ -181,7 +181,7 @@ struct Verdict {
 Verdict recover(const fs::path& run, uint64_t reported) {
   Verdict v;
   try {
-    const auto comm = local_communicator();
+    const auto comm = local_control();
     Checkpoints checkpoints(run, *comm, options_on(real_file_system()));
     TinyState state;
     if (const auto found = checkpoints.find_newest()) {

@@ -31,7 +31,7 @@ TEST_CASE("replicated state: the training thread copies, and the hashing is not 
     fs::create_directory(run.path());
     std::mutex mutex;
     double saving = 0, hashing = 0;
-    run_ranks(2, [&](Communicator& comm) {
+    run_ranks(2, [&](Control& comm) {
       CheckpointOptions options = quiet_options();
       if (staged) options.copy_out = [](std::byte* to, const View& from, size_t bytes) { std::memcpy(to, from.data, bytes); };
       Checkpoints checkpoints(run.path(), comm, options);
@@ -62,7 +62,7 @@ TEST_CASE("a rank without memory for its copy: that save fails on all ranks, the
   for (const int ranks : {1, 2}) {
     const ScratchDirectory run("ranks");
     std::mutex mutex;
-    run_ranks(ranks, [&](Communicator& comm) {
+    run_ranks(ranks, [&](Control& comm) {
       bool full = false;
       CheckpointOptions options = quiet_options();
       options.copy_out = [&](std::byte* to, const View& from, size_t bytes) {
@@ -98,7 +98,7 @@ TEST_CASE("replicas that drift later, on any rank and in any tensor, are found b
   const ScratchDirectory run("ranks");
   const size_t tensors = TinyState().dict.tensors.size();
   std::mutex mutex;
-  run_ranks(3, [&](Communicator& comm) {
+  run_ranks(3, [&](Control& comm) {
     CheckpointOptions options = quiet_options();
     options.most_failures = 0;
     Checkpoints checkpoints(run.path(), comm, options);

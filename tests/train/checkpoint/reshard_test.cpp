@@ -62,7 +62,7 @@ std::vector<Layout> layouts() {
 }
 
 void save(const fs::path& run, const Layout& layout, uint64_t step) {
-  run_ranks(layout.ranks(), [&](Communicator& comm) {
+  run_ranks(layout.ranks(), [&](Control& comm) {
     Checkpoints checkpoints(run, comm, quiet_options());
     checkpoints.find_newest();
     TinyState state(slicing(layout, comm.rank()));
@@ -164,7 +164,7 @@ TEST_CASE("every layout loads what every layout has saved") {
       const fs::path run = scratch / "run";
       fs::copy(scratch / "saved", run, fs::copy_options::recursive);
       // The loading layout saves again, so that its state has a digest of its own.
-      run_ranks(loader.ranks(), [&](Communicator& comm) {
+      run_ranks(loader.ranks(), [&](Control& comm) {
         Checkpoints checkpoints(run, comm, quiet_options());
         if (checkpoints.find_newest()->step != 7) fail("test", "wrong step");
         TinyState state(slicing(loader, comm.rank()));
@@ -189,7 +189,7 @@ TEST_CASE("replicas that have drifted apart are not saved") {
   const ScratchDirectory run("drift");
   std::mutex mutex;
   std::vector<std::string> errors;
-  run_ranks(2, [&](Communicator& comm) {
+  run_ranks(2, [&](Control& comm) {
     Checkpoints checkpoints(run.path(), comm, quiet_options());
     checkpoints.find_newest();
     TinyState state;
@@ -207,7 +207,7 @@ TEST_CASE("ranks that leave a hole are refused before anything is written") {
   const ScratchDirectory run("hole");
   std::mutex mutex;
   int refused = 0;
-  run_ranks(2, [&](Communicator& comm) {
+  run_ranks(2, [&](Control& comm) {
     Checkpoints checkpoints(run.path(), comm, quiet_options());
     checkpoints.find_newest();
     TinyState state([](const TinyState::Tensor& t) {
@@ -271,7 +271,7 @@ TEST_CASE("inspect: a run fits a screen, however much it holds, and details are 
     tensors.push_back({concat("kind", i), DType::f32, {2}});
   }
   {
-    const auto comm = local_communicator();
+    const auto comm = local_control();
     CheckpointOptions options = quiet_options();
     options.keep_last = 100;
     options.environment = "program: heddle\nprocessor: one\n";

@@ -12,7 +12,7 @@ namespace {
 using Resume = Checkpoints::Resume;
 
 void save_steps(const std::filesystem::path& run, std::initializer_list<uint64_t> steps, const CheckpointOptions& options = quiet_options()) {
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints checkpoints(run, *comm, options);
   TinyState state;
   if (checkpoints.find_newest()) checkpoints.load(state.dict);
@@ -26,7 +26,7 @@ void save_steps(const std::filesystem::path& run, std::initializer_list<uint64_t
 }
 
 uint64_t newest(const std::filesystem::path& run) {
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints checkpoints(run, *comm, quiet_options());
   TinyState state;
   const auto found = checkpoints.find_newest();
@@ -53,7 +53,7 @@ TEST_CASE("a step that no file name could hold is refused, the one below it is n
   const ScratchDirectory run;
   const uint64_t end = uint64_t{1} << 62;
   {
-    const auto comm = local_communicator();
+    const auto comm = local_control();
     Checkpoints checkpoints(run.path(), *comm, quiet_options());
     TinyState state;
     CHECK(!checkpoints.find_newest());
@@ -94,7 +94,7 @@ TEST_CASE("a checkpoint comes back bit for bit, with exactly the documented file
                                                      "ckpt/s5-i1/shard-0-of-1.safetensors", "inc/", "inc/1", "inc/1.base", "quarantine/"});
   CHECK(read_file(run / "LATEST") == "s10-i1\n");
 
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints checkpoints(run.path(), *comm, quiet_options());
   CHECK(checkpoints.incarnation() == 2);
   const auto found = checkpoints.find_newest(Resume::must);
@@ -111,7 +111,7 @@ TEST_CASE("a checkpoint comes back bit for bit, with exactly the documented file
 
 TEST_CASE("--resume: must needs a checkpoint, never refuses one") {
   const ScratchDirectory run;
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   std::string message;
   CHECK(code_of([&] { Checkpoints(run.path(), *comm).find_newest(Resume::must); }, &message) == ExitCode::bad_data);
   CHECK(code_of([&] { Checkpoints(run.path(), *comm).find_newest(Resume::never); }) == ExitCode::ok);
@@ -122,7 +122,7 @@ TEST_CASE("--resume: must needs a checkpoint, never refuses one") {
 
 TEST_CASE("one job at a time") {
   const ScratchDirectory run;
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   {
     const Checkpoints first(run.path(), *comm);
     CHECK(code_of([&] { Checkpoints(run.path(), *comm); }) == ExitCode::in_use);
@@ -132,7 +132,7 @@ TEST_CASE("one job at a time") {
 
 TEST_CASE("a job whose run was taken over saves no more and says so") {
   const ScratchDirectory run;
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints old(run.path(), *comm);
   old.find_newest();
   TinyState state;
@@ -151,7 +151,7 @@ TEST_CASE("the branch rule: what a later start went back behind is dead") {
   const ScratchDirectory run;
   save_steps(run.path(), {5, 10, 15});  // incarnation 1
   {
-    const auto comm = local_communicator();
+    const auto comm = local_control();
     Checkpoints checkpoints(run.path(), *comm, quiet_options());
     TinyState state;
     REQUIRE(checkpoints.find_newest(Resume::must, 12)->step == 10);
@@ -170,7 +170,7 @@ TEST_CASE("a start that went back and died before its first save has its branch 
   const ScratchDirectory run;
   save_steps(run.path(), {5, 10, 15});
   {
-    const auto comm = local_communicator();
+    const auto comm = local_control();
     Checkpoints checkpoints(run.path(), *comm, quiet_options());
     TinyState state;
     REQUIRE(checkpoints.find_newest(Resume::must, 12)->step == 10);
@@ -182,7 +182,7 @@ TEST_CASE("a start that went back and died before its first save has its branch 
 
 TEST_CASE("rolling back within a job starts a branch") {
   const ScratchDirectory run;
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   {
     Checkpoints checkpoints(run.path(), *comm, quiet_options());
     checkpoints.find_newest();
@@ -209,7 +209,7 @@ TEST_CASE("retention keeps the newest, the multiples and the pinned, and clears 
   CheckpointOptions options = quiet_options();
   options.keep_last = 2;
   options.keep_every = 20;
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints checkpoints(run.path(), *comm, options);
   checkpoints.find_newest();
   TinyState state;
@@ -229,7 +229,7 @@ TEST_CASE("retention keeps the newest, the multiples and the pinned, and clears 
 
 TEST_CASE("saving a committed step again does nothing") {
   const ScratchDirectory run;
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints checkpoints(run.path(), *comm, quiet_options());
   checkpoints.find_newest();
   TinyState state;
@@ -248,7 +248,7 @@ TEST_CASE("loading is strict and lists everything at once") {
   tensors[1].name = "model.other";
   tensors[3].dtype = DType::f32;
   TinyState state({}, tensors);
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints checkpoints(run.path(), *comm, quiet_options());
   checkpoints.find_newest();
   std::string message;
@@ -272,7 +272,7 @@ TEST_CASE("loading is strict and lists everything at once") {
 TEST_CASE("a rank that never joins a save ends the job with 86 instead of holding it for ever") {
   const ScratchDirectory run;
   std::atomic<int> told{0};
-  run_ranks(2, [&](Communicator& comm) {
+  run_ranks(2, [&](Control& comm) {
     TinyState state;
     {
       Checkpoints checkpoints(run.path(), comm, quiet_options());
@@ -301,7 +301,7 @@ TEST_CASE("a rank that never joins a save ends the job with 86 instead of holdin
 
 TEST_CASE("text that JSON cannot hold is refused before anything is written") {
   const ScratchDirectory run;
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints checkpoints(run.path(), *comm, quiet_options());
   checkpoints.find_newest();
   TinyState state;

@@ -27,7 +27,7 @@ mode_t mode_of(const fs::path& path) {
 }
 
 void save_steps(const fs::path& run, uint64_t first, uint64_t last, int ranks = 1) {
-  run_ranks(ranks, [&](Communicator& comm) {
+  run_ranks(ranks, [&](Control& comm) {
     Checkpoints checkpoints(run, comm, quiet_options());
     TinyState state;
     if (checkpoints.find_newest()) checkpoints.load(state.dict);

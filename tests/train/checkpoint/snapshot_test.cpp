@@ -16,7 +16,7 @@ TEST_CASE("1,000 saves, each overwritten at once") {
   const ScratchDirectory run("snapshot");
   CheckpointOptions options = quiet_options();
   options.keep_last = 2;
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   Checkpoints checkpoints(run.path(), *comm, options);
   checkpoints.find_newest();
   TinyState state;
@@ -57,7 +57,7 @@ class SlowFileSystem final : public WatchedFileSystem {
 
 TEST_CASE("a disk slower than the steps: a save waits for the one before, never two are in flight") {
   const ScratchDirectory run("snapshot");
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   SlowFileSystem disk;
   CheckpointOptions options = quiet_options();
   options.fs = &disk;
@@ -77,7 +77,7 @@ TEST_CASE("a disk slower than the steps: a save waits for the one before, never 
 
 TEST_CASE("saves in a row without waiting: at most one in flight, the last one wins") {
   const ScratchDirectory run("snapshot");
-  const auto comm = local_communicator();
+  const auto comm = local_control();
   {
     Checkpoints checkpoints(run.path(), *comm, quiet_options());
     checkpoints.find_newest();

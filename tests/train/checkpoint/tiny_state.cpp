@@ -132,15 +132,13 @@ struct Meeting {
   std::shared_ptr<Meeting> child;
 };
 
-class ThreadCommunicator final : public Communicator {
+class ThreadControl final : public Control {
  public:
-  ThreadCommunicator(int rank, std::shared_ptr<Meeting> meeting) : rank_(rank), meeting_(std::move(meeting)) {}
+  ThreadControl(int rank, std::shared_ptr<Meeting> meeting) : rank_(rank), meeting_(std::move(meeting)) {}
   int rank() const override { return rank_; }
   int size() const override { return meeting_->size; }
-  std::string_view name() const override { return "threads"; }
 
-  std::vector<std::string> gather_text(const std::string& mine) override { return gather_text_within(mine, 1e9); }
-  std::vector<std::string> gather_text_within(const std::string& mine, double seconds) override {
+  std::vector<std::string> gather_text(const std::string& mine, double seconds) override {
     Meeting& m = *meeting_;
     std::unique_lock lock(m.mutex);
     m.texts[static_cast<size_t>(rank_)] = mine;
@@ -151,42 +149,35 @@ class ThreadCommunicator final : public Communicator {
       ++m.round;
       m.changed.notify_all();
     } else {
-      if (!m.changed.wait_for(lock, std::chrono::duration<double>(seconds), [&] { return m.round != round; })) {
+      if (!m.changed.wait_for(lock, std::chrono::duration<double>(seconds > 0 ? seconds : 1e9), [&] { return m.round != round; })) {
         fail("gather", "some rank has not answered", ExitCode::hung);
       }
     }
     return m.result;
   }
-  std::unique_ptr<Communicator> split(int, int) override {  // all ranks together is all the tests need
+  std::unique_ptr<Control> split(int, int) override {  // all ranks together is all the tests need
     gather_text("");
     if (rank_ == 0) meeting_->child = std::make_shared<Meeting>(meeting_->size);
     gather_text("");
-    return std::make_unique<ThreadCommunicator>(rank_, meeting_->child);
+    return std::make_unique<ThreadControl>(rank_, meeting_->child);
   }
-  void barrier() override { gather_text(""); }
-  void all_reduce(View, Stream) override { refuse(); }
-  void reduce_scatter(View, View, Stream) override { refuse(); }
-  void all_gather(View, View, Stream) override { refuse(); }
-  void broadcast(View, int, Stream) override { refuse(); }
-  void send(View, int, Stream) override { refuse(); }
-  void recv(View, int, Stream) override { refuse(); }
+  std::unique_ptr<Communicator> communicator(Device, const CommunicatorOptions&) override { return nullptr; }
 
  private:
-  [[noreturn]] static void refuse() { fail("threads", "checkpoints exchange only text"); }
   int rank_;
   std::shared_ptr<Meeting> meeting_;
 };
 
 }  // namespace
 
-void run_ranks(int ranks, const std::function<void(Communicator&)>& rank_main) {
+void run_ranks(int ranks, const std::function<void(Control&)>& rank_main) {
   const auto meeting = std::make_shared<Meeting>(ranks);
   std::vector<std::exception_ptr> errors(static_cast<size_t>(ranks));
   std::vector<std::thread> threads;
   for (int r = 0; r < ranks; ++r) {
     threads.emplace_back([&, r] {
       try {
-        ThreadCommunicator comm(r, meeting);
+        ThreadControl comm(r, meeting);
         rank_main(comm);
       } catch (...) {
         errors[static_cast<size_t>(r)] = std::current_exception();

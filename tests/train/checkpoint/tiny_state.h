@@ -9,7 +9,7 @@
 
 #include "core/io/boxes.h"
 #include "core/state.h"
-#include "parallel/communicator.h"
+#include "parallel/control.h"
 #include "train/checkpoint/checkpoints.h"
 
 namespace heddle::test {
@@ -55,7 +55,7 @@ class TinyState {
 };
 
 // Runs `rank_main` on `ranks` threads with communicators that talk to each other; rethrows the first rank's exception.
-void run_ranks(int ranks, const std::function<void(Communicator&)>& rank_main);
+void run_ranks(int ranks, const std::function<void(Control&)>& rank_main);
 
 CheckpointOptions quiet_options();
 
