@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "train/option.h"
+#include "train/config/option.h"
 
 namespace heddle::app {
 

@@ -6,7 +6,7 @@
 #include "app/command.h"
 #include "kernels/api/check.h"
 #include "kernels/api/forced_kernels.h"
-#include "train/resolve.h"
+#include "train/config/resolve.h"
 
 namespace heddle::app {
 namespace {

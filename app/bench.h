@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "models/transformer.h"
-#include "train/config.h"
+#include "train/config/run_config.h"
 
 namespace heddle::app {
 

@@ -16,8 +16,8 @@
 #include "kernels/api/random.h"
 #include "optim/grad_norm.h"
 #include "optim/optimizer.h"
+#include "train/config/shape.h"
 #include "train/memory_plan.h"
-#include "train/model.h"
 
 namespace heddle::app {
 namespace {
@@ -150,13 +150,11 @@ void bench_ops(BenchOptions options) {
   product("qkv", c.dim, width);
   product("out", h * d, c.dim);
   {
-    const int64_t gates = c.mlp == MlpType::swiglu ? 2 : 1;
+    const MlpKind& kind = mlp_kind(c.mlp);
+    const int64_t gates = kind.gated ? 2 : 1;
     const Tensor w1 = leaf({gates * c.mlp_dim, c.dim}), w2 = leaf({c.dim, c.mlp_dim});
     const double flops = 2 * elements(n, c.dim) * static_cast<double>((gates + 1) * c.mlp_dim);
-    both("mlp", flops, e * (2 * elements(n, c.dim) + elements(gates + 1, c.dim * c.mlp_dim)), [&] {
-      if (gates == 2) return swiglu_mlp(x, w1, w2);
-      return c.mlp == MlpType::gelu ? gelu_mlp(x, w1, {}, w2, {}) : relu2_mlp(x, w1, {}, w2, {});
-    });
+    both("mlp", flops, e * (2 * elements(n, c.dim) + elements(gates + 1, c.dim * c.mlp_dim)), [&] { return kind.forward(x, {w1, {}, w2, {}}, {}); });
   }
   {
     const Tensor qkv = leaf({b, t, width});

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "app/bench.h"
+#include "checkpoint/checkpoints.h"
 #include "core/state.h"
 #include "kernels/api/check.h"
-#include "train/checkpoint/checkpoints.h"
 #include "train/step_timer.h"
 
 namespace heddle::app {

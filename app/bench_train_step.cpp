@@ -52,7 +52,7 @@ MatmulRate model_matmul_rate(const TransformerConfig& config, int64_t rows, DTyp
     double count;  // in a step
   };
   const double layers = static_cast<double>(c.layers);
-  const int64_t up = c.mlp == MlpType::swiglu ? 2 * c.mlp_dim : c.mlp_dim;
+  const int64_t up = (mlp_kind(c.mlp).matrices() - 1) * c.mlp_dim;
   const Product products[] = {{(c.heads + 2 * c.kv_heads) * c.head_dim, c.dim, layers},
                               {c.dim, c.heads * c.head_dim, layers},
                               {up, c.dim, layers},

@@ -1,4 +1,4 @@
-#include "train/checkpoint/inspect.h"
+#include "checkpoint/inspect.h"
 
 #include <filesystem>
 #include <iomanip>

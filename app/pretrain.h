@@ -2,7 +2,7 @@
 #pragma once
 
 #include "app/arguments.h"
-#include "train/config.h"
+#include "train/config/run_config.h"
 
 namespace heddle::app {
 

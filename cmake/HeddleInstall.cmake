@@ -50,7 +50,7 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/heddleConfigVersion.cmake
 install(TARGETS heddle_all ${libraries} EXPORT heddleTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(EXPORT heddleTargets NAMESPACE heddle:: DESTINATION ${package_dir})
 install(FILES ${PROJECT_BINARY_DIR}/heddleConfig.cmake ${PROJECT_BINARY_DIR}/heddleConfigVersion.cmake DESTINATION ${package_dir})
-foreach(folder kernels/api core parallel optim data models train)
+foreach(folder kernels/api core parallel optim data models checkpoint infer train)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/${folder}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/heddle/${folder}
     FILES_MATCHING PATTERN "*.h" PATTERN "*_internal.h" EXCLUDE PATTERN "strict_json.h" EXCLUDE)
 endforeach()

@@ -8,8 +8,8 @@ if(NOT ROOT)
 endif()
 
 # ---- what may include what: the first row whose folder holds the file decides ----
-# Between top-level folders arrows point left: kernels <- core <- {optim, data, parallel}; {core, parallel} <- models;
-# {models, optim, data, parallel} <- train <- {app, examples}; bench and tests see all. Above the kernels only their contracts are known.
+# Between top-level folders arrows point left: kernels <- core <- {optim, data, parallel}; {core, parallel} <- {models, checkpoint};
+# {models, checkpoint, data} <- infer; all of these <- train <- {app, examples}; bench and tests see all. Above the kernels only their contracts are known.
 set(ARROWS
   "kernels/api|kernels/api"
   "kernels/cpu|kernels/api kernels/cpu"
@@ -21,15 +21,17 @@ set(ARROWS
   "data|kernels/api core data"
   "parallel|kernels/api core parallel"
   "models|kernels/api core parallel models"
-  "train|kernels/api core parallel models optim data train"
-  "app|kernels/api core parallel models optim data train app"
+  "checkpoint|kernels/api core parallel checkpoint"
+  "infer|kernels/api core parallel models checkpoint data infer"
+  "train|kernels/api core parallel models checkpoint infer optim data train"
+  "app|kernels/api core parallel models checkpoint infer optim data train app"
   "examples/custom_kernel|kernels/api kernels/arch examples"
-  "examples|kernels/api core parallel models optim data train examples"
-  "bench|kernels core parallel models optim data train bench tests"
-  "tests|kernels core parallel models optim data train app examples bench tests")
+  "examples|kernels/api core parallel models checkpoint infer optim data train examples"
+  "bench|kernels core parallel models checkpoint infer optim data train bench tests"
+  "tests|kernels core parallel models checkpoint infer optim data train app examples bench tests")
 
-set(FOLDERS kernels core parallel optim data models train app examples bench tests cmake)
-set(LIBRARY_CODE "^(kernels|core|parallel|optim|data|models|train)/")
+set(FOLDERS kernels core parallel optim data models checkpoint infer train app examples bench tests cmake)
+set(LIBRARY_CODE "^(kernels|core|parallel|optim|data|models|checkpoint|infer|train)/")
 
 # Headers of other libraries, by the path in the include line.
 set(CUDA_HEADERS "^(cuda|cublas|cudnn|curand|cusparse|cusolver|cufile|nvrtc|nvml|nvToolsExt|nvtx3?/|nccl|cub/|thrust/|cutlass/|cute/|cooperative_groups|driver_types|device_launch|vector_types|mma\\.h)")

@@ -11,7 +11,7 @@ endfunction()
 
 function(clean_tree)
   file(REMOVE_RECURSE ${WORK})
-  foreach(folder kernels/api kernels/cpu kernels/cuda kernels/arch core core/io optim data parallel models train app examples bench tests cmake)
+  foreach(folder kernels/api kernels/cpu kernels/cuda kernels/arch core core/io optim data parallel models checkpoint infer train app examples bench tests cmake)
     plant(${folder}/README.md "What lives here.")
   endforeach()
   plant(kernels/api/types.h "#pragma once\n\n#include <cstdint>")

@@ -13,7 +13,7 @@ TransformerConfig gpt2(int64_t layers, int64_t heads, int64_t dim, int64_t seq =
 TransformerConfig llama(int64_t layers, int64_t dim, int64_t heads, int64_t kv_heads, int64_t mlp_dim, bool tied, int64_t vocab = 128256,
                         int64_t seq = 8192) {
   TransformerConfig c{
-      .vocab = vocab, .layers = layers, .dim = dim, .heads = heads, .kv_heads = kv_heads, .seq = seq, .mlp = MlpType::swiglu, .mlp_dim = mlp_dim};
+      .vocab = vocab, .layers = layers, .dim = dim, .heads = heads, .kv_heads = kv_heads, .seq = seq, .mlp = "swiglu", .mlp_dim = mlp_dim};
   c.norm = NormType::rms;
   c.position = Position::rope;
   c.rope_theta = 500000;
@@ -75,7 +75,7 @@ const Preset& preset(std::string_view name) {
 TransformerConfig from_depth(int64_t depth) {
   if (depth < 1 || depth > 256) fail("model", concat("--depth ", depth, " is not between 1 and 256"), ExitCode::usage);
   TransformerConfig c{.layers = depth, .dim = 64 * depth, .heads = depth};
-  c.mlp = MlpType::relu2;
+  c.mlp = "relu2";
   c.norm = NormType::rms;
   c.norm_eps = 1e-6f;
   c.position = Position::rope;

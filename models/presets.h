@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "models/transformer.h"
+#include "models/config.h"
 
 namespace heddle {
 

@@ -24,43 +24,6 @@ float out_std(const TransformerConfig& c) {
 
 }  // namespace
 
-TransformerConfig TransformerConfig::resolved() const {
-  TransformerConfig c = *this;
-  require(
-      c.vocab > 0 && c.layers > 0 && c.dim > 0 && c.heads > 0 && c.seq > 0,
-      concat("--vocab ", c.vocab, ", --layers ", c.layers, ", --dim ", c.dim, ", --heads ", c.heads, ", --seq ", c.seq, ": all must be at least 1"));
-  if (c.kv_heads == 0) c.kv_heads = c.heads;
-  require(c.kv_heads > 0 && c.heads % c.kv_heads == 0, concat("--heads ", c.heads, " is not divisible by --kv-heads ", c.kv_heads,
-                                                              ": every key/value head serves the same number of query heads"));
-  if (c.head_dim == 0) {
-    require(c.dim % c.heads == 0, concat("--dim ", c.dim, " is not divisible by --heads ", c.heads, ": give a multiple, for example --dim ",
-                                         (c.dim / c.heads + 1) * c.heads, ", or the width of a head by --head-dim"));
-    c.head_dim = c.dim / c.heads;
-  }
-  const std::string width = concat(c.head_dim, head_dim == 0 ? concat(" (--dim ", c.dim, " / --heads ", c.heads, ")") : " (--head-dim)");
-  require(c.head_dim > 0, concat("the width of a head is ", width));
-  require(c.position != Position::rope || c.head_dim % 2 == 0, concat("--position rope needs an even width of a head, not ", width));
-  require(c.head_dim <= 256, concat("the width of a head is ", width, "; at most 256 is supported"));
-  if (c.mlp_dim == 0) c.mlp_dim = c.mlp == MlpType::swiglu ? (8 * c.dim / 3 + 63) / 64 * 64 : 4 * c.dim;
-  require(c.mlp_dim > 0, concat("--mlp-dim ", c.mlp_dim));
-  require(c.window >= 0, concat("--window ", c.window));
-  require(!(c.bias && c.mlp == MlpType::swiglu), "--bias with --mlp swiglu: swiglu has no biases");
-  return c;
-}
-
-int64_t TransformerConfig::matrix_parameters() const {
-  const TransformerConfig c = resolved();
-  const int64_t attention = c.dim * (c.heads + 2 * c.kv_heads) * c.head_dim + c.heads * c.head_dim * c.dim;
-  const int64_t mlp = (c.mlp == MlpType::swiglu ? 3 : 2) * c.dim * c.mlp_dim;
-  return c.layers * (attention + mlp) + c.vocab * c.dim;
-}
-
-double TransformerConfig::flops_per_token(int64_t seq) const {
-  const TransformerConfig c = resolved();
-  const double span = static_cast<double>(c.window > 0 ? std::min(2 * c.window, seq) : seq);  // a window sees at most `window` keys: T = 2 windows
-  return 6.0 * static_cast<double>(matrix_parameters()) + 6.0 * static_cast<double>(c.layers * c.heads * c.head_dim) * span;
-}
-
 Block::Block(const TransformerConfig& c, int64_t)
     : norm1_(c.dim, norm_options(c)),
       attn_({.dim = c.dim,
@@ -76,7 +39,7 @@ Block::Block(const TransformerConfig& c, int64_t)
              .out_init_std = out_std(c),
              .norm_eps = c.norm_eps}),
       norm2_(c.dim, norm_options(c)),
-      mlp_({.type = c.mlp, .dim = c.dim, .hidden = c.mlp_dim, .bias = c.bias, .init_std = c.init_std, .out_init_std = out_std(c)}) {
+      mlp_({.kind = c.mlp, .dim = c.dim, .hidden = c.mlp_dim, .bias = c.bias, .init_std = c.init_std, .out_init_std = out_std(c)}) {
   add("norm1", norm1_);
   add("attn", attn_);
   add("norm2", norm2_);

@@ -3,7 +3,7 @@
 //   h = embedding(tokens) [+ learned positions]
 //   for each block:  h = h + attention(norm(h));  h = h + mlp(norm(h))                              (pre-norm residuals)
 //   loss = cross entropy of head(norm(h)), head tied to the embedding or its own
-// Parameters are named tok.weight, pos.weight, blocks.<i>.{norm1,attn,norm2,mlp}.*, norm.*, head.weight.
+// Parts are named tok.weight, pos.weight, blocks.<i>.{norm1,attn,norm2,mlp}.*, norm.*, head.weight.
 #pragma once
 
 #include <cstdint>
@@ -12,40 +12,11 @@
 #include <vector>
 
 #include "core/nn/layers.h"
+#include "core/nn/mlp.h"
 #include "core/nn/module.h"
+#include "models/config.h"
 
 namespace heddle {
-
-enum class Position : uint8_t { learned, rope, none };
-
-struct TransformerConfig {
-  int64_t vocab = 0, layers = 0, dim = 0, heads = 0;
-  int64_t kv_heads = 0;  // 0: heads
-  int64_t head_dim = 0;  // 0: dim / heads
-  int64_t seq = 1024;    // longest sequence: learned positions and the RoPE table end there
-  MlpType mlp = MlpType::gelu;
-  int64_t mlp_dim = 0;  // hidden size; 0: 4 dim (swiglu: 8/3 dim rounded up to a multiple of 64)
-  NormType norm = NormType::layer;
-  bool norm_affine = true;
-  float norm_eps = 1e-5f;
-  Position position = Position::learned;
-  double rope_theta = 10000;
-  bool bias = true;       // linears and LayerNorm
-  bool qkv_bias = false;  // of the qkv projection alone (Qwen2)
-  bool qk_norm = false, qk_gain = true;
-  bool tied = true;
-  int64_t window = 0;  // keys a query sees, itself included; 0: all up to it
-  float init_std = 0.02f;
-  bool zero_init_out = false;  // residual projections start at zero; else init_std / sqrt(2 layers), as GPT-2
-  bool recompute = false;      // keep only block inputs for backward
-
-  // Fills what is 0 for "derived"; throws Error(usage) naming the flag when sizes do not fit.
-  TransformerConfig resolved() const;
-  // Floating-point operations of one training token at sequence length T: 6 N + 6 layers heads head_dim T. N counts the matrices a token is
-  // multiplied with (head yes, embedding look-up no); causal attention is counted half, as llm.c does.
-  double flops_per_token(int64_t seq) const;
-  int64_t matrix_parameters() const;  // those a token is multiplied with, head included
-};
 
 class Block final : public Module {
  public:

@@ -6,7 +6,7 @@
 #include "core/arena.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
-#include "train/config.h"
+#include "train/config/run_config.h"
 
 namespace heddle {
 

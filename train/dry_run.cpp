@@ -11,10 +11,10 @@
 #include "data/file.h"
 #include "kernels/api/printable.h"
 #include "parallel/launch.h"
-#include "train/console.h"
+#include "train/config/resolve.h"
+#include "train/config/shape.h"
 #include "train/memory_plan.h"
-#include "train/model.h"
-#include "train/resolve.h"
+#include "train/report/console.h"
 #include "train/run_data.h"
 #include "train/step_timer.h"
 

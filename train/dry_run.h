@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "train/config.h"
+#include "train/config/run_config.h"
 
 namespace heddle {
 

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/device.h"
-#include "train/config.h"
+#include "train/config/run_config.h"
 
 namespace heddle {
 

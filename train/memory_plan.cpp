@@ -11,8 +11,9 @@
 #include <sstream>
 #include <string>
 
+#include "core/nn/mlp.h"
 #include "kernels/api/check.h"
-#include "train/console.h"
+#include "train/report/console.h"
 
 namespace heddle {
 namespace {
@@ -79,7 +80,7 @@ double activation_bytes(const RunConfig& c, const TransformerConfig& m, DType dt
   const double value = static_cast<double>(size_of(dtype));
   const double rows = static_cast<double>(c.batch) * static_cast<double>(c.seq), dim = static_cast<double>(m.dim);
   const double heads = static_cast<double>(m.heads), width = static_cast<double>(m.heads + 2 * m.kv_heads) * static_cast<double>(m.head_dim);
-  const double hidden = static_cast<double>(m.mlp_dim) * (m.mlp == MlpType::swiglu ? 3 : 2);
+  const double hidden = static_cast<double>(m.mlp_dim) * mlp_kind(m.mlp).matrices();
   // In a block: both norms' outputs and the stream between, qkv (twice with QK norm), attention output and LSE, the MLP's hidden.
   const double block = rows * (value * (4 * dim + width * (m.qk_norm ? 2 : 1) + heads * static_cast<double>(m.head_dim) + hidden) + 4 * heads);
   const double layers = static_cast<double>(m.layers);

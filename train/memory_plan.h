@@ -7,7 +7,7 @@
 #include "core/device.h"
 #include "core/layout.h"
 #include "models/transformer.h"
-#include "train/config.h"
+#include "train/config/run_config.h"
 
 namespace heddle {
 

@@ -8,17 +8,17 @@
 
 #include "core/launch.h"
 #include "core/storage.h"
+#include "infer/sampling.h"
 #include "kernels/api/printable.h"
 #include "kernels/api/reduce.h"
 #include "parallel/launch.h"
+#include "train/config/shape.h"
 #include "train/dry_run.h"
-#include "train/metrics.h"
-#include "train/model.h"
+#include "train/report/metrics.h"
+#include "train/report/samples.h"
+#include "train/report/tensorboard.h"
 #include "train/run.h"
-#include "train/samples.h"
-#include "train/sampling.h"
 #include "train/signals.h"
-#include "train/tensorboard.h"
 
 namespace heddle {
 namespace {

@@ -1,7 +1,7 @@
 // The pretraining run behind `heddle pretrain`.
 #pragma once
 
-#include "train/config.h"
+#include "train/config/run_config.h"
 
 namespace heddle {
 

@@ -5,14 +5,15 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "checkpoint/manifest.h"
 #include "core/io/strict_json.h"
 #include "data/file.h"
+#include "infer/identity.h"
+#include "infer/load.h"
 #include "kernels/api/printable.h"
 #include "train/assembly.h"
-#include "train/checkpoint/manifest.h"
+#include "train/config/shape.h"
 #include "train/environment.h"
-#include "train/identity.h"
-#include "train/model.h"
 #include "train/run.h"
 
 namespace heddle {
@@ -179,6 +180,8 @@ void Run::save() {
                             {"seed", config.seed},
                             {"spike", spikes.state().pack()},
                             {"data", loader->fingerprint()}};
+  scalars[kModelCounter] = nlohmann::json::parse(to_json(model->config()));
+  scalars[kDocumentMaskCounter] = config.doc_mask;
   if (!tokenizer_fingerprint_.empty()) scalars[kTokenizerCounter] = tokenizer_fingerprint_;
   state.scalars = scalars.dump();
   checkpoints->save(step, state, to_toml(config));

@@ -8,13 +8,14 @@
 #include <filesystem>
 
 #include "data/file.h"
+#include "infer/identity.h"
+#include "infer/load.h"
 #include "kernels/api/printable.h"
 #include "models/presets.h"
 #include "parallel/launch.h"
 #include "train/assembly.h"
-#include "train/identity.h"
+#include "train/config/shape.h"
 #include "train/memory_plan.h"
-#include "train/model.h"
 #include "train/run_data.h"
 #include "train/run_files.h"
 
@@ -145,7 +146,12 @@ void Run::open_data() {
 
 void Run::build() {
   check_memory(loader->vocab());
-  const TransformerConfig shape = resolve(config, facts(loader->vocab()));
+  TransformerConfig shape = resolve(config, facts(loader->vocab()));
+  if (found_) {  // the model is what the checkpoint says it is
+    const bool recompute = shape.recompute;
+    shape = describe_model(found_->scalars, config.out).config;
+    shape.recompute = recompute;
+  }
   model = std::make_unique<Transformer>(shape);
   arena = std::make_unique<Arena>(*model, device, compute_dtype(config.precision, device));
   arena->init(static_cast<uint64_t>(config.seed));

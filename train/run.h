@@ -6,20 +6,20 @@
 #include <optional>
 #include <string>
 
+#include "checkpoint/checkpoints.h"
 #include "core/arena.h"
 #include "data/loader.h"
 #include "data/tokenizer.h"
+#include "infer/evaluator.h"
 #include "kernels/api/forced_kernels.h"
 #include "models/transformer.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "parallel/mesh.h"
-#include "train/bad_batches.h"
-#include "train/checkpoint/checkpoints.h"
-#include "train/config.h"
-#include "train/console.h"
-#include "train/evaluate.h"
-#include "train/resolve.h"
+#include "train/config/resolve.h"
+#include "train/config/run_config.h"
+#include "train/report/bad_batches.h"
+#include "train/report/console.h"
 #include "train/spike.h"
 #include "train/trainer.h"
 

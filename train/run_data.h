@@ -2,8 +2,8 @@
 #pragma once
 
 #include "data/loader.h"
-#include "train/config.h"
-#include "train/identity.h"
+#include "infer/identity.h"
+#include "train/config/run_config.h"
 
 namespace heddle {
 

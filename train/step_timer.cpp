@@ -6,8 +6,8 @@
 #include "core/device.h"
 #include "kernels/api/philox.h"
 #include "train/assembly.h"
+#include "train/config/shape.h"
 #include "train/memory_plan.h"
-#include "train/model.h"
 
 namespace heddle {
 

@@ -7,7 +7,7 @@
 #include "models/transformer.h"
 #include "optim/optimizer.h"
 #include "parallel/communicator.h"
-#include "train/config.h"
+#include "train/config/run_config.h"
 #include "train/trainer.h"
 
 namespace heddle {

@@ -116,26 +116,4 @@ Tensor CausalSelfAttention::forward(const Tensor& x, const Tensor& residual, con
   return out_.forward(reshape(y, {b, t, h * d}), residual);
 }
 
-Mlp::Mlp(Options options) : options_(options) {
-  const int64_t gates = options.type == MlpType::swiglu ? 2 : 1;
-  HEDDLE_CHECK(!(options.bias && gates == 2), "mlp", "swiglu has no biases");
-  const std::vector<int64_t> in_shape{options.hidden, options.dim};
-  std::vector<Part> up(static_cast<size_t>(gates));
-  for (Part& part : up) part.global = in_shape;
-  if (gates == 2) up[0].name = "gate.weight", up[1].name = "up.weight";
-  up_ = add(gates == 2 ? "gateup.weight" : "up.weight", weight_spec(std::move(up), options.init_std));
-  if (options.bias) up_bias_ = add("up.bias", bias_spec({{.global = {options.hidden}}}));
-  down_ = add("down.weight", weight_spec({{.global = {options.dim, options.hidden}}}, options.out_init_std));
-  if (options.bias) down_bias_ = add("down.bias", bias_spec({{.global = {options.dim}}}));
-}
-
-Tensor Mlp::forward(const Tensor& x, const Tensor& residual) const {
-  switch (options_.type) {
-    case MlpType::gelu: return gelu_mlp(x, up_, tensor_or_none(up_bias_), down_, tensor_or_none(down_bias_), residual);
-    case MlpType::relu2: return relu2_mlp(x, up_, tensor_or_none(up_bias_), down_, tensor_or_none(down_bias_), residual);
-    case MlpType::swiglu: return swiglu_mlp(x, up_, down_, residual);
-  }
-  fail("mlp", "unknown type");
-}
-
 }  // namespace heddle

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/nn/module.h"
+#include "core/nn/norm_type.h"
 #include "core/ops/ops.h"
 
 namespace heddle {
@@ -29,8 +30,6 @@ class Linear final : public Module {
  private:
   Parameter weight_, bias_;
 };
-
-enum class NormType : uint8_t { layer, rms };
 
 // LayerNorm (gain, bias when `bias`) or RMSNorm (gain). `affine` false: no parameters.
 class Norm final : public Module {
@@ -79,24 +78,6 @@ class CausalSelfAttention final : public Module {
   Options options_;
   Linear qkv_, out_;
   Parameter q_gain_, k_gain_;
-};
-
-enum class MlpType : uint8_t { gelu, relu2, swiglu };
-
-class Mlp final : public Module {
- public:
-  struct Options {
-    MlpType type = MlpType::gelu;
-    int64_t dim = 0, hidden = 0;
-    bool bias = false;
-    float init_std = 0.02f, out_init_std = 0.02f;
-  };
-  explicit Mlp(Options options);
-  Tensor forward(const Tensor& x, const Tensor& residual) const;
-
- private:
-  Options options_;
-  Parameter up_, up_bias_, down_, down_bias_;
 };
 
 }  // namespace heddle

@@ -215,7 +215,7 @@ TEST_CASE("a limit on file sizes is met by saves: they fail one by one, the run 
   full_disk(w, "ulimit -f 24;", {"File too large"});
 }
 
-// Mounts for root only; elsewhere the file-system shim's tests (tests/train/checkpoint) and the limit above stand for them.
+// Mounts for root only; elsewhere the file-system shim's tests (tests/checkpoint) and the limit above stand for them.
 struct Mount {
   std::string at;
   bool mounted;

@@ -1,8 +1,8 @@
 // Checkpoints whose hashes hold and whose numbers lie: refused with 65 by name, and left as they are.
+#include "checkpoint/manifest.h"
 #include "core/io/sha256.h"
 #include "kernels/api/check.h"
 #include "tests/app/workplace.h"
-#include "train/checkpoint/manifest.h"
 
 namespace {
 

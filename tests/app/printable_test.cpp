@@ -5,7 +5,7 @@
 #include "core/io/safetensors.h"
 #include "kernels/api/check.h"
 #include "tests/app/workplace.h"
-#include "train/config.h"
+#include "train/config/run_config.h"
 
 namespace {
 

@@ -1,6 +1,7 @@
 // Every layer of core/nn/layers.h with each of its options, against central differences.
 #include "core/nn/layer_check.h"
 #include "core/nn/layers.h"
+#include "core/nn/mlp.h"
 #include "core/ops/ops.h"
 #include "tests/support/gradcheck.h"
 
@@ -57,19 +58,22 @@ TEST_CASE("gradients of CausalSelfAttention") {
 }
 
 TEST_CASE("gradients of Mlp") {
-  const MlpType type = GENERATE(MlpType::gelu, MlpType::relu2, MlpType::swiglu);
-  const bool bias = GENERATE(false, true);
-  if (bias && type == MlpType::swiglu) return;
-  const auto make = make_layer<Mlp>([=] { return std::make_shared<Mlp>(Mlp::Options{.type = type, .dim = 4, .hidden = 6, .bias = bias}); },
-                                    [](const Mlp& m, const Tensor& x) { return m.forward(x, x); });
-  CHECK(layer_errors(make, {2, 3, 4}, {.step = type == MlpType::relu2 ? 1e-5 : 1e-3}) == "");
+  for (const MlpKind& kind : mlp_kinds()) {  // one that is added is checked too
+    for (const bool bias : {false, true}) {
+      if (bias && !kind.biases) continue;
+      CAPTURE(kind.name, bias);
+      const auto make = make_layer<Mlp>([&] { return std::make_shared<Mlp>(Mlp::Options{.kind = kind.name, .dim = 4, .hidden = 6, .bias = bias}); },
+                                        [](const Mlp& m, const Tensor& x) { return m.forward(x, x); });
+      CHECK(layer_errors(make, {2, 3, 4}, {.step = kind.name == "relu2" ? 1e-5 : 1e-3}) == "");
+    }
+  }
 }
 
 TEST_CASE("layers refuse sizes that do not fit") {
   using Catch::Matchers::Contains;
   CHECK_THROWS_WITH(CausalSelfAttention({.dim = 8, .heads = 3}), Contains("not divisible by 3"));
   CHECK_THROWS_WITH(CausalSelfAttention({.dim = 8, .heads = 4, .kv_heads = 3}), Contains("4 heads") && Contains("3 KV heads"));
-  CHECK_THROWS_WITH(Mlp({.type = MlpType::swiglu, .dim = 4, .hidden = 4, .bias = true}), Contains("no biases"));
+  CHECK_THROWS_WITH(Mlp({.kind = "swiglu", .dim = 4, .hidden = 4, .bias = true}), Contains("no biases"));
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "core/autograd/engine.h"
 #include "core/autograd/node.h"
 #include "core/nn/layers.h"
+#include "core/nn/mlp.h"
 #include "core/nn/recompute.h"
 #include "tests/support/gradcheck.h"
 

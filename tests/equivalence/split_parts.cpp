@@ -7,14 +7,14 @@
 #include <map>
 #include <set>
 
+#include "checkpoint/checkpoints.h"
+#include "checkpoint/loading.h"
 #include "kernels/api/check.h"
 #include "kernels/api/kernel.h"
 #include "models/transformer.h"
 #include "train/assembly.h"
-#include "train/checkpoint/checkpoints.h"
-#include "train/checkpoint/loading.h"
-#include "train/config.h"
-#include "train/model.h"
+#include "train/config/run_config.h"
+#include "train/config/shape.h"
 
 namespace heddle {
 namespace {

@@ -10,11 +10,11 @@
 #include <streambuf>
 
 #include "app/arguments.h"
+#include "app/model_commands.h"
 #include "app/pretrain.h"
+#include "infer/evaluator.h"
 #include "tests/fuzz/target.h"
 #include "train/dry_run.h"
-#include "train/evaluate.h"
-#include "train/generate.h"
 #include "train/pretrain.h"
 
 #ifdef HEDDLE_FUZZ

@@ -2,8 +2,8 @@
 // as it is. Accepted: every piece lies in its shard, pieces share no byte, each tensor is whole, and it is written again to the same manifest.
 #include <algorithm>
 
+#include "checkpoint/manifest.h"
 #include "tests/fuzz/target.h"
-#include "train/checkpoint/manifest.h"
 
 namespace heddle::fuzz {
 namespace {

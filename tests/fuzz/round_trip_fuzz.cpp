@@ -5,6 +5,9 @@
 #include <map>
 #include <set>
 
+#include "checkpoint/checkpoints.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/reader.h"
 #include "core/io/safetensors_file.h"
 #include "data/dataset.h"
 #include "data/file.h"
@@ -12,9 +15,6 @@
 #include "data/tokenizer.h"
 #include "parallel/control.h"
 #include "tests/fuzz/target.h"
-#include "train/checkpoint/checkpoints.h"
-#include "train/checkpoint/manifest.h"
-#include "train/checkpoint/reader.h"
 
 namespace heddle::fuzz {
 namespace {

@@ -22,7 +22,7 @@ inline TransformerConfig gpt2_style() {
   return {.vocab = 7, .layers = 2, .dim = 6, .heads = 2, .seq = 8, .mlp_dim = 10};
 }
 inline TransformerConfig llama_style() {
-  TransformerConfig c{.vocab = 7, .layers = 2, .dim = 8, .heads = 4, .kv_heads = 2, .seq = 8, .mlp = MlpType::swiglu, .mlp_dim = 6};
+  TransformerConfig c{.vocab = 7, .layers = 2, .dim = 8, .heads = 4, .kv_heads = 2, .seq = 8, .mlp = "swiglu", .mlp_dim = 6};
   c.norm = NormType::rms;
   c.position = Position::rope;
   c.rope_theta = 100;
@@ -45,7 +45,7 @@ inline std::vector<Style> styles() {
   add("qwen2: qkv bias", llama_style(), [](auto& c) { c.qkv_bias = true; });
   add("qwen3: qk norm, wide heads", llama_style(), [](auto& c) { c.qk_norm = true, c.head_dim = 4; });
   add("relu2, no gains, no positions", llama_style(),
-      [](auto& c) { c.mlp = MlpType::relu2, c.norm_affine = false, c.qk_norm = true, c.qk_gain = false, c.position = Position::none; });
+      [](auto& c) { c.mlp = "relu2", c.norm_affine = false, c.qk_norm = true, c.qk_gain = false, c.position = Position::none; });
   return all;
 }
 

@@ -31,7 +31,7 @@ TEST_CASE("gradients of every parameter of a Transformer") {
   const GradFunction loss = test::one([&](auto) { return model.loss(x, y, starts, {.z_loss = 1e-3f, .scale = 0.1f, .chunk_rows = 5}); });
   // Differences of a sum over a few hundred roundings: a step of 1e-4 leaves errors of 1e-16 / 1e-4 and, extrapolated, 1e-16.
   // relu2 has a kink in its derivative: there a smaller step.
-  const GradCheck result = check_gradients(loss, model.leaves(), {.step = style.config.mlp == MlpType::relu2 ? 1e-5 : 1e-4});
+  const GradCheck result = check_gradients(loss, model.leaves(), {.step = style.config.mlp == "relu2" ? 1e-5 : 1e-4});
   CHECK(result.text == "");
   CHECK(result.elements == model.parameter_count());
 }

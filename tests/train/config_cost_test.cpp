@@ -1,7 +1,7 @@
 // A configuration is read in time proportional to its text, whatever there is much of.
 #include "kernels/api/check.h"
 #include "tests/support/cost.h"
-#include "train/config.h"
+#include "train/config/run_config.h"
 
 namespace heddle::test {
 namespace {

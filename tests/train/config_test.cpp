@@ -1,4 +1,4 @@
-#include "train/config.h"
+#include "train/config/run_config.h"
 
 #include <algorithm>
 #include <set>

@@ -9,7 +9,7 @@
 
 #include "tests/support/catch.h"
 #include "tests/train/expect_error.h"
-#include "train/console.h"
+#include "train/report/console.h"
 
 namespace heddle {
 namespace {

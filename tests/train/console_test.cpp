@@ -1,5 +1,5 @@
 // The console on a terminal: the bar, lines above it, and how both fit the width.
-#include "train/console.h"
+#include "train/report/console.h"
 
 #include <fcntl.h>
 #include <poll.h>

@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <random>
 
+#include "core/nn/mlp.h"
 #include "kernels/api/check.h"
 #include "models/presets.h"
 
@@ -83,10 +84,10 @@ class Generator {
     if (shape_.position == Position::rope) maybe(0.4, "rope-theta", {"10000", "500000", "37.5"});
     if (sizes) choose_sizes();
     if (chance(0.5)) {
-      shape_.mlp = pick({MlpType::gelu, MlpType::relu2, MlpType::swiglu});
-      add("mlp", shape_.mlp == MlpType::gelu ? "gelu" : shape_.mlp == MlpType::relu2 ? "relu2" : "swiglu");
+      shape_.mlp = pick<std::string>({"gelu", "relu2", "swiglu"});
+      add("mlp", shape_.mlp);
     }
-    if (shape_.mlp != MlpType::swiglu) {
+    if (mlp_kind(shape_.mlp).biases) {
       shape_.bias = flip("bias", shape_.bias, 0.3);
     } else if (shape_.bias) {
       add("no-bias");

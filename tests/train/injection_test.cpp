@@ -9,7 +9,7 @@
 
 #include "tests/train/pretrain_support.h"
 #include "tests/train/session.h"
-#include "train/bad_batches.h"
+#include "train/report/bad_batches.h"
 
 namespace {
 

@@ -17,11 +17,11 @@
 #include <optional>
 #include <random>
 
+#include "checkpoint/run_directory.h"
 #include "kernels/api/check.h"
 #include "tests/data/support.h"
 #include "tests/support/catch.h"
 #include "tests/support/program.h"
-#include "train/checkpoint/run_directory.h"
 
 namespace heddle {
 namespace {

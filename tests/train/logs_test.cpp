@@ -17,10 +17,10 @@
 #include "core/io/crc32c.h"
 #include "tests/support/catch.h"
 #include "tests/train/expect_error.h"
-#include "train/bad_batches.h"
-#include "train/metrics.h"
-#include "train/samples.h"
-#include "train/tensorboard.h"
+#include "train/report/bad_batches.h"
+#include "train/report/metrics.h"
+#include "train/report/samples.h"
+#include "train/report/tensorboard.h"
 
 namespace heddle {
 namespace {

@@ -13,14 +13,14 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/checkpoints.h"
 #include "data/prepare.h"
 #include "kernels/api/embedding.h"
 #include "kernels/api/kernel.h"
 #include "kernels/api/optimizer.h"
 #include "kernels/api/reduce.h"
 #include "tests/data/support.h"
-#include "train/checkpoint/checkpoints.h"
-#include "train/config.h"
+#include "train/config/run_config.h"
 #include "train/pretrain.h"
 
 namespace heddle::test {

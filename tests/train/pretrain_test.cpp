@@ -10,7 +10,7 @@
 #include "parallel/control.h"
 #include "tests/train/expect_error.h"
 #include "tests/train/pretrain_support.h"
-#include "train/bad_batches.h"
+#include "train/report/bad_batches.h"
 
 namespace heddle {
 namespace {

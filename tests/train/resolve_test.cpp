@@ -1,12 +1,12 @@
 // From what is stated to what is done, and back through what a run writes down.
-#include "train/resolve.h"
+#include "train/config/resolve.h"
 
 #include <random>
 
 #include "kernels/api/check.h"
 #include "tests/support/catch.h"
 #include "tests/train/expect_error.h"
-#include "train/config.h"
+#include "train/config/run_config.h"
 
 namespace heddle {
 namespace {

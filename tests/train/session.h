@@ -7,7 +7,7 @@
 
 #include "tests/models/support.h"
 #include "tests/train/pretrain_support.h"
-#include "train/model.h"
+#include "train/config/shape.h"
 #include "train/trainer.h"
 
 namespace heddle::test {

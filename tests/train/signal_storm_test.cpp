@@ -10,7 +10,7 @@
 #include "kernels/api/kernel.h"
 #include "tests/support/catch.h"
 #include "tests/support/program.h"
-#include "train/model.h"
+#include "train/config/shape.h"
 #include "train/signals.h"
 
 namespace heddle {

@@ -5,11 +5,11 @@
 #include <cstring>
 
 #include "core/autograd/engine.h"
+#include "infer/evaluator.h"
 #include "kernels/api/embedding.h"
 #include "tests/models/support.h"
 #include "tests/support/compare.h"
 #include "tests/train/pretrain_support.h"
-#include "train/evaluate.h"
 #include "train/memory_plan.h"
 
 namespace heddle {

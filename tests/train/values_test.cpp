@@ -1,4 +1,4 @@
-#include "train/values.h"
+#include "train/config/values.h"
 
 #include "tests/support/catch.h"
 #include "tests/train/expect_error.h"

@@ -1,0 +1,52 @@
+// Loss of a model on held-out token shards: during training and after it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+#include "data/tokenizer.h"
+#include "data/windows.h"
+#include "models/transformer.h"
+#include "parallel/control.h"
+
+namespace heddle {
+
+struct EvalResult {
+  double nats = 0;               // summed over the scored tokens
+  uint64_t tokens = 0;           // scored
+  uint64_t bytes = 0;            // of text that they stand for; 0: no tokenizer
+  uint64_t words = 0;            // of it, told apart by white space
+  double loss() const;           // nats a token
+  double bits_per_byte() const;  // NaN without bytes
+  double bits_per_word() const;  // 2 to its power is the word-level perplexity; NaN without words
+};
+
+// Rolling windows over held-out shards (data/windows.h), shared over the ranks of a job. Memory is allocated once.
+class Evaluator {
+ public:
+  // tokens: the first this many are scored, or all when there are fewer; 0: all. batch: a rank's sequences at a time, at most: as few as the same
+  // number of rounds allows, so that little is computed for nothing. The tokenizer may be absent. Collective: the ranks share the reading.
+  Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Control& comm);
+  // Collective. `stop`, when given, is asked between batches; true ends the evaluation early and gives nullopt.
+  std::optional<EvalResult> run(const Transformer& model, const std::function<bool()>& stop = {});
+  uint64_t rows() const { return rows_; }
+  int64_t batch() const { return batch_; }
+  const std::string& unidentified() const { return windows_.unidentified(); }
+
+ private:
+  Windows windows_;
+  Control& comm_;
+  Device device_;
+  int64_t batch_ = 0, seq_;
+  uint64_t rows_ = 0, bytes_ = 0, words_ = 0;
+  Tensor tokens_, targets_, document_start_;  // (B, T)
+  std::vector<int32_t> staging_;
+};
+
+}  // namespace heddle

@@ -1,0 +1,120 @@
+// Combinations of options that cannot work.
+#include <bit>
+
+#include "train/config/run_config.h"
+
+namespace heddle {
+namespace {
+
+template <class... Parts>
+[[noreturn]] void refuse(const Parts&... parts) {
+  fail_usage("config", concat(parts...));
+}
+
+// Somebody stated it, and not what it would be anyway.
+bool changed(const RunConfig& c, std::string_view name) {
+  static const RunConfig defaults;
+  const auto& option = RunConfig::option(name);
+  return c.is_set(name) && option.toml_text(c) != option.toml_text(defaults);
+}
+
+// Options that act only beside certain values of another one.
+struct Dependent {
+  std::string_view name, on;
+  bool (*acts)(const RunConfig&);
+  std::string_view needs;  // how the message goes on after the option and its value
+};
+constexpr Dependent kDependents[] = {
+    {"muon-lr", "optimizer", [](const RunConfig& c) { return c.optimizer == OptimizerChoice::muon; }, "only acts with --optimizer muon"},
+    {"muon-momentum", "optimizer", [](const RunConfig& c) { return c.optimizer == OptimizerChoice::muon; }, "only acts with --optimizer muon"},
+    {"decay-fraction", "schedule", [](const RunConfig& c) { return c.schedule == ScheduleChoice::wsd; }, "only acts with --schedule wsd"},
+    {"final-lr-fraction", "schedule", [](const RunConfig& c) { return c.schedule != ScheduleChoice::constant; },
+     "does not act with --schedule constant"},
+    {"rope-theta", "position", [](const RunConfig& c) { return c.position == Position::rope; }, "only acts with --position rope"},
+    {"sample-prompt", "sample-every", [](const RunConfig& c) { return c.sample_every > 0; }, "only acts with --sample-every N"},
+    {"eval-every", "val", [](const RunConfig& c) { return !c.val.empty() || c.eval_every == 0; }, "needs --val, the shards to evaluate on"},
+};
+
+// What was stated before the option that takes its effect away has had its day; what is stated beside or after it is a mistake.
+void settle_dependents(RunConfig& c) {
+  for (const Dependent& d : kDependents) {
+    if (!changed(c, d.name) || d.acts(c)) continue;
+    if (c.is_stated(d.name) && c.source(d.name) >= c.source(d.on)) refuse("--", d.name, " ", RunConfig::option(d.name).toml_text(c), " ", d.needs);
+    c.drop(d.name);
+  }
+}
+
+void check_model(const RunConfig& c) {
+  if (!c.model.empty() && c.depth > 0) refuse("--model ", c.model, " and --depth ", c.depth, " both choose the sizes: give one");
+}
+
+void check_parallel(const RunConfig& c) {
+  if (c.world > 0 && !c.dry_run) refuse("--world only plans: add --dry-run, or start the ranks with mpirun");
+  if (c.world > 0 && c.dp > 0 && c.dp * c.tp != c.world) {
+    refuse("--dp ", c.dp, " x --tp ", c.tp, " = ", c.dp * c.tp, " ranks, but --world is ", c.world);
+  }
+  if (c.world > 0 && c.dp == 0 && c.world % c.tp != 0) refuse("--world ", c.world, " is not divisible by --tp ", c.tp);
+  if (c.sp && c.tp == 1) refuse("--sp slices the sequence within a tensor-parallel group: give --tp 2 or more, or --no-sp");
+  if (c.heads > 0 && c.heads % c.tp != 0) refuse("--heads ", c.heads, " is not divisible by --tp ", c.tp, ": each rank holds whole heads");
+  if (c.kv_heads > 0 && c.kv_heads % c.tp != 0 && c.tp % c.kv_heads != 0) {
+    refuse("--kv-heads ", c.kv_heads, " and --tp ", c.tp, ": one must divide the other");
+  }
+  if (c.mlp_dim > 0 && c.mlp_dim % c.tp != 0) refuse("--mlp-dim ", c.mlp_dim, " is not divisible by --tp ", c.tp);
+  if (c.sp && c.seq % c.tp != 0) refuse("--sp needs --seq ", c.seq, " to be divisible by --tp ", c.tp);
+  if (c.deterministic && c.dp > 0 && !std::has_single_bit(static_cast<uint64_t>(c.dp))) {
+    refuse("--deterministic adds gradients in a balanced binary tree: --dp ", c.dp, " must be a power of two");
+  }
+}
+
+void check_batch(const RunConfig& c) {
+  if (c.total_batch_tokens == 0) return;
+  const int64_t ranks = c.dp > 0 ? c.dp : 1;  // unknown: a multiple of seq x batch is needed in any case
+  const int64_t unit = c.seq * c.batch * ranks;
+  if (c.total_batch_tokens % unit != 0) {
+    const int64_t below = c.total_batch_tokens / unit * unit;
+    refuse("--total-batch-tokens ", c.total_batch_tokens, " is not a multiple of --seq ", c.seq, " x --batch ", c.batch,
+           c.dp > 0 ? concat(" x --dp ", c.dp) : "", " = ", unit, ": the nearest are ", below > 0 ? concat(below, " and ") : "", below + unit);
+  }
+}
+
+void check_optimizer(const RunConfig& c) {
+  if (c.steps > 0 && c.tokens > 0 && c.is_set("steps") && c.is_set("tokens")) {
+    refuse("--steps ", c.steps, " and --tokens ", c.tokens, " both set the horizon: give one");
+  }
+  const bool horizon_is_stated = c.is_stated("steps") || c.is_stated("tokens");
+  if (c.steps > 0 && c.warmup > c.steps && (c.is_stated("warmup") || horizon_is_stated)) {
+    refuse("--warmup ", c.warmup, " (", c.origin_text("warmup"), ") is longer than the run of --steps ", c.steps, " (", c.origin_text("steps"), ")");
+  }
+}
+
+void check_output(const RunConfig& c) {
+  for (const std::string& choice : c.kernel) {
+    const size_t equals = choice.find('=');
+    if (equals == 0 || equals == std::string::npos || equals + 1 == choice.size()) {
+      refuse("--kernel ", choice, ": write OP=NAME, for example --kernel matmul=onednn");
+    }
+  }
+}
+
+}  // namespace
+
+void validate(RunConfig& config) {
+  settle_dependents(config);
+  check_model(config);
+  check_parallel(config);
+  check_batch(config);
+  check_optimizer(config);
+  check_output(config);
+}
+
+void require_runnable(const RunConfig& c, bool planned) {
+  if (c.model.empty() && c.depth == 0 && (c.layers == 0 || c.dim == 0 || c.heads == 0)) {
+    refuse("no model: give --model PRESET, --depth N, or --layers, --heads and --dim");
+  }
+  if (planned) return;
+  if (c.out.empty()) refuse("no run directory: give --out DIR");
+  if (c.data.empty()) refuse("no training data: give --data GLOB (shards made by heddle tokenize)");
+  if (c.steps == 0 && c.tokens == 0 && c.depth == 0) refuse("no horizon: give --steps N or --tokens N");
+}
+
+}  // namespace heddle
