@@ -18,6 +18,7 @@
 #include "optim/optimizer.h"
 #include "train/config/shape.h"
 #include "train/memory_plan.h"
+#include "train/threads.h"
 
 namespace heddle::app {
 namespace {

@@ -17,6 +17,7 @@
 #include "train/report/console.h"
 #include "train/run_data.h"
 #include "train/step_timer.h"
+#include "train/threads.h"
 
 namespace heddle {
 namespace {

@@ -18,6 +18,7 @@
 #include "train/memory_plan.h"
 #include "train/run_data.h"
 #include "train/run_files.h"
+#include "train/threads.h"
 
 namespace heddle {
 namespace {

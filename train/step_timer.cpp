@@ -8,6 +8,7 @@
 #include "train/assembly.h"
 #include "train/config/shape.h"
 #include "train/memory_plan.h"
+#include "train/threads.h"
 
 namespace heddle {
 

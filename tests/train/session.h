@@ -8,6 +8,7 @@
 #include "tests/models/support.h"
 #include "tests/train/pretrain_support.h"
 #include "train/config/shape.h"
+#include "train/threads.h"
 #include "train/trainer.h"
 
 namespace heddle::test {

@@ -12,6 +12,7 @@
 #include "tests/support/program.h"
 #include "train/config/shape.h"
 #include "train/signals.h"
+#include "train/threads.h"
 
 namespace heddle {
 namespace {
