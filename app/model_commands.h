@@ -7,8 +7,7 @@
 #include <vector>
 
 #include "app/arguments.h"
-#include "app/model_commands.h"
-#include "infer/evaluator.h"
+#include "train/config/run_config.h"
 
 namespace heddle::app {
 
