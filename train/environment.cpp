@@ -135,7 +135,7 @@ std::string environment_text(const RunConfig& config, Device device, int ranks) 
   add_line(text, "program", concat("heddle " HEDDLE_VERSION ", build ", program));
   add_line(text, "compiler", concat(compiler(), ", " HEDDLE_BUILD_TYPE ", -march=" HEDDLE_BUILD_MARCH));
   add_line(text, "processor", processor());
-  add_line(text, "device", device.type == DeviceType::cpu ? "cpu" : "cuda");
+  add_line(text, "device", device.type == DeviceType::cpu ? "cpu" : runtime(device.type).describe(device.index));
   add_line(text, "libraries", list);
   std::string kernels;
   for (const std::string& choice : config.kernel) kernels += concat(kernels.empty() ? "" : ", ", choice);

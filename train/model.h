@@ -21,7 +21,7 @@ TransformerConfig model_config(RunConfig& config, int64_t vocab);
 
 // The dtype of values and activations on a device: automatic is bf16 on a GPU, fp32 on a CPU.
 DType compute_dtype(PrecisionChoice precision, Device device);
-// automatic: a GPU when there is one. Throws Error(no_device).
+// automatic: a GPU when there is one (a simulated one has to be asked for). Throws Error(no_device).
 Device choose_device(DeviceChoice choice, int index = 0);
 
 // A trained model for reading: evaluation and generation.

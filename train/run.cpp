@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "data/file.h"
+#include "kernels/api/kernel.h"
 #include "kernels/api/printable.h"
 #include "models/presets.h"
 #include "train/assembly.h"
@@ -166,6 +167,13 @@ void Run::describe() {
   } else if (config.tokenizer.empty()) {
     const std::string& stranger = loader->unidentified().empty() && evaluator ? evaluator->unidentified() : loader->unidentified();
     if (!stranger.empty()) console.warn(unidentified_text(stranger, loader->tokenizer() ? loader->tokenizer()->name : ""));
+  }
+  if (device.type == DeviceType::cuda) {
+    const Runtime& cuda = runtime(device.type);
+    console.line(concat("device: ", name_of(device), ", ", cuda.describe(device.index), cuda.simulated() ? ", simulated on the CPU" : ""));
+    // Never passed off as CUDA kernels: nothing that this run shows is true of a GPU there.
+    if (const std::string ops = kernels::ops_led_by(device.type, "host"); !ops.empty())
+      console.line(concat("device: the CPU's kernels (host) stand in for ", ops));
   }
   console.line(coverage_text(*loader));
   console.line(
