@@ -107,18 +107,34 @@ StateDict model_state(const Arena& arena, const Tensor& masters) {
   return state;
 }
 
+void check_model_tensors(const Transformer& model, const std::function<void(std::span<const TensorIdentity>)>& check) {
+  std::vector<std::string> names;
+  std::vector<TensorIdentity> wanted;
+  const std::vector<Parameter> parameters = model.parameters();
+  for (const Parameter& p : parameters) names.push_back("model." + p.name());
+  for (size_t i = 0; i < names.size(); ++i) wanted.push_back({names[i], DType::f32, parameters[i].spec().shard.global});
+  check(wanted);
+}
+
+SavedModel saved_model(const std::string& path, std::string_view saved_toml) {
+  SavedModel saved;
+  try {
+    apply_toml(saved.config, saved_toml, "saved configuration", Source::saved);
+    saved.shape = model_config(saved.config, saved.config.vocab);
+  } catch (const Error& e) {
+    if (e.code() != ExitCode::usage) throw;
+    fail("model", concat(path, ": what it says of itself describes no model: ", e.what()), ExitCode::bad_data);
+  }
+  return saved;
+}
+
 TrainedModel load_trained_model(const std::string& path, Device device, DType dtype) {
   TrainedModel trained;
   const CheckpointReader reader = open_checkpoint(real_file_system(), path);
   trained.step = reader.manifest().step;
-  TransformerConfig config;
-  try {
-    apply_toml(trained.config, reader.manifest().config, "saved configuration", Source::saved);
-    config = model_config(trained.config, trained.config.vocab);
-  } catch (const Error& e) {
-    if (e.code() != ExitCode::usage) throw;
-    fail("model", concat(reader.path(), ": what it says of itself describes no model: ", e.what()), ExitCode::bad_data);
-  }
+  SavedModel saved = saved_model(reader.path(), reader.manifest().config);
+  trained.config = std::move(saved.config);
+  const TransformerConfig& config = saved.shape;
   const size_t tensors = reader.manifest().tensors.size();
   if (static_cast<uint64_t>(config.layers) > tensors) {
     fail("model", concat(reader.path(), ": its configuration says ", counted(config.layers, "layer"), ", but it holds ", counted(tensors, "tensor")),
@@ -126,12 +142,7 @@ TrainedModel load_trained_model(const std::string& path, Device device, DType dt
   }
   trained.model = std::make_unique<Transformer>(config);
   // Before any memory is taken: the configuration is only text until the tensors agree with it.
-  std::vector<std::string> names;
-  std::vector<TensorIdentity> wanted;
-  const std::vector<Parameter> parameters = trained.model->parameters();
-  for (const Parameter& p : parameters) names.push_back("model." + p.name());
-  for (size_t i = 0; i < names.size(); ++i) wanted.push_back({names[i], DType::f32, parameters[i].spec().shard.global});
-  check_tensors(reader, wanted, "model.");
+  check_model_tensors(*trained.model, [&](std::span<const TensorIdentity> wanted) { check_tensors(reader, wanted, "model."); });
   trained.arena = std::make_unique<Arena>(*trained.model, device, dtype);
   const Tensor& values = trained.arena->values();
   const Tensor masters = dtype == DType::f32 ? values : Tensor::zeros(values.shape(), DType::f32, device, MemoryTag::workspace);

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "core/arena.h"
 #include "core/state.h"
@@ -15,6 +18,8 @@
 
 namespace heddle {
 
+struct TensorIdentity;  // train/checkpoint/loading.h
+
 // The model that `config` describes: a preset or depth, overruled by every field the user set; `vocab` comes from the data unless set. Writes each
 // derived value back into `config` (mark_derived), so that config.toml and --print-config show it. Throws Error(usage).
 TransformerConfig model_config(RunConfig& config, int64_t vocab);
@@ -23,6 +28,13 @@ TransformerConfig model_config(RunConfig& config, int64_t vocab);
 DType compute_dtype(PrecisionChoice precision, Device device);
 // automatic: a GPU when there is one (a simulated one has to be asked for). Throws Error(no_device).
 Device choose_device(DeviceChoice choice, int index = 0);
+
+// The model that a checkpoint's configuration describes. Error(bad_data), which names `path`, when it describes none.
+struct SavedModel {
+  RunConfig config;
+  TransformerConfig shape;
+};
+SavedModel saved_model(const std::string& path, std::string_view saved_toml);
 
 // A trained model for reading: evaluation and generation.
 struct TrainedModel {
@@ -40,5 +52,7 @@ TrainedModel load_trained_model(const std::string& path, Device device, DType dt
 
 // The model part of a checkpoint, "model.<name>", over flat f32 masters in the arena's order.
 StateDict model_state(const Arena& arena, const Tensor& masters);
+// The same part as names and shapes, given to `check`: asked before memory is taken for a model that is only text so far.
+void check_model_tensors(const Transformer& model, const std::function<void(std::span<const TensorIdentity>)>& check);
 
 }  // namespace heddle
