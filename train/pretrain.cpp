@@ -155,11 +155,11 @@ void Loop::fail_diverged(const std::string& what) const {
 // Nothing of a run that came to this is saved: what it had learned may have been going wrong for long.
 void Loop::fail_spent(const std::string& why, const SpikeVerdict& verdict) const {
   const uint64_t lost = run_.step - saved_step_;
-  const std::string steps = concat(lost, lost == 1 ? " step" : " steps");
+  const std::string steps = counted(lost, "step"), are = lost == 1 ? " is lost" : " are lost";
   fail("pretrain", concat("step ", run_.step, ": ", verdict.reason, ", and ", why, ". ",
-                          saved_step_ == 0 ? concat("Nothing was saved yet: the ", steps, " of this run are lost; a smaller --save-every (now ",
+                          saved_step_ == 0 ? concat("Nothing was saved yet: the ", steps, " of this run", are, "; a smaller --save-every (now ",
                                                     config_.save_every, ") keeps more")
-                                           : concat("The ", steps, " since the checkpoint of step ", saved_step_, " are lost"),
+                                           : concat("The ", steps, " since the checkpoint of step ", saved_step_, are),
                           ". A lower --lr or a higher --warmup usually helps",
                           config_.spike_z > 0 ? "" : ", and --spike-z 6 withholds updates that stand out before they do harm",
                           "; bad_batches.jsonl lists the data"));
