@@ -18,7 +18,9 @@
 #endif
 
 #include "app/command.h"
+#include "core/device.h"
 #include "kernels/api/check.h"
+#include "kernels/api/kernel.h"
 #include "kernels/api/printable.h"
 
 namespace heddle::app {
@@ -174,7 +176,16 @@ void report_gpu(Report& report) {
   report.line("driver", driver.empty() ? "none" : driver);
   if (const char* visible = std::getenv("CUDA_VISIBLE_DEVICES")) report.line("CUDA_VISIBLE_DEVICES", visible);
   if (!driver.empty() && !HEDDLE_HAVE_CUDA)
-    report.warn("an NVIDIA driver is loaded, but this build has no CUDA: install the toolkit and configure again");
+    report.warn("an NVIDIA driver is loaded, but this build has no CUDA: install the toolkit and configure again, with the preset cuda");
+  try {
+    const Runtime& cuda = runtime(DeviceType::cuda);
+    for (int i = 0; i < cuda.device_count(); ++i)
+      report.line(name_of(Device{DeviceType::cuda, i}), concat(cuda.describe(i), cuda.simulated() ? ", simulated on the CPU" : ""));
+    if (const std::string ops = kernels::ops_led_by(DeviceType::cuda, "host"); !ops.empty()) report.line("no CUDA kernel yet", ops);
+  } catch (const Error& e) {
+    report.line("devices", "none");
+    if (HEDDLE_HAVE_CUDA) report.warn(e.what());  // what a build without CUDA lacks is said above
+  }
 }
 
 void report_launcher(Report& report) {

@@ -18,7 +18,7 @@ constexpr CommandHelp kHelp = {
     "(HEDDLE_TOTAL_BATCH_TOKENS); a flag beats the environment, which beats the file. [x] is the default.",
     "  heddle pretrain --data 'shards/train_*.bin' --val 'shards/val_*.bin' --out run --depth 4 --steps 500\n"
     "  heddle pretrain --config run.toml --lr 6e-4 --time-limit 11h30m   # exits 75 when time is up: start it again\n"
-    "  heddle pretrain --out run --resume must                           # all else comes from run/config.toml\n"
+    "  heddle pretrain --out run --resume must                           # all else comes from its checkpoint\n"
     "  mpirun -np 4 heddle pretrain --config run.toml --dp 4\n"
     "  heddle pretrain --config run.toml --print-config                  # every value and where it came from"};
 

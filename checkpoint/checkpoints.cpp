@@ -186,6 +186,11 @@ std::optional<Checkpoints::Loaded> Checkpoints::find_newest(Resume resume, uint6
   return Loaded{manifest->step, manifest->scalars, manifest->config, manifest->environment};
 }
 
+void Checkpoints::check(std::span<const TensorIdentity> wanted, std::string_view prefix) const {
+  HEDDLE_CHECK(impl_->found != nullptr, "checkpoint", "check() without a find_newest() that found something");
+  check_tensors(*impl_->found, wanted, prefix);
+}
+
 void Checkpoints::load(StateDict& into) {
   Impl& m = *impl_;
   HEDDLE_CHECK(m.found != nullptr, "checkpoint", "load() without a find_newest() that found something");

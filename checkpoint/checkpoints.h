@@ -22,6 +22,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -61,6 +62,8 @@ struct SaveStats {
   double write_seconds = 0;         // of the last commit: from the copy to the commit; the estimate for "is there time to save"
 };
 
+struct TensorIdentity;  // loading.h
+
 class Checkpoints {
  public:
   enum class Resume {
@@ -85,6 +88,10 @@ class Checkpoints {
   // What it passes over is logged with the reason, and moved to quarantine when damaged. Error(bad_data) when checkpoints exist and none verifies:
   // a run never starts from scratch beside them.
   std::optional<Loaded> find_newest(Resume resume = Resume::automatic, uint64_t at_most = UINT64_MAX);
+
+  // What load() would find wrong with tensors of these names and shapes, before anything is allocated for them: those under `prefix`.
+  // Error(bad_data).
+  void check(std::span<const TensorIdentity> wanted, std::string_view prefix) const;
 
   // Fills `into` (and its scalars) from what find_newest() found: any slicing, whatever the saved one. Missing, unexpected and mis-shaped names are
   // listed all at once, Error(bad_data). Then writes down that this incarnation begins there.

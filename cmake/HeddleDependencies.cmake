@@ -111,6 +111,32 @@ endif()
 find_program(HEDDLE_NVCC nvcc PATHS /usr/local/cuda/bin)
 heddle_optional(CUDA "CUDA toolkit" "${HEDDLE_NVCC}" "${HEDDLE_NVCC}" "" "CPU only")
 
+# What HEDDLE_GPU asks for. heddle_cuda_headers: cuda_runtime_api.h; heddle_dep_cudart: its library, the static one where there is a choice, so that a
+# program starts, and says what is missing, on a machine without CUDA.
+if(HEDDLE_GPU STREQUAL "cuda")
+  if(HEDDLE_HAVE_CUDA)
+    get_filename_component(nvcc_bin ${HEDDLE_NVCC} REALPATH)
+    get_filename_component(nvcc_bin ${nvcc_bin} DIRECTORY)
+    find_path(HEDDLE_CUDA_INCLUDE cuda_runtime.h HINTS ${nvcc_bin}/../include NO_DEFAULT_PATH)
+    find_library(HEDDLE_CUDART NAMES cudart_static cudart HINTS ${nvcc_bin}/../lib64 ${nvcc_bin}/../lib)
+  endif()
+  if(HEDDLE_CUDA_INCLUDE AND HEDDLE_CUDART)
+    add_library(heddle_cuda_headers INTERFACE)
+    target_include_directories(heddle_cuda_headers SYSTEM INTERFACE ${HEDDLE_CUDA_INCLUDE})
+    add_library(heddle_dep_cudart INTERFACE IMPORTED GLOBAL)
+    target_link_libraries(heddle_dep_cudart INTERFACE ${HEDDLE_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt)
+    heddle_row("CUDA runtime" "found ${HEDDLE_CUDART}" "")
+    # Set before CMake tries nvcc, whose own default an older CMake and a newer nvcc do not share.
+    set(CMAKE_CUDA_COMPILER ${HEDDLE_NVCC} CACHE FILEPATH "nvcc")
+    set(CMAKE_CUDA_ARCHITECTURES 80-real CACHE STRING "Each library of kernels/cuda has its own")
+  else()
+    heddle_row("CUDA runtime" "missing (HEDDLE_GPU=cuda needs nvcc, cuda_runtime.h and libcudart)" "")
+    set_property(GLOBAL APPEND PROPERTY HEDDLE_MISSING "CUDA runtime")
+  endif()
+elseif(HEDDLE_GPU STREQUAL "sim")
+  heddle_row("cuda:N" "simulated on the CPU (HEDDLE_GPU=sim)" "")
+endif()
+
 get_property(missing GLOBAL PROPERTY HEDDLE_MISSING)
 
 function(heddle_print_dependencies)

@@ -3,18 +3,26 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
 
+#include "core/device_cuda.h"
 #include "kernels/api/check.h"
 
 namespace heddle {
 namespace {
 
+[[noreturn]] void no_capture() {
+  fail("graph", "the CPU runs work at once and records none; graphs are for CUDA devices");
+}
+
 class CpuRuntime final : public Runtime {
  public:
   int device_count() const override { return 1; }
+  size_t memory_limit(int) const override { return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
+  std::string describe(int) const override { return "the CPU"; }
 
   void* allocate(int, size_t bytes) override {
     const size_t alignment = bytes >= kHugePage ? kHugePage : kCacheLine;
@@ -24,71 +32,146 @@ class CpuRuntime final : public Runtime {
     return memory;
   }
   void release(int, void* memory, size_t) override { std::free(memory); }
-  size_t memory_limit(int) const override { return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
+  void* allocate_pinned(size_t bytes) override { return allocate(0, bytes); }
+  void release_pinned(void* memory) override { std::free(memory); }
   void copy(void* to, Device, const void* from, Device, size_t bytes, Stream) override { std::memcpy(to, from, bytes); }
+  void fill(void* memory, unsigned char value, size_t bytes, Stream) override { std::memset(memory, value, bytes); }
+
   Stream default_stream(int) override { return {}; }
-  void synchronize(Stream) override {}
-  void* create_event() override { return nullptr; }
+  Stream create_stream(int, StreamPriority) override { return {}; }
+  void release_stream(Stream, StreamPriority) override {}
+  void* create_event(int) override { return nullptr; }
   void destroy_event(void*) override {}
   void record(void*, Stream) override {}
   void wait(Stream, void*) override {}
-  void synchronize_event(void*) override {}
+  bool reached(void*) override { return true; }
+
+  void begin_capture(Stream) override { no_capture(); }
+  bool capturing(Stream) override { return false; }
+  void* end_capture(Stream) override { no_capture(); }
+  void launch_graph(void*, Stream) override { no_capture(); }
+  void destroy_graph(void*) override {}
 
  private:
+  void wait_on_host(Stream) override {}
+  void wait_on_host(void*) override {}
+  void wait_on_host(int) override {}
+
   static constexpr size_t kCacheLine = 64, kHugePage = size_t{2} << 20;
 };
 
-thread_local Stream current[2] = {{Device{DeviceType::cpu, 0}}, {Device{DeviceType::cuda, 0}}};
+constexpr int kMaxDevices = 64;
+
+// This thread's choices. A null handle of a CUDA device: not chosen, the default stream (which is never CUDA's legacy one).
+thread_local constinit Stream cpu_stream{};
+thread_local constinit std::array<void*, kMaxDevices> cuda_streams{};
+thread_local constinit int current_cuda_device = -1;
+
+void check_index(Device device) {
+  if (device.index < 0 || device.index >= kMaxDevices) fail("device", concat(name_of(device), ": devices are numbered from 0 to ", kMaxDevices - 1));
+}
+
+// What StreamGuard puts back.
+Stream chosen(Device device) {
+  if (device.type == DeviceType::cpu) return cpu_stream;
+  check_index(device);
+  return {device, cuda_streams[static_cast<size_t>(device.index)]};
+}
+
+void choose(Stream stream) {
+  if (stream.device.type == DeviceType::cpu) {
+    cpu_stream = stream;
+  } else {
+    cuda_streams[static_cast<size_t>(stream.device.index)] = stream.native;
+  }
+}
 
 }  // namespace
 
 Runtime& runtime(DeviceType type) {
   static CpuRuntime cpu;
   if (type == DeviceType::cpu) return cpu;
-  fail("device", "this build has no CUDA devices; configure with HEDDLE_CUDA=ON, or use --device cpu", ExitCode::no_device);
+  return cuda_runtime();
 }
 
 bool has_device(Device device) {
-  return device.type == DeviceType::cpu && device.index == 0;
+  return device.index >= 0 && device.index < (device.type == DeviceType::cpu ? 1 : cuda_device_count());
 }
 
 Stream current_stream(Device device) {
-  Stream stream = current[static_cast<size_t>(device.type)];
-  if (stream.device != device) return runtime(device.type).default_stream(device.index);
-  return stream;
+  if (device.type == DeviceType::cpu) return cpu_stream;
+  check_index(device);
+  if (current_cuda_device != device.index) {
+    cuda_runtime().make_current(device.index);
+    current_cuda_device = device.index;
+  }
+  void*& native = cuda_streams[static_cast<size_t>(device.index)];
+  if (!native) native = cuda_runtime().default_stream(device.index).native;
+  return {device, native};
 }
 
-StreamGuard::StreamGuard(Stream stream) : previous_(current[static_cast<size_t>(stream.device.type)]) {
-  current[static_cast<size_t>(stream.device.type)] = stream;
+StreamGuard::StreamGuard(Stream stream) : previous_(chosen(stream.device)) {
+  choose(stream);
 }
 StreamGuard::~StreamGuard() {
-  current[static_cast<size_t>(previous_.device.type)] = previous_;
+  choose(previous_);
 }
 
-Event::Event(DeviceType type) : type_(type), native_(runtime(type).create_event()) {}
-Event::~Event() {
-  if (native_) runtime(type_).destroy_event(native_);
+OwnStream::OwnStream(Device device, StreamPriority priority)
+    : stream_(runtime(device.type).create_stream(device.index, priority)), priority_(priority) {}
+OwnStream::~OwnStream() {
+  runtime(stream_.device.type).release_stream(stream_, priority_);
 }
-Event::Event(Event&& other) noexcept : type_(other.type_), native_(std::exchange(other.native_, nullptr)) {}
+
+Event::Event(Device device) : device_(device), native_(runtime(device.type).create_event(device.index)) {}
+Event::~Event() {
+  if (native_) runtime(device_.type).destroy_event(native_);
+}
+Event::Event(Event&& other) noexcept : device_(other.device_), native_(std::exchange(other.native_, nullptr)) {}
 Event& Event::operator=(Event&& other) noexcept {
-  std::swap(type_, other.type_);
+  std::swap(device_, other.device_);
   std::swap(native_, other.native_);
   return *this;
 }
 void Event::record(Stream stream) {
-  runtime(type_).record(native_, stream);
+  runtime(device_.type).record(native_, stream);
 }
 void Event::wait(Stream stream) const {
-  runtime(type_).wait(stream, native_);
+  runtime(device_.type).wait(stream, native_);
+}
+bool Event::reached() const {
+  return runtime(device_.type).reached(native_);
 }
 void Event::synchronize() const {
-  runtime(type_).synchronize_event(native_);
+  runtime(device_.type).synchronize_event(native_);
+}
+
+PinnedMemory::PinnedMemory(Device device, size_t bytes) : device_(device), bytes_(bytes) {
+  data_ = static_cast<std::byte*>(runtime(device.type).allocate_pinned(bytes));
+  if (!data_ && bytes) fail("allocate", concat("no memory for ", bytes, " pinned bytes of the host"), ExitCode::out_of_memory);
+}
+PinnedMemory::~PinnedMemory() {
+  if (data_) runtime(device_.type).release_pinned(data_);
+}
+PinnedMemory::PinnedMemory(PinnedMemory&& other) noexcept
+    : device_(other.device_), data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
+  std::swap(device_, other.device_);
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+void copy_async(void* to, Device to_device, const void* from, Device from_device, size_t bytes, Stream stream) {
+  if (bytes == 0) return;  // an empty tensor's memory may be null, which memcpy must not be given
+  runtime(stream.device.type).copy(to, to_device, from, from_device, bytes, stream);
 }
 
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, size_t bytes) {
-  if (bytes == 0) return;  // an empty tensor's memory may be null, which memcpy must not be given
   const Device driver = to_device.type == DeviceType::cpu ? from_device : to_device;
-  runtime(driver.type).copy(to, to_device, from, from_device, bytes, current_stream(driver));
+  const Stream stream = current_stream(driver);
+  copy_async(to, to_device, from, from_device, bytes, stream);
+  if (to_device.type != from_device.type && bytes > 0) runtime(driver.type).synchronize(stream);
 }
 
 void synchronize(Device device) {

@@ -1,7 +1,8 @@
 // Device memory: a caching allocator and the Storage it hands out.
 //
 // Freed blocks are kept and given again to requests of about their size on the same stream, so a training step allocates nothing after its first
-// run. Counters per tag tell where memory went; an out-of-memory error prints them.
+// run. The stream's own order makes that safe; a block that another stream works on too says so (record_use) and is given again only behind that
+// work: the stream waits, never the host. Counters per tag tell where memory went; an out-of-memory error prints them.
 #pragma once
 
 #include <array>
@@ -10,6 +11,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/device.h"
 #include "kernels/api/types.h"
@@ -44,11 +46,32 @@ class Storage {
   size_t bytes_, reserved_;
   MemoryTag tag_;
   Stream stream_;
+  std::vector<void*> used_by_;  // other streams
+  bool graph_ = false;          // of the graphs' pool
   uint64_t version_ = 0;
 };
 
 // At least `bytes` bytes, 64-byte aligned (CPU) or as the device aligns, not initialised. Throws Error(out_of_memory) with the breakdown by tag.
 std::shared_ptr<Storage> allocate(Device, size_t bytes, MemoryTag, Stream);
+
+// Work that uses the storage is, or will be before the storage is freed, on this stream as well as on the one it was allocated for. Without it a
+// freed block may be overwritten while that work still runs.
+void record_use(Storage&, Stream);
+
+// Held by a graph (core/graph.h) from its capture to its end: what this thread allocates meanwhile on capturing streams comes from a pool that all
+// graphs of the device share, and no address that a graph knows is used for anything else while one of them lives. So they run one after the other.
+class GraphMemory {
+ public:
+  explicit GraphMemory(Device);  // a capture is about to begin. Error: another one of this device is on
+  ~GraphMemory();                // the last one waits for the device and gives the pool back
+  GraphMemory(const GraphMemory&) = delete;
+  GraphMemory& operator=(const GraphMemory&) = delete;
+  void captured();  // the capture has ended
+
+ private:
+  Device device_;
+  bool capturing_ = true;
+};
 
 struct MemoryStats {
   std::array<size_t, kMemoryTags> live{}, peak{};  // bytes handed out, by tag
@@ -62,7 +85,7 @@ void reset_peaks(Device);
 void release_cached(Device);
 std::string memory_report(Device);
 
-// Fills every new allocation with 0xFF bytes (NaN in f32, bf16 and f64): an element nobody writes shows. For tests.
+// Fills every new allocation with 0xFF bytes (NaN in f32, bf16 and f64), in stream order: an element nobody writes shows. For tests.
 void poison_allocations(bool on);
 
 }  // namespace heddle

@@ -2,7 +2,6 @@
 
 #include <vector>
 
-#include "checkpoint/loading.h"
 #include "core/io/strict_json.h"
 #include "core/launch.h"
 #include "infer/identity.h"
@@ -38,6 +37,14 @@ StateDict model_state(const Arena& arena, const Tensor& masters) {
   return state;
 }
 
+void check_model_tensors(const Layout& layout, const std::function<void(std::span<const TensorIdentity>)>& check) {
+  std::vector<std::string> names;
+  std::vector<TensorIdentity> wanted;
+  for (const Layout::Place& place : layout.places()) names.push_back("model." + place.part.name);
+  for (size_t i = 0; i < names.size(); ++i) wanted.push_back({names[i], DType::f32, layout.places()[i].part.global});
+  check(wanted);
+}
+
 TrainedModel load_trained_model(const std::string& path, Device device, DType dtype) {
   TrainedModel trained;
   const CheckpointReader reader = open_checkpoint(real_file_system(), path);
@@ -53,11 +60,7 @@ TrainedModel load_trained_model(const std::string& path, Device device, DType dt
   trained.model = std::make_unique<Transformer>(config);
   // Before any memory is taken: what a checkpoint says of itself is only text until the tensors agree with it.
   Layout layout(*trained.model);
-  std::vector<std::string> names;
-  std::vector<TensorIdentity> wanted;
-  for (const Layout::Place& place : layout.places()) names.push_back("model." + place.part.name);
-  for (size_t i = 0; i < names.size(); ++i) wanted.push_back({names[i], DType::f32, layout.places()[i].part.global});
-  check_tensors(reader, wanted, "model.");
+  check_model_tensors(layout, [&](std::span<const TensorIdentity> wanted) { check_tensors(reader, wanted, "model."); });
   trained.arena = std::make_unique<Arena>(*trained.model, std::move(layout), device, dtype, false);
   const Tensor& values = trained.arena->values();
   const Tensor masters = dtype == DType::f32 ? values : Tensor::zeros(values.shape(), DType::f32, device, MemoryTag::workspace);

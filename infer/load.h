@@ -2,10 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
+#include "checkpoint/loading.h"
 #include "core/arena.h"
 #include "core/state.h"
 #include "data/same_tokenizer.h"
@@ -39,6 +42,9 @@ struct TrainedModel {
 // `path`: a run directory (its newest verified checkpoint) or one checkpoint directory in it. Throws Error(bad_data) naming what is wrong,
 // Error(mismatch) when the tokenizer.json there is not this model's.
 TrainedModel load_trained_model(const std::string& path, Device device, DType dtype);
+
+// The model part of a checkpoint as names and shapes, given to `check`: asked before memory is taken for a model that is only text so far.
+void check_model_tensors(const Layout& layout, const std::function<void(std::span<const TensorIdentity>)>& check);
 
 // The model part of a checkpoint, "model.<part>", over masters that lie as the values of the arena do.
 StateDict model_state(const Arena& arena, const Tensor& masters);

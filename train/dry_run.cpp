@@ -42,6 +42,7 @@ Plan plan_run(const RunConfig& given) {
   plan.config = saved.config;
   plan.facts = saved.facts;
   const RunConfig& c = plan.config;
+  require_saved_paths(c, saved.folder);
   plan.facts.ranks = c.world > 0 ? c.world : c.is_set("dp") ? c.dp * c.tp : launch_of_this_process().ranks;
   plan.facts.vocab = known_vocab(c);
   plan.shape = resolve(plan.config, plan.facts);
@@ -135,6 +136,11 @@ std::vector<TableRow> run_rows(const Plan& plan, DType dtype, const Layout& layo
   return rows;
 }
 
+// Beside the configuration, which a shell may be writing to a file.
+void say_recomputed(const RunConfig& config) {
+  if (const std::string text = recomputed_text(config); !text.empty()) std::fprintf(stderr, "heddle: %s\n", text.c_str());
+}
+
 }  // namespace
 
 void print_config(const RunConfig& given) {
@@ -145,6 +151,7 @@ void print_config(const RunConfig& given) {
     validate(config);
   }
   std::fputs(to_toml(config, true).c_str(), stdout);
+  say_recomputed(config);
 }
 
 void dry_run(const RunConfig& given) {
@@ -153,6 +160,7 @@ void dry_run(const RunConfig& given) {
   if (plan.facts.vocab == 0 && c.vocab == 0) {
     fail_usage("pretrain", "--dry-run without --data does not know the size of the vocabulary: give --data, or --vocab N");
   }
+  say_recomputed(c);
   use_threads(c.threads);
   const Transformer model(plan.shape);
   const Layout layout(model);

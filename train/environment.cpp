@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <map>
 
@@ -16,6 +17,8 @@
 
 namespace heddle {
 namespace {
+
+constexpr std::string_view kFolder = "folder";
 
 struct Object {
   std::string path;  // "" for the program
@@ -102,6 +105,26 @@ std::map<std::string, std::string> lines_of(std::string_view text) {
   return lines;
 }
 
+// Libraries whose code makes the numbers, by how their names begin. A launcher or a terminal brings others into the process by the dozen.
+constexpr std::string_view kComputing[] = {"libm.",        "libmvec.",  "libc.",      "libstdc++.", "libc++.",  "libgomp.",    "libomp.",
+                                           "libiomp",      "libdnnl.",  "libmkl_",    "libblas",    "libcblas", "libopenblas", "libblis",
+                                           "libflexiblas", "liblapack", "libamdlibm", "libsvml",    "libimf",   "libmpi.",     "libcuda",
+                                           "libcublas",    "libcudnn",  "libnvrtc",   "libnccl."};
+
+// "a, b, c" without those that compute nothing.
+std::string computing_of(std::string_view list) {
+  std::string out;
+  while (!list.empty()) {
+    const size_t end = std::min(list.find(", "), list.size());
+    const std::string_view item = list.substr(0, end);
+    if (std::any_of(std::begin(kComputing), std::end(kComputing), [&](std::string_view name) { return item.starts_with(name); })) {
+      out += concat(out.empty() ? "" : ", ", item);
+    }
+    list.remove_prefix(std::min(end + 2, list.size()));
+  }
+  return out;
+}
+
 // "a, b, c" without what `other` lists too.
 std::string without_common(std::string_view list, std::string_view other) {
   const std::string all = concat(", ", other, ", ");
@@ -135,27 +158,36 @@ std::string environment_text(const RunConfig& config, Device device, int ranks) 
   add_line(text, "program", concat("heddle " HEDDLE_VERSION ", build ", program));
   add_line(text, "compiler", concat(compiler(), ", " HEDDLE_BUILD_TYPE ", -march=" HEDDLE_BUILD_MARCH));
   add_line(text, "processor", processor());
-  add_line(text, "device", device.type == DeviceType::cpu ? "cpu" : "cuda");
+  add_line(text, "device", device.type == DeviceType::cpu ? "cpu" : runtime(device.type).describe(device.index));
   add_line(text, "libraries", list);
   std::string kernels;
   for (const std::string& choice : config.kernel) kernels += concat(kernels.empty() ? "" : ", ", choice);
   if (!kernels.empty()) add_line(text, "kernels", kernels);
+  std::error_code unknown;
+  add_line(text, kFolder, std::filesystem::current_path(unknown).string());
   add_line(text, "layout", config.deterministic ? concat("deterministic, batch ", config.batch) : concat("dp ", ranks, ", batch ", config.batch));
   return text;
+}
+
+std::string folder_of(std::string_view environment) {
+  const std::map<std::string, std::string> lines = lines_of(environment);
+  const auto found = lines.find(std::string(kFolder));
+  return found == lines.end() ? "" : found->second;
 }
 
 std::vector<EnvironmentChange> compare_environments(std::string_view saved, std::string_view now) {
   std::vector<EnvironmentChange> changes;
   std::map<std::string, std::string> before = lines_of(saved);
+  before.erase(std::string(kFolder));
   for (const auto& [name, value] : lines_of(now)) {
+    if (name == kFolder) continue;
     const auto it = before.find(name);
     if (it == before.end()) {
       changes.push_back({name, "", value});
     } else {
-      if (it->second != value) {
-        const bool list = name == "libraries";
-        changes.push_back({name, list ? without_common(it->second, value) : it->second, list ? without_common(value, it->second) : value});
-      }
+      const bool list = name == "libraries";
+      const std::string was = list ? computing_of(it->second) : it->second, is = list ? computing_of(value) : value;
+      if (was != is) changes.push_back({name, list ? without_common(was, is) : was, list ? without_common(is, was) : is});
       before.erase(it);
     }
   }

@@ -16,10 +16,13 @@ namespace heddle {
 //   compiler   name, version, build type, architecture flags
 //   processor  its model: libm and BLAS choose their code by it
 //   device     cpu, or the GPU
-//   libraries  every shared object in the process with the first digits of its build id; in a comparison only those that differ
-//   kernels    what --kernel forced; absent without
-//   layout     dp and --batch; under --deterministic --batch alone, since dp does not matter then
+//   libraries  every shared object in the process with the first digits of its build id; compared are those that compute, and told of them those that
+//   differ kernels    what --kernel forced; absent without folder     where the start that saved was: its relative paths are seen from there. No part
+//   of a comparison layout     dp and --batch; under --deterministic --batch alone, since dp does not matter then
 std::string environment_text(const RunConfig& config, Device device, int ranks);
+
+// Of environment_text(); "" where another version wrote none.
+std::string folder_of(std::string_view environment);
 
 struct EnvironmentChange {
   std::string name, saved, now;  // "" for a line that is not there

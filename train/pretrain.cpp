@@ -100,6 +100,7 @@ class Loop {
   bool must_stop();
   bool weights_are_finite() const;
   [[noreturn]] void fail_diverged(const std::string& what) const;
+  [[noreturn]] void fail_spent(const std::string& why, const SpikeVerdict& verdict) const;
   bool train(Step& step);
   bool rolled_back(const Step& step);
   void print(const Step& step);
@@ -142,6 +143,19 @@ bool Loop::weights_are_finite() const {
 void Loop::fail_diverged(const std::string& what) const {
   fail("pretrain", concat(what, " hold NaN or infinity: the run has diverged. They are kept in ", config_.out, "/ckpt/s", run_.step,
                           "-i* for whoever wants to look; delete that folder to go on from the checkpoint before it, with a lower --lr"));
+}
+
+// Nothing of a run that came to this is saved: what it had learned may have been going wrong for long.
+void Loop::fail_spent(const std::string& why, const SpikeVerdict& verdict) const {
+  const uint64_t lost = run_.step - saved_step_;
+  const std::string steps = counted(lost, "step"), are = lost == 1 ? " is lost" : " are lost";
+  fail("pretrain", concat("step ", run_.step, ": ", verdict.reason, ", and ", why, ". ",
+                          saved_step_ == 0 ? concat("Nothing was saved yet: the ", steps, " of this run", are, "; a smaller --save-every (now ",
+                                                    config_.save_every, ") keeps more")
+                                           : concat("The ", steps, " since the checkpoint of step ", saved_step_, are),
+                          ". A lower --lr or a higher --warmup usually helps",
+                          config_.spike_z > 0 ? "" : ", and --spike-z 6 withholds updates that stand out before they do harm",
+                          "; bad_batches.jsonl lists the data"));
 }
 
 bool Loop::train(Step& step) {
@@ -197,14 +211,9 @@ bool Loop::rolled_back(const Step& step) {
       run_.console.warn(e.what());  // for people to look at; a replay withholds the step again by itself
     }
   }
-  if (verdict.action == SpikeAction::stop) {
-    fail("pretrain", concat("step ", run_.step, ": ", verdict.reason, "; the budget of --spike-rollbacks ", config_.spike_rollbacks,
-                            " is used up. bad_batches.jsonl lists the data; a lower --lr or a higher --warmup usually helps"));
-  }
+  if (verdict.action == SpikeAction::stop) fail_spent(concat("the budget of --spike-rollbacks ", config_.spike_rollbacks, " is used up"), verdict);
   if (verdict.action != SpikeAction::roll_back) return false;
-  if (saved_step_ == 0) {
-    fail("pretrain", concat("step ", run_.step, ": ", verdict.reason, ", and there is no checkpoint to go back to: lower --lr, or set --save-every"));
-  }
+  if (saved_step_ == 0) fail_spent("there is no checkpoint to go back to", verdict);
   run_.roll_back(saved_step_, verdict.reason);
   saved_step_ = run_.step;  // an earlier one where the newest save had failed
   logs_->cut_after(run_.step);

@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "checkpoint/loading.h"
 #include "checkpoint/manifest.h"
+#include "core/io/own_file.h"
 #include "core/io/strict_json.h"
 #include "data/file.h"
 #include "infer/identity.h"
@@ -100,6 +102,9 @@ void Run::take_counters(uint64_t saved_step) {
     if (const std::string recorded = saved.value(kTokenizerCounter, ""); !recorded.empty()) {
       if (loader->tokenizer()) require_same_tokenizer({config.out + " (its checkpoint)", recorded, 0}, *loader->tokenizer());
       tokenizer_fingerprint_ = recorded;
+    } else if (loader->tokenizer() && !resumed_step) {
+      console.warn(concat(config.out, ": the checkpoint of step ", saved_step, " does not record whose tokens it learned; of ",
+                          loader->tokenizer()->name, " only the size is compared with it. Those that follow record it"));
     }
     const std::string fingerprint = saved.at("data"), now = loader->fingerprint();
     if (fingerprint != now) {
@@ -133,6 +138,42 @@ void Run::compare_with_saved(const std::string& environment) {
                    : "resume: the state is bit for bit the saved one; with what is listed above, the steps from here on may round otherwise");
 }
 
+// The configuration in the run directory is for people and for new runs. Whoever edits it there expects otherwise.
+void Run::compare_with_file() {
+  constexpr size_t kMostBytes = size_t{1} << 20;
+  const std::string path = file("config.toml"), cure = "; the run goes on by its checkpoint: flags, or --config FILE, change it";
+  const std::optional<std::string> text = read_own_file(path, kMostBytes + 1);
+  if (!text) return;
+  try {
+    const std::string edited = edited_fields(*text, found_->config, config, path);
+    if (!edited.empty()) console.warn(concat(path, " is not read, and differs in ", edited, cure));
+  } catch (const Error& e) {
+    console.warn(concat(path, " is not read, and could not be: ", e.what(), cure));
+  }
+}
+
+// What weights mean and their shapes do not tell: under another value they are those of another model.
+void Run::require_same_architecture(const RunConfig& theirs) {
+  constexpr std::string_view kMeaning[] = {"heads", "window", "mlp", "norm", "position", "rope-theta", "qk-norm"};
+  std::string refused;
+  for (const std::string_view name : kMeaning) {
+    const Option<RunConfig>& o = RunConfig::option(name);
+    const std::string there = o.toml_text(theirs), here = o.toml_text(config);
+    const bool acts = name != "rope-theta" || (theirs.position == Position::rope && config.position == Position::rope);
+    if (there == here || !acts) continue;
+    if (config.source(name) == Source::flag) {
+      console.line(concat("--init-from ", config.init_from, ": ", name, " was ", there, ", now ", here, " (--", name, ")"));
+    } else {
+      refused += concat("\n  ", name, ": ", there, " there, here ", here, " (", config.origin_text(name), ")");
+    }
+  }
+  if (refused.empty()) return;
+  fail("pretrain",
+       concat("--init-from ", config.init_from, ": its weights belong to another architecture:", refused,
+              "\n  give the values there, or say those here on the command line to go on with the weights all the same"),
+       ExitCode::mismatch);
+}
+
 // The weights of another run; of another tokenizer they would be noise.
 void Run::load_initial_weights() {
   const std::optional<TokenizerIdentity>& ours = loader->tokenizer();
@@ -141,10 +182,26 @@ void Run::load_initial_weights() {
     return ours && theirs.identity;
   };
   compare(tokenizer_of_model(config.init_from, ""));  // before the tensors, whose shapes would tell less
+  const CheckpointReader reader = open_checkpoint(real_file_system(), config.init_from);
+  describe_model(reader.manifest().scalars, reader.path());  // of this version?
+  RunConfig theirs;
+  try {
+    apply_toml(theirs, reader.manifest().config, "saved configuration", Source::saved);
+  } catch (const Error& e) {
+    fail("model", concat(reader.path(), ": ", e.what()), ExitCode::bad_data);
+  }
+  require_same_architecture(theirs);
+  StateDict state;
+  optimizer->add_state(state);
   StateDict weights;
-  optimizer->add_state(weights);
-  const Checkpoints::Loaded loaded = read_checkpoint(config.init_from, weights, "model.");
-  if (!compare(tokenizer_of_model(config.init_from, loaded.scalars))) {
+  std::vector<TensorIdentity> wanted;
+  for (const StateDict::Entry& e : state.tensors) {
+    if (e.name.rfind("model.", 0) == 0) weights.tensors.push_back(e);
+  }
+  for (const StateDict::Entry& e : weights.tensors) wanted.push_back({e.name, e.data.dtype, e.global});
+  check_tensors(reader, wanted, "model.");
+  read_state(reader, weights, "model.", {});
+  if (!compare(tokenizer_of_model(config.init_from, reader.manifest().scalars))) {
     console.warn(concat("--init-from ", config.init_from, ": nothing shows that its tokenizer is that of the shards"));
   }
   optimizer->masters_changed();
@@ -160,6 +217,7 @@ void Run::restore() {
     resumed_step = step;
     resolve(config, facts(loader->vocab()));  // the horizon in tokens, from what was trained
     compare_with_saved(environment);
+    if (is_first()) compare_with_file();
   }
   schedule = make_schedule(config);
   checkpoints->prepare(state);

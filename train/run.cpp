@@ -7,14 +7,17 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "checkpoint/loading.h"
 #include "data/file.h"
 #include "infer/identity.h"
 #include "infer/load.h"
+#include "kernels/api/kernel.h"
 #include "kernels/api/printable.h"
 #include "models/presets.h"
 #include "parallel/launch.h"
 #include "train/assembly.h"
 #include "train/config/shape.h"
+#include "train/environment.h"
 #include "train/memory_plan.h"
 #include "train/run_data.h"
 #include "train/run_files.h"
@@ -98,7 +101,6 @@ void Run::open_directory() {
   if (found_) {
     ResumedConfig resumed = resume_config(found_->config, config, "the configuration of step " + std::to_string(found_->step));
     for (const ResumeDifference& d : resumed.overridden) {
-      if (RunConfig::option(d.field).launch) continue;  // no earlier launch is remembered: nothing changed
       console.line(concat("resume: ", d.field, " was ", d.saved, ", now ", d.given, " (", d.origin.place, ")"));
       trajectory_changed_ = trajectory_changed_ || d.resume == ResumeClass::override_with_flag;
     }
@@ -119,11 +121,14 @@ void Run::settle() {
 void Run::check_memory(int64_t vocab) const {
   RunConfig probe = config;
   const Transformer shape(resolve(probe, facts(vocab)));
+  if (found_ && probe.vocab > 0)
+    check_model_tensors(Layout(shape), [this](std::span<const TensorIdentity> wanted) { checkpoints->check(wanted, "model."); });
   require_memory("pretrain", probe, shape, compute_dtype(config.precision, device), device, true);
   control().barrier();  // before any rank takes what another one is still counting on
 }
 
 void Run::open_data() {
+  if (found_) require_saved_paths(config, folder_of(found_->environment));
   ModelTokenizer found = find_tokenizer(config);
   LoaderOptions options = loader_options(config, found);
   check_memory(options.vocab.value_or(0));  // the vocabulary may be known only to the shards: at least this much
@@ -168,11 +173,23 @@ void Run::build() {
 void Run::describe() {
   const TransformerConfig& m = model->config();
   console.line(table_text("configuration (what is not at its default)", config_rows(config)));
+  if (const std::string text = recomputed_text(config); !text.empty()) console.line(text);
   if (!tokenizer && (evaluator || config.sample_every > 0)) {
     console.warn("there is no tokenizer.json beside the shards: bits per byte are not measured and no samples are written; --tokenizer names one");
   } else if (config.tokenizer.empty()) {
     const std::string& stranger = loader->unidentified().empty() && evaluator ? evaluator->unidentified() : loader->unidentified();
     if (!stranger.empty()) console.warn(unidentified_text(stranger, loader->tokenizer() ? loader->tokenizer()->name : ""));
+  }
+  if (device.type == DeviceType::cuda) {
+    const Runtime& cuda = runtime(device.type);
+    console.line(concat("device: ", name_of(device), ", ", cuda.describe(device.index), cuda.simulated() ? ", simulated on the CPU" : ""));
+    // Never passed off as CUDA kernels: nothing that this run shows is true of a GPU there.
+    if (const std::string ops = kernels::ops_led_by(device.type, "host"); !ops.empty())
+      console.line(concat("device: the CPU's kernels (host) stand in for ", ops));
+  }
+  if (const std::vector<std::string> both = is_first() && evaluator ? shards_in_both(config) : std::vector<std::string>(); !both.empty()) {
+    console.warn(concat("--val ", both.front(), both.size() > 1 ? concat(" and ", both.size() - 1, " more") : "",
+                        ": among the shards of --data as well; a loss on what is trained on says nothing about new text"));
   }
   console.line(coverage_text(*loader));
   console.line(

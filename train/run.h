@@ -68,9 +68,11 @@ class Run {
   void check_memory(int64_t vocab) const;
   void open_data();
   void build();
+  void require_same_architecture(const RunConfig& theirs);
   void load_initial_weights();
   void restore();
   void compare_with_saved(const std::string& environment);
+  void compare_with_file();
   void take_counters(uint64_t saved_step);
   void describe();
 

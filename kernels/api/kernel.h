@@ -36,13 +36,21 @@ class Kernel {
   void add(DeviceType device, Candidate<Args> candidate) { list(device).push_back(candidate); }
   const std::vector<Candidate<Args>>& candidates(DeviceType device) const { return lists_[static_cast<size_t>(device)]; }
 
-  // Makes `choose` take the candidate of this name only; an empty name ends it. For benches, tests and ForcedKernels.
-  void force(std::string_view name) { forced_ = name; }
+  // Makes `choose` take the candidate of this name only, on the devices that have one; an empty name ends it. For benches, tests and ForcedKernels.
+  void force(std::string_view name) {
+    for (size_t device = 0; device < lists_.size(); ++device) {
+      forced_[device] = {};
+      for (const Candidate<Args>& candidate : lists_[device]) {
+        if (candidate.name == name) forced_[device] = name;
+      }
+    }
+  }
 
   const Candidate<Args>& choose(DeviceType device, const Args& args) const {
+    const std::string_view forced = forced_[static_cast<size_t>(device)];
     std::string why;
     for (const Candidate<Args>& candidate : candidates(device)) {
-      if (!forced_.empty() && candidate.name != forced_) continue;
+      if (!forced.empty() && candidate.name != forced) continue;
       Refusal refusal = candidate.refuses ? candidate.refuses(args) : Refusal{};
       if (!refusal) return candidate;
       why += concat("; ", candidate.name, ": ", *refusal);
@@ -55,12 +63,20 @@ class Kernel {
   std::vector<Candidate<Args>>& list(DeviceType device) { return lists_[static_cast<size_t>(device)]; }
 
   std::string_view op_;
-  std::string_view forced_;  // must outlive its use: a literal, or a candidate's own name
+  std::array<std::string_view, 2> forced_{};  // must outlive its use: a literal, or a candidate's own name
   std::array<std::vector<Candidate<Args>>, 2> lists_{};
 };
 
 // Fills every Kernel slot of the CPU. Idempotent.
 void register_cpu_kernels();
+// Fills the CUDA lists with what kernels/cuda has, the newest architecture first, and on a simulated device with `host` behind it. Idempotent; called
+// by the device's runtime (core/device_cuda.cpp).
+void register_cuda_kernels();
+// Simulated CUDA devices only: every slot ends with the candidate `host`, the CPU's kernel as work of the stream.
+void register_host_kernels();
+
+// "rope, adamw": the ops whose list on this device begins with a candidate of that name. Empty: none.
+std::string ops_led_by(DeviceType, std::string_view candidate);
 
 // "matmul=eigen", as --kernel takes it: forces that candidate (ForcedKernels: for a while). Error(usage) lists the ops, or the op's candidates.
 void force_kernel(std::string_view choice);

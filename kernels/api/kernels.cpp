@@ -1,18 +1,8 @@
 // The slots themselves: one definition each, empty until register_cpu_kernels() or register_cuda_kernels() fills them.
 #include <algorithm>
-#include <tuple>
 
-#include "kernels/api/attention.h"
-#include "kernels/api/cross_entropy.h"
-#include "kernels/api/embedding.h"
 #include "kernels/api/forced_kernels.h"
-#include "kernels/api/matmul.h"
-#include "kernels/api/norm.h"
-#include "kernels/api/optimizer.h"
-#include "kernels/api/pointwise.h"
-#include "kernels/api/random.h"
-#include "kernels/api/reduce.h"
-#include "kernels/api/rope.h"
+#include "kernels/api/slots.h"
 
 namespace heddle::kernels {
 
@@ -45,18 +35,14 @@ constinit Kernel<MuonApplyArgs> muon_apply{"muon_apply"};
 constinit Kernel<FinishNormArgs> finish_norm{"finish_norm"};
 constinit Kernel<AdvanceStepArgs> advance_step{"advance_step"};
 
-namespace {
-
-// visit(kernel) for every slot above.
-template <class Visit>
-void for_each_kernel(const Visit& visit) {
-  std::apply([&](auto&... kernel) { (visit(kernel), ...); },
-             std::tie(matmul, attention_forward, attention_backward, norm_forward, norm_backward, axpby, multiply, map, map_backward, swiglu,
-                      swiglu_backward, fill, rope, embedding_forward, embedding_backward, cross_entropy, sum, column_sum, softmax, softmax_backward,
-                      normal, dropout, adamw, muon_momentum, normalize, muon_apply, finish_norm, advance_step));
+std::string ops_led_by(DeviceType device, std::string_view candidate) {
+  std::string ops;
+  for_each_kernel([&](const auto& kernel) {
+    const auto& list = kernel.candidates(device);
+    if (!list.empty() && list[0].name == candidate) ops += concat(ops.empty() ? "" : ", ", kernel.op());
+  });
+  return ops;
 }
-
-}  // namespace
 
 void force_kernel(std::string_view choice) {
   const size_t equals = choice.find('=');

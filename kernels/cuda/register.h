@@ -4,12 +4,10 @@
 #include <cstddef>
 #include <span>
 
+#include "kernels/api/kernel.h"
 #include "kernels/api/types.h"
 
 namespace heddle::kernels {
-
-// Fills the CUDA lists of the Kernel slots, the newest architecture first. Idempotent.
-void register_cuda_kernels();
 
 namespace cuda {
 

@@ -20,6 +20,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace heddle::sim {
@@ -45,8 +46,14 @@ void reset_runtime(const RuntimeOptions& options);
 // The report behind the last error of this thread, or behind the sticky one; empty after none. cudaGetErrorString gives it too.
 std::string runtime_report();
 
+// Puts what a CUDA kernel would do, done by the host, into a stream: for operations that have no kernel yet. Like a kernel it runs in the stream's
+// order, may be captured, and touches device memory alone (a function of cudaLaunchHostFunc may touch all of the host's). An exception loses the
+// device.
+void launch_on_host(const char* name, std::function<void()> work, void* native_stream);
+
 struct RuntimeCounters {
   uint64_t enqueued = 0, executed = 0, pending = 0;  // pieces of work: kernels, copies, events, collectives
+  uint64_t kernels = 0, host_kernels = 0;            // of those executed: kernels, and what launch_on_host did in place of one
   uint64_t live_allocations = 0;                     // of device memory
 };
 RuntimeCounters runtime_counters();

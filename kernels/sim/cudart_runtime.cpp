@@ -313,6 +313,8 @@ bool Runtime::step(std::unique_lock<std::mutex>& lock) {
     item->task = nullptr;
     ++counters.executed;
     --counters.pending;
+    counters.kernels += item->operation->type == cudaGraphNodeTypeKernel;
+    counters.host_kernels += item->operation->in_place_of_kernel;
     remote_pending -= item->operation->remote;
     for (const WorkRef& next : std::exchange(item->next, {})) {
       if (--next->waits == 0) waiting_.erase(next), ready_.push_back(next);

@@ -30,10 +30,11 @@ using Task = std::function<bool()>;
 struct Operation {
   cudaGraphNodeType type = cudaGraphNodeTypeEmpty;
   CallSite site;
-  std::string text;             // "copy of 64 bytes, host to device": for reports
-  std::function<Task()> issue;  // called when the work enters a stream (each launch of a graph again), in program order
-  bool remote = false;          // it needs other processes
-  std::string shape;            // what cudaGraphExecUpdate may not change, besides the type
+  std::string text;                 // "copy of 64 bytes, host to device": for reports
+  std::function<Task()> issue;      // called when the work enters a stream (each launch of a graph again), in program order
+  bool remote = false;              // it needs other processes
+  bool in_place_of_kernel = false;  // launch_on_host
+  std::string shape;                // what cudaGraphExecUpdate may not change, besides the type
 
   std::string describe() const;  // text and call site
 };

@@ -247,3 +247,19 @@ cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t end) 
 }
 
 }  // extern "C"
+
+void heddle::sim::launch_on_host(const char* name, std::function<void()> work, void* native_stream) {
+  const cudaError_t status = guarded(name, return_address(), [&](Call& call) {
+    Operation operation = plain(call.site, heddle::concat("kernel ", name, " on the host"));
+    operation.type = cudaGraphNodeTypeHost;
+    operation.in_place_of_kernel = true;
+    operation.issue = [work = std::make_shared<const std::function<void()>>(std::move(work))] {
+      return Task([work] {
+        (*work)();
+        return true;
+      });
+    };
+    call.rt.submit(call.rt.stream(static_cast<cudaStream_t>(native_stream), name), std::move(operation));
+  });
+  if (status != cudaSuccess) fail("cuda", heddle::concat("launch of ", name, ": ", cudaGetErrorString(status)));
+}

@@ -181,6 +181,8 @@ TEST_CASE("more threads than this process can have are refused before anything i
   // Threads take address space: a limit on it that leaves room for the program and some of them.
   w.refused(train + " --threads 1000", 2, {"--threads 1000", "this process can have about", "ulimit", "lower it"}, "ulimit -v 1500000;");
   w.refused(train, 2, {"OMP_NUM_THREADS=1000", "this process can have about"}, "ulimit -v 1500000; OMP_NUM_THREADS=1000");
+  w.refused(train + " --threads 3", 2, {"--threads 3", "OMP_STACKSIZE=900000000G", "unset OMP_STACKSIZE"}, "OMP_STACKSIZE=900000000G");
+  w.refused(train + " --threads 3", 2, {"--threads 3", "OMP_STACKSIZE=800M", "about 1 "}, "ulimit -v 1500000; OMP_STACKSIZE=800M");
   for (const char* fine : {"--help", "doctor", "inspect shards/words_train_000000.bin", "pretrain --print-config"}) {
     INFO(fine);
     const Result r = w.heddle(fine, "OMP_NUM_THREADS=99999");

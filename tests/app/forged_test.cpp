@@ -76,4 +76,30 @@ TEST_CASE("forged counters: what a checkpoint counts must be what it is, and pos
   CHECK(w.heddle(kTrain + "8").code == 0);
 }
 
+TEST_CASE("a forged configuration takes no memory before its tensors are compared") {
+  const Trained w;
+  for (const auto& [key, value] :
+       std::vector<std::pair<std::string, std::string>>{{"dim", "262144"}, {"mlp-dim", "1048576"}, {"vocab", "16777216"}}) {
+    w.forge("\\u000a" + key + " = ", value);
+    const std::string forged = w.read(kManifest);
+    for (const char* check : {"", " --no-memory-check"}) {
+      const std::string command = std::string("pretrain --out run --threads 1 --steps 8") + check;
+      expect_refusal(command, w.heddle(command, "ulimit -v 900000;"), 65, {"s6-i1", "differs: model."});
+      CHECK(w.read(kManifest) == forged);
+    }
+  }
+}
+
+TEST_CASE("a checkpoint of a version that recorded no tokenizer is compared by size alone, and says so once") {
+  const Trained w;
+  const std::string words = "does not record whose tokens it learned";
+  w.forge("\\\"tokenizer\\\":\\\"", "");
+  const Result r = w.heddle(kTrain + "8");
+  INFO(r.out << r.err);
+  CHECK(r.code == 0);
+  CHECK(has(r.out, "warning: run: the checkpoint of step 6 " + words + "; of run/tokenizer.json only the size"));
+  CHECK(r.out.find(words) == r.out.rfind(words));
+  CHECK(!has(w.heddle(kTrain + "10").out, words));
+}
+
 }  // namespace

@@ -144,6 +144,49 @@ TEST_CASE("a start from weights that cannot be used leaves no run directory") {
   w.accepted(Folders::train(a, "new", "--init-from run"));
 }
 
+TEST_CASE("weights go on into the architecture they were trained in, or into another one that the command line names") {
+  const Folders w;
+  const std::string a = "'a/*_train_*.bin'", rope = "--position rope --mlp relu2 ";
+  w.accepted(Folders::train(a, "run", rope + "--no-bias"));
+  const std::string from = rope + "--no-bias --init-from run ";
+  w.accepted(Folders::train(a, "same", from));
+  struct Other {
+    std::string name, value, now, was;
+  };
+  // None of these changes the shape of a tensor.
+  for (const Other& o :
+       {Other{"mlp", "gelu", "\"gelu\"", "\"relu2\""}, Other{"rope-theta", "1234.5", "1234.5", "10000.0"}, Other{"window", "8", "8", "0"},
+        Other{"heads", "1", "1", "2"}, Other{"norm", "rms", "\"rms\"", "\"layer\""}, Other{"position", "none", "\"none\"", "\"rope\""}}) {
+    INFO(o.name);
+    const bool number = o.now.front() != '"';
+    w.write("new.toml", o.name + " = " + (number ? o.value : o.now) + "\n");
+    std::string flags = "pretrain --config new.toml --data " + a +
+                        " --out new --steps 2 --init-from run --no-bias --device cpu --layers 1 --dim 16 --seq 16"
+                        " --batch 2 --threads 1 --no-tensorboard --no-progress";
+    for (const auto& [name, value] : std::vector<std::pair<std::string, std::string>>{{"heads", "2"}, {"position", "rope"}, {"mlp", "relu2"}}) {
+      if (name != o.name) flags += " --" + name + " " + value;
+    }
+    w.refused(flags, 78, {"--init-from run", o.name + ": " + o.was + " there, here " + o.now, "new.toml:1", "command line"});
+    const Result r = w.accepted(flags + " --" + o.name + " " + o.value);
+    CHECK(has(r.out, "--init-from run: " + o.name + " was " + o.was + ", now " + o.now + " (--" + o.name + ")\n"));
+    CHECK(count(r.out, "--init-from run: ") == 1);
+    fs::remove_all(w.path / "new");
+  }
+}
+
+TEST_CASE("validation on the shards that are trained on is told once") {
+  const Folders w;
+  fs::create_symlink("a/words_train_000000.bin", w.path / "link.bin");
+  const std::string train = "a/words_train_000000.bin", held = "a/words_val_000000.bin", words = "among the shards of --data as well";
+  for (const char* val : {"'a/*.bin'", "a/../a/words_train_000000.bin", "link.bin --tokenizer a/tokenizer.json"}) {
+    const Result r = w.accepted(Folders::train(train, "run", std::string("--val ") + val));
+    INFO(r.out);
+    CHECK(count(r.out, words) == 1);
+    fs::remove_all(w.path / "run");
+  }
+  CHECK(count(w.accepted(Folders::train(train, "run", "--val " + held)).out, words) == 0);
+}
+
 TEST_CASE("generate and eval take a model's own tokenizer, never a neighbour's") {
   const Folders w;
   w.accepted(Folders::train("'a/*_train_*.bin'", "run"));

@@ -1,6 +1,7 @@
 // What the program says it would do is what it does: plans, configurations written down and read again, counts that go on.
 #include <algorithm>
 
+#include "kernels/api/check.h"
 #include "tests/app/workplace.h"
 
 namespace heddle {
@@ -56,6 +57,15 @@ TEST_CASE("--dry-run and --print-config show what training would do with the run
   CHECK(has(again.out, "of which 3 are done"));
   CHECK(has(again.out, "\nsteps = 9  # --steps\n"));
   CHECK(w.pretrain("--out run --dry-run --depth 2").code == 78);
+  // A horizon in the past, and ranks that the run's step does not go with, are told alike by the plan and by the start.
+  for (const char* how : {"", "--dry-run "}) {
+    const std::string flags_now = concat("--out run ", how, "--steps 2");
+    test::expect_refusal(flags_now, w.pretrain(flags_now), 2, {"--steps 2", "step 3", "run in run"});
+    CHECK(w.metric("run", "step") == std::vector<std::string>{"1", "2", "3"});
+  }
+  const std::string four = "--out run --dry-run --steps 9 --world 4";
+  test::expect_refusal(four, w.pretrain(four), 2, {"a step of the saved run is 32 tokens", "--dp 4 = 128", "the nearest is 128"});
+  CHECK(w.pretrain("--out run").code == 0);  // reached, and asked for by nobody now
   const std::string missing = "--data 'nothing/*.bin' --depth 1 --out none ";
   CHECK(w.pretrain("--dry-run " + missing).err == w.pretrain(missing).err);
   const Result ranks = w.pretrain("--dry-run --world 4" + flags);
@@ -73,7 +83,55 @@ TEST_CASE("a run's config.toml begins a new run with the same losses, whatever l
   CHECK(w.metric("run", "loss").size() == 20);
   CHECK(w.metric("again", "loss") == w.metric("run", "loss"));
   CHECK(!has(w.read("again/config.toml"), "\ntime-limit"));
-  CHECK(has(w.read("run/config.toml"), "# of one launch: time-limit = 3600"));
+  CHECK(has(w.read("run/config.toml"), "# of one launch: time-limit = \"3600s\""));
+}
+
+TEST_CASE("edits where nobody reads them are told: of a run's config.toml, and under [derived]") {
+  const Shards w;
+  const auto edit = [&](const std::string& from, const std::string& to) {
+    std::string text = w.read("run/config.toml");
+    const size_t at = text.find(from);
+    INFO(from << " in\n" << text);
+    REQUIRE(at != std::string::npos);
+    w.write("run/config.toml", text.replace(at, from.size(), to));
+  };
+  const std::string warning = "warning: run/config.toml is not read, and ";
+  REQUIRE(w.pretrain("--depth 1 --steps 2 --out run --lr 0.001" + kData).code == 0);
+  const Result plain = w.pretrain("--out run --steps 3");
+  REQUIRE(plain.code == 0);
+  CHECK(!has(plain.out, "config.toml"));
+  edit("\nlr = 0.001", "\nlr = 0.5");
+  edit("\nbeta1 = 0.9 ", "\nbeta1 = 0.5 ");
+  const Result edited = w.pretrain("--out run --steps 4");
+  INFO(edited.out << edited.err);
+  CHECK(edited.code == 0);
+  CHECK(has(edited.out, warning + "differs in lr, beta1; the run goes on by its checkpoint: flags, or --config FILE, change it\n"));
+  CHECK(has(w.read("run/config.toml"), "\nlr = 0.001"));
+  edit("\nlr = 0.001", "\nlr = oops");
+  const Result broken = w.pretrain("--out run");  // finished: the file stays as it is
+  CHECK(broken.code == 0);
+  CHECK(has(broken.out, warning + "could not be: [config] run/config.toml:"));
+  CHECK(has(w.read("run/config.toml"), "\nlr = oops"));
+  edit("\nlr = oops", "\nlr = 0.001");
+  const std::string different = "comes out different here: ";
+  CHECK(!has(w.pretrain("--config run/config.toml --out same").out, different));
+  edit("\nbeta1 = 0.9 ", "\nbeta1 = 0.5 ");
+  CHECK(has(w.pretrain("--config run/config.toml --out other").out, different + "beta1; a key above [derived] counts\n"));
+  CHECK(has(w.pretrain("--config run/config.toml --out third --print-config").err, different + "beta1;"));
+}
+
+TEST_CASE("a run that is gone on with from another folder says which files it looked for, and from where they were given") {
+  const Shards w;
+  std::filesystem::create_directory(w.path / "elsewhere");
+  REQUIRE(w.pretrain("--depth 1 --steps 2 --out run" + kData).code == 0);
+  for (const char* how : {" --dry-run", ""}) {
+    const std::string again = std::string("pretrain --threads 1 --out ../run --steps 3") + how;
+    test::expect_refusal(again, w.heddle(again, "env -C elsewhere"), 2,
+                         {"'shards/*_train_*.bin'", "--data", "looks in " + (w / "elsewhere"), "saved from " + w.path.string() + ";"});
+    const Result given = w.heddle(again + " --data '../shards/*_train_*.bin'", "env -C elsewhere");
+    INFO(given.err);
+    CHECK(given.code == 0);
+  }
 }
 
 TEST_CASE("tokens trained are counted, not computed from today's batch") {

@@ -142,24 +142,6 @@ TEST_CASE("threads may allocate at the same time") {
   CHECK(memory_stats(Device{}).live_total == live);
 }
 
-TEST_CASE("streams and events of the CPU") {
-  const Stream stream = current_stream(Device{});
-  CHECK(stream.device == Device{});
-  Event event;
-  event.record(stream);
-  event.wait(stream);
-  event.synchronize();
-  Event moved = std::move(event);
-  moved.synchronize();
-  int marker = 0;
-  {
-    const StreamGuard guard(Stream{Device{}, &marker});
-    CHECK(current_stream(Device{}).native == &marker);
-  }
-  CHECK(current_stream(Device{}).native == nullptr);
-  CHECK_FALSE(has_device(Device{DeviceType::cpu, 1}));
-}
-
 TEST_CASE("a block of another stream is not reused: its work may not be done") {
   int marker = 0;
   const Stream other{Device{}, &marker};

@@ -268,6 +268,60 @@ TEST_CASE("a host function runs in its stream's order and may not call CUDA") {
   cudaGetLastError();
 }
 
+TEST_CASE("work that the host does in place of a kernel keeps the stream's order, is counted apart, and can be captured") {
+  for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    const FreshRuntime fresh(seed);
+    const cudaStream_t stream = new_stream(), other = new_stream();
+    float* x = device_array(1);
+    ok(cudaMemsetAsync(x, 0, sizeof(float), stream));
+    const auto on_host_add = [&](float by) {
+      sim::launch_on_host(
+          "add", [x, by] { *x += by; }, stream);
+    };
+    add(x, 1, 2.0f, stream);
+    on_host_add(3.0f);
+    multiply(x, 1, 10.0f, stream);
+    ok(cudaStreamSynchronize(stream));
+    CHECK(on_host(x, 1)[0] == 50.0f);
+    CHECK(sim::runtime_counters().kernels == 2);
+    CHECK(sim::runtime_counters().host_kernels == 1);
+
+    ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    on_host_add(1.0f);
+    cudaGraph_t graph = nullptr;
+    ok(cudaStreamEndCapture(stream, &graph));
+    cudaGraphExec_t exec = nullptr;
+    ok(cudaGraphInstantiate(&exec, graph, 0));
+    for (int i = 0; i < 3; ++i) ok(cudaGraphLaunch(exec, stream));
+    add(x, 1, 0.0f, other);
+    ok(cudaDeviceSynchronize());
+    CHECK(on_host(x, 1)[0] == 53.0f);
+    CHECK(sim::runtime_counters().host_kernels == 4);
+  }
+}
+
+TEST_CASE("work in place of a kernel: its exception loses the device by name, and it excuses no race with the host") {
+  {
+    const FreshRuntime fresh;
+    const cudaStream_t stream = new_stream();
+    sim::launch_on_host(
+        "embedding", [] { throw Error("token 9 of row 2"); }, stream);
+    refused(cudaStreamSynchronize(stream), cudaErrorLaunchFailure, {"token 9 of row 2", "stream 1"});
+    CHECK_THROWS_WITH(sim::launch_on_host(
+                          "rope", [] {}, stream),
+                      Catch::Matchers::Contains("launch of rope"));
+  }
+  const FreshRuntime fresh;
+  const cudaStream_t stream = new_stream();
+  float *x = device_array(1), *host = pinned_array(1);
+  *host = 1.0f;
+  sim::launch_on_host(
+      "nothing", [] {}, stream);
+  ok(cudaMemcpyAsync(x, host, sizeof(float), cudaMemcpyHostToDevice, stream));
+  *host = 2.0f;
+  refused(cudaStreamSynchronize(stream), cudaErrorIllegalState, {"race with the host on the source"});
+}
+
 TEST_CASE("immediate order runs each call at once") {
   sim::RuntimeOptions options;
   options.order = sim::StreamOrder::immediate;

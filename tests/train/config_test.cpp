@@ -5,32 +5,20 @@
 
 #include "kernels/api/check.h"
 #include "tests/support/catch.h"
+#include "tests/train/config_support.h"
 #include "tests/train/expect_error.h"
 
 namespace heddle {
 namespace {
 
 using Strings = std::vector<std::string>;
-
-RunConfig from_flags(const std::vector<FlagValue>& flags) {
-  return make_run_config("", {}, flags);
-}
+using test::from_flags;
+using test::other_value;
 
 // Judged as a start would, without what only a launch or data can say.
 void judge(const std::vector<FlagValue>& flags) {
   RunConfig config = from_flags(flags);
   validate(config);
-}
-
-// Another acceptable value for any option, as a user would write it.
-std::string other_value(const Option<RunConfig>& o, const RunConfig& c) {
-  if (o.is_switch()) return o.toml_text(c) == "true" ? "false" : "true";
-  if (const auto* choice = o.as<ChoiceOf<RunConfig>>()) return std::string(choice->words[(choice->get(c) + 1) % choice->words.size()]);
-  if (o.name == "kernel") return "matmul=eigen";
-  if (const auto* count = o.as<int64_t RunConfig::*>()) return std::to_string(c.**count == 2 ? 3 : 2);
-  if (const auto* real = o.as<double RunConfig::*>()) return o.max == 1 ? (c.**real == 0.5 ? "0.25" : "0.5") : "7.5";
-  if (o.as<DurationOf<RunConfig>>()) return "90m";
-  return "some \"name\"\\with\ttabs # and = signs";
 }
 
 TEST_CASE("every option has one unique name, a help text, and a group that stays together") {
@@ -155,6 +143,7 @@ TEST_CASE("file errors name file, line, key and kind") {
   CHECK_NOTHROW(apply_toml(c, "config-version = 1\nsteps = 1e9\ntime-limit = '2h'\neval-tokens = '1M'\n", "f", Source::file));
   CHECK(c.steps == 1000000000);
   CHECK(c.time_limit == 7200);
+  CHECK(RunConfig::option("time-limit").toml_text(c) == "\"7200s\"");
   CHECK(c.eval_tokens == 1 << 20);
   expect_error([&] { apply_toml_file(c, "/nonexistent/run.toml", Source::file); }, ExitCode::usage, {"/nonexistent/run.toml"});
   expect_error([&] { apply_toml_file(c, "/", Source::file); }, ExitCode::usage, {"directory"});
@@ -182,8 +171,14 @@ TEST_CASE("impossible combinations have one clear message") {
   refused({{"rope-theta", "500000"}}, {"--rope-theta", "--position rope"});
   refused({{"steps", "10"}, {"warmup", "11"}}, {"--warmup 11", "--steps 10"});
   refused({{"eval-every", "10"}}, {"--eval-every 10", "--val"});
+  refused({{"eval-tokens", "10"}}, {"--eval-tokens 10", "--val"});
   refused({{"sample-prompt", "x"}}, {"--sample-every"});
+  refused({{"sample-tokens", "9"}}, {"--sample-tokens 9", "--sample-every"});
+  refused({{"head-lr-scale", "2"}}, {"--head-lr-scale 2", "--no-tied"});
+  refused({{"keep-every", "10"}, {"save-every", "0"}}, {"--keep-every 10", "--save-every"});
   refused({{"kernel", "matmul"}}, {"--kernel matmul", "OP=NAME"});
+  CHECK_NOTHROW(judge({{"keep-every", "10"}}));
+  CHECK_NOTHROW(judge({{"head-lr-scale", "2"}, {"tied", "false"}}));
   CHECK_NOTHROW(judge({}));
   CHECK_NOTHROW(judge({{"total-batch-tokens", "524288"}, {"dp", "4"}, {"dim", "768"}, {"heads", "12"}, {"kv-heads", "4"}}));
 }
@@ -195,7 +190,9 @@ TEST_CASE("an option that no longer acts is dropped, one that never acted is ref
   };
   const std::vector<Pair> pairs = {{"muon-lr", "0.1", "optimizer", "adamw"},        {"muon-momentum", "0.5", "optimizer", "adamw"},
                                    {"decay-fraction", "0.5", "schedule", "cosine"}, {"final-lr-fraction", "0", "schedule", "constant"},
-                                   {"rope-theta", "500000", "position", "learned"}, {"sample-prompt", "x", "sample-every", "0"}};
+                                   {"rope-theta", "500000", "position", "learned"}, {"sample-prompt", "x", "sample-every", "0"},
+                                   {"sample-tokens", "9", "sample-every", "0"},     {"head-lr-scale", "2", "tied", "true"},
+                                   {"keep-every", "10", "save-every", "0"},         {"zero-init-out", "true", "init-from", "other"}};
   const std::vector<Source> sources = {Source::saved, Source::file, Source::environment, Source::flag};
   for (const Pair& p : pairs) {
     for (const Source before : sources) {
@@ -240,6 +237,7 @@ TEST_CASE("every number has limits, and holds them in the type that computes wit
   }
   expect_error([&] { c.set("keep-last", "2G", Source::flag, "--x"); }, ExitCode::usage, {"2147483647"});
   expect_error([&] { c.set("steps", "0", Source::flag, "--steps"); }, ExitCode::usage, {"--steps", "from 1"});
+  for (const char* name : {"dp", "world"}) expect_error([&] { c.set(name, "0", Source::flag, "--x"); }, ExitCode::usage, {"--x", "from 1"});
   CHECK_NOTHROW(c.set("lr", "0", Source::flag, "--x"));
 }
 
@@ -253,96 +251,6 @@ TEST_CASE("what a run cannot do without is asked for") {
   refused({{"model", "gpt2"}, {"out", "r"}, {"data", "d"}}, {"--steps", "--tokens"});
   CHECK_NOTHROW(require_runnable(from_flags({{"depth", "4"}, {"out", "r"}, {"data", "d"}})));
   CHECK_NOTHROW(require_runnable(from_flags({{"model", "gpt2"}}), true));
-}
-
-// Every field, changed on resume, lands in its class: must-match refuses, override needs a flag, free passes.
-TEST_CASE("each option's class decides what a resumed run may change") {
-  RunConfig saved_config = from_flags({{"model", "gpt2"}, {"steps", "100"}, {"tokenizer", "t.json"}});
-  const std::string saved = to_toml(saved_config);
-  for (const auto& o : RunConfig::options()) {
-    if (!o.in_file) continue;
-    INFO(o.name);
-    const std::string value = other_value(o, saved_config);
-    const RunConfig by_flag = from_flags({{std::string(o.name), value}});
-    const auto differences = compare_for_resume(saved, by_flag);
-    REQUIRE(differences.size() == 1);
-    CHECK(differences[0].field == o.name);
-    CHECK(differences[0].resume == o.resume);
-    RunConfig by_file;
-    by_file.set(o.name, value, Source::file, "run.toml:1");
-
-    if (o.resume == ResumeClass::must_match) {
-      expect_error([&] { resume_config(saved, by_flag); }, ExitCode::mismatch,
-                   {std::string(o.name), differences[0].saved, differences[0].given, "--out"});
-      expect_error([&] { resume_config(saved, by_file); }, ExitCode::mismatch, {std::string(o.name)});
-      continue;
-    }
-    const ResumedConfig resumed = resume_config(saved, by_flag);
-    CHECK(o.toml_text(resumed.config) == o.toml_text(by_flag));
-    CHECK(resumed.overridden.size() == 1);
-    if (o.resume == ResumeClass::override_with_flag) {
-      expect_error([&] { resume_config(saved, by_file); }, ExitCode::mismatch, {std::string(o.name), "run.toml:1", "pass --" + std::string(o.name)});
-    } else {
-      CHECK(o.toml_text(resume_config(saved, by_file).config) == o.toml_text(by_file));
-    }
-  }
-}
-
-TEST_CASE("a resumed run takes over what it is not told") {
-  RunConfig before = from_flags(
-      {{"out", "r"}, {"model", "gpt2"}, {"lr", "1e-3"}, {"tokens", "1M"}, {"dp", "4"}, {"data", "a"}, {"data", "b"}, {"time-limit", "1h"}});
-  before.dim = 768;
-  before.mark_derived("dim", "model gpt2");
-  before.steps = 64;
-  before.mark_derived("steps", "tokens");
-  before.tp = 2;
-  const std::string saved = to_toml(before);
-
-  const ResumedConfig bare = resume_config(saved, from_flags({{"out", "r"}}));
-  CHECK(bare.overridden.empty());
-  CHECK(bare.config.lr == 1e-3);
-  CHECK(bare.config.dim == 768);
-  CHECK(bare.config.data == Strings{"a", "b"});
-  CHECK(bare.config.tokens == 1 << 20);
-  CHECK(bare.config.steps == 64);
-  CHECK(bare.config.source("steps") == Source::kept);  // and so is derived again: the tokens say it
-  CHECK(bare.config.source("dim") == Source::kept);
-  CHECK(bare.config.source("beta1") == Source::kept);  // a default of the version that began the run
-  CHECK(bare.config.dp == 0);                          // a matter of the launch: any world size resumes
-  CHECK(bare.config.time_limit == 0);
-  CHECK(bare.config.source("lr") == Source::saved);
-  RunConfig judged = bare.config;
-  CHECK_NOTHROW(validate(judged));
-
-  const ResumedConfig horizon = resume_config(saved, from_flags({{"steps", "128"}, {"dp", "2"}}));
-  CHECK(horizon.config.steps == 128);
-  CHECK(horizon.config.tokens == 0);
-  CHECK(horizon.config.dp == 2);
-  judged = horizon.config;
-  CHECK_NOTHROW(validate(judged));
-  expect_error(
-      [&] {
-        resume_config(saved, from_flags({{"seed", "1"}, {"seq", "8"}, {"lr", "2"}}));
-      },
-      ExitCode::mismatch, {"seed", "seq", "42", "1024"});
-  // Nobody gave --dp: the number is this launch's and must not bind the next.
-  RunConfig found;
-  found.dp = 8;
-  found.mark_derived("dp", "world");
-  RunConfig read;
-  apply_toml(read, to_toml(found), "f", Source::saved);
-  CHECK(read.dp == 0);
-}
-
-TEST_CASE("a configuration of a version without [derived] states nothing: its values are the run's") {
-  const ResumedConfig resumed =
-      resume_config("steps = 50\ntokens = 6400\ndepth = 1\noptimizer = \"muon\"\nlr = 0.003\n", from_flags({{"depth", "1"}}));
-  CHECK(resumed.overridden.empty());
-  CHECK(!resumed.config.is_set("steps"));
-  CHECK(!resumed.config.is_set("tokens"));
-  CHECK(resumed.config.is_fixed("tokens"));
-  RunConfig judged = resumed.config;
-  CHECK_NOTHROW(validate(judged));
 }
 
 TEST_CASE("a hostile config file ends in an error, not in a crash") {

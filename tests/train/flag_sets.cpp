@@ -150,7 +150,7 @@ class Generator {
       maybe(0.4, "muon-momentum", {"0.9", "0.5", "0"});
     }
     maybe(0.3, "embed-lr-scale", {"0.5", "2", "0"});
-    maybe(0.3, "head-lr-scale", {"0.5", "2"});
+    if (!shape_.tied) maybe(0.6, "head-lr-scale", {"0.5", "2"});
     maybe(0.4, "weight-decay", {"0", "0.01", "0.3"});
     maybe(0.4, "grad-clip", {"0", "0.5", "1"});
     maybe(0.3, "beta1", {"0", "0.8", "0.95"});
@@ -215,9 +215,11 @@ class Generator {
       maybe(0.7, "eval-every", {"0", "3", "7"});
       maybe(0.8, "eval-tokens", {"1", "100", "400"});
     }
-    maybe(0.75, "save-every", {"0", "2", "5"});
+    const bool saves = !chance(0.25);
+    if (saves) maybe(0.7, "save-every", {"2", "5"});
+    if (!saves) add("save-every", 0);
     maybe(0.3, "keep-last", {"2", "5"});
-    maybe(0.2, "keep-every", {"4"});
+    if (saves) maybe(0.3, "keep-every", {"4"});
     samples_ = chance(0.4);
     if (samples_) {
       add("sample-every", between(2, 6));

@@ -254,7 +254,7 @@ class Case {
     };
     drop(flag);
     if (flag == "--steps") drop("--tokens");
-    if (flag == "--sample-every") drop("--sample-prompt");
+    if (flag == "--sample-every") drop("--sample-prompt"), drop("--sample-tokens");
     if (flag == "--schedule") drop("--final-lr-fraction"), drop("--decay-fraction");
     words.insert(words.end(), set_.change.begin(), set_.change.end());
     expect_done(words);

@@ -171,6 +171,49 @@ TEST_CASE("nothing is judged by the horizon of a vocabulary that nobody has look
   CHECK(config.steps == resolved(flags).config.steps);
 }
 
+TEST_CASE("a horizon asked for now that lies in the past is refused, one that was saved and is reached is not") {
+  const FlagSet flags = {{"model", "tiny-gpt"}, {"seq", "32"}, {"batch", "2"}, {"out", "r"}};
+  const RunFacts reached{.ranks = 1, .vocab = 300, .goes_on = true, .step = 6, .tokens = 384};
+  for (const FlagValue& horizon : {FlagValue{"steps", "6"}, FlagValue{"tokens", "384"}}) {
+    FlagSet first = flags;
+    first.push_back(horizon);
+    const std::string saved = to_toml(resolved(first).config);
+    const auto again = [&](const FlagSet& now) { return completed(resume_config(saved, make_run_config("", {}, now)).config, reached).config.steps; };
+    const auto beyond = [&](const FlagSet& now) {
+      RunConfig config = resume_config(saved, make_run_config("", {}, now)).config;
+      return completed(config, {.ranks = 1, .vocab = 300, .goes_on = true, .step = 7, .tokens = 448}).config.steps;
+    };
+    CHECK(again({}) == 6);
+    CHECK(beyond({}) <= 7);  // an earlier start was told more, and this one is told nothing
+    for (const FlagValue& same : {FlagValue{"steps", "6"}, FlagValue{"tokens", "384"}, FlagValue{"tokens", "400"}}) CHECK(again({same}) == 6);
+    expect_error([&] { again({{"steps", "5"}}); }, ExitCode::usage, {"--steps 5", "step 6", "run in r", "--out"});
+    expect_error([&] { again({{"tokens", "383"}}); }, ExitCode::usage, {"--tokens 383", "384 tokens", "run in r", "--out"});
+    expect_error([&] { again({{"tokens", "3"}}); }, ExitCode::usage, {"--tokens 3", "384 tokens"});
+    RunConfig by_variable = resume_config(saved, make_run_config("", std::vector<std::string>{}, {})).config;
+    by_variable.set(horizon.name, "3", Source::environment, "HEDDLE_X");
+    expect_error([&] { completed(by_variable, reached); }, ExitCode::usage, {"--" + horizon.name + " 3", "HEDDLE_X"});
+  }
+}
+
+TEST_CASE("what does not go with the saved run's step says whose step it is, and what would") {
+  const RunConfig first = resolved({{"model", "tiny-gpt"}, {"seq", "32"}, {"batch", "4"}, {"steps", "6"}}).config;  // steps of 128 tokens
+  const auto again = [&](const FlagSet& now, int64_t ranks = 1) {
+    completed(resume_config(to_toml(first), make_run_config("", {}, now)).config,
+              {.ranks = ranks, .vocab = 300, .goes_on = true, .step = 2, .tokens = 256});
+  };
+  const auto refused = [&](const FlagSet& now, int64_t ranks, const std::vector<std::string>& parts) {
+    expect_error([&] { again(now, ranks); }, ExitCode::usage, parts);
+  };
+  refused({{"batch", "3"}}, 1,
+          {"a step of the saved run is 128 tokens", "--seq 32 x --batch 3 x --dp 1 = 96", "give --batch 2,", "nearest are 96 and 192"});
+  refused({{"batch", "5"}}, 1, {"saved run", "give --batch 4,", "the nearest is 160"});
+  refused({}, 2, {"saved run", "--batch 4 x --dp 2 = 256", "give --batch 2,", "the nearest is 256"});
+  refused({}, 3, {"saved run", "--dp 3 = 384: change its steps", "the nearest is 384"});
+  CHECK_NOTHROW(again({{"batch", "2"}}, 2));
+  CHECK_NOTHROW(again({{"total-batch-tokens", "384"}}, 3));
+  expect_error([&] { again({{"total-batch-tokens", "100"}}); }, ExitCode::usage, {"[config] --total-batch-tokens 100 is not", "the nearest is 128"});
+}
+
 TEST_CASE("a horizon in tokens is counted in tokens, whatever a step was and is") {
   const FlagSet flags = {{"model", "tiny-gpt"}, {"seq", "32"}, {"batch", "2"}, {"tokens", "64000"}};
   const Resolved first = resolved(flags);

@@ -58,8 +58,8 @@ TEST_CASE("a run of 40 steps resumed from each of its steps ends with the same b
 
 // The run whose options are changed: all parts that an option can reach are in it.
 Flags base_flags() {
-  return {{"optimizer", "muon"},           {"schedule", "wsd"},   {"steps", "4"},      {"warmup", "1"},
-          {"val", test::data_set().val()}, {"eval-every", "100"}, {"position", "rope"}};
+  return {{"optimizer", "muon"}, {"schedule", "wsd"},  {"steps", "4"},    {"warmup", "1"},       {"val", test::data_set().val()},
+          {"eval-every", "100"}, {"position", "rope"}, {"tied", "false"}, {"save-every", "1000"}};
 }
 
 // A value other than the base run's that is accepted beside the rest of it.
@@ -143,7 +143,7 @@ TEST_CASE("every option, changed on resume, lands in its class: refused with bot
       continue;
     }
     Flags companion;
-    if (name == "sample-prompt") companion = {{"sample-every", "3"}};
+    if (name == "sample-prompt" || name == "sample-tokens") companion = {{"sample-every", "3"}};
     for (const auto& [with, text] : companion) by_flag.set(with, text, Source::flag, "--" + with);
     REQUIRE(run(by_flag) == kDone);
     ++landed[o.resume];

@@ -116,6 +116,8 @@ TEST_CASE("text is quoted so that TOML and JSON read it back") {
   CHECK(quote_text("a\"b\\c\nd\te\x01\x7f") == "\"a\\\"b\\\\c\\nd\\te\\u0001\\u007f\"");
   CHECK(real_text(1) == "1.0");
   CHECK(real_text(1e-8) == "1e-08");
+  CHECK(seconds_text(5400) == "5400s");
+  for (const double seconds : {0.0, 1e-5, 0.001, 0.25, 5400.0, 123456.789, 1e9}) CHECK(parse_duration(seconds_text(seconds), "x") == seconds);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 // Combinations of options that cannot work.
+#include <algorithm>
 #include <bit>
 
 #include "train/config/run_config.h"
@@ -31,8 +32,14 @@ constexpr Dependent kDependents[] = {
     {"final-lr-fraction", "schedule", [](const RunConfig& c) { return c.schedule != ScheduleChoice::constant; },
      "does not act with --schedule constant"},
     {"rope-theta", "position", [](const RunConfig& c) { return c.position == Position::rope; }, "only acts with --position rope"},
+    {"head-lr-scale", "tied", [](const RunConfig& c) { return !c.tied; },
+     "only acts with --no-tied: a tied head is the embedding (--embed-lr-scale)"},
+    {"zero-init-out", "init-from", [](const RunConfig& c) { return c.init_from.empty(); }, "does not act with --init-from, which brings the weights"},
     {"sample-prompt", "sample-every", [](const RunConfig& c) { return c.sample_every > 0; }, "only acts with --sample-every N"},
+    {"sample-tokens", "sample-every", [](const RunConfig& c) { return c.sample_every > 0; }, "only acts with --sample-every N"},
     {"eval-every", "val", [](const RunConfig& c) { return !c.val.empty() || c.eval_every == 0; }, "needs --val, the shards to evaluate on"},
+    {"eval-tokens", "val", [](const RunConfig& c) { return !c.val.empty(); }, "needs --val, the shards to evaluate on"},
+    {"keep-every", "save-every", [](const RunConfig& c) { return c.save_every > 0 || c.keep_every == 0; }, "only acts with --save-every N"},
 };
 
 // What was stated before the option that takes its effect away has had its day; what is stated beside or after it is a mistake.
@@ -70,11 +77,20 @@ void check_batch(const RunConfig& c) {
   if (c.total_batch_tokens == 0) return;
   const int64_t ranks = c.dp > 0 ? c.dp : 1;  // unknown: a multiple of seq x batch is needed in any case
   const int64_t unit = c.seq * c.batch * ranks;
-  if (c.total_batch_tokens % unit != 0) {
-    const int64_t below = c.total_batch_tokens / unit * unit;
-    refuse("--total-batch-tokens ", c.total_batch_tokens, " is not a multiple of --seq ", c.seq, " x --batch ", c.batch,
-           c.dp > 0 ? concat(" x --dp ", c.dp) : "", " = ", unit, ": the nearest are ", below > 0 ? concat(below, " and ") : "", below + unit);
+  if (c.total_batch_tokens % unit == 0) return;
+  const int64_t below = c.total_batch_tokens / unit * unit;
+  const std::string product = concat("--seq ", c.seq, " x --batch ", c.batch, c.dp > 0 ? concat(" x --dp ", c.dp) : "", " = ", unit);
+  const std::string sizes = concat(below > 0 ? concat(below, " and ") : "", below + unit), are = below > 0 ? "the nearest are " : "the nearest is ";
+  if (c.is_stated("total-batch-tokens")) refuse("--total-batch-tokens ", c.total_batch_tokens, " is not a multiple of ", product, ": ", are, sizes);
+  // Nobody asked for another step: what was asked for does not go with the one the run has.
+  std::string batches;
+  if (const int64_t samples = c.total_batch_tokens / (c.seq * ranks); c.total_batch_tokens % (c.seq * ranks) == 0) {
+    int64_t batch = std::min(c.batch, samples);
+    while (samples % batch != 0) --batch;
+    batches = concat("give --batch ", batch, ", or ");
   }
+  refuse("a step of the saved run is ", c.total_batch_tokens, " tokens (saved --total-batch-tokens), which is not a multiple of ", product, ": ",
+         batches, "change its steps with --total-batch-tokens (", are, sizes, ")");
 }
 
 void check_optimizer(const RunConfig& c) {

@@ -106,7 +106,17 @@ void apply_toml(RunConfig& config, std::string_view text, const std::string& pla
   const toml::table* derived = table[kDerived].as_table();
   const bool resumes = source == Source::saved;
   apply_table(config, table, place, resumes && !derived ? Source::kept : source);
-  if (resumes && derived) apply_table(config, *derived, place, Source::kept);
+  if (!derived) return;
+  if (resumes) return apply_table(config, *derived, place, Source::kept);
+  toml::table known;  // the names of another version's options mean nothing here
+  for (const auto& [key, node] : *derived) {
+    const auto same = [&, name = key.str()](const auto& o) { return o.name == name; };
+    if (std::any_of(RunConfig::options().begin(), RunConfig::options().end(), same)) known.insert(key, node);
+  }
+  RunConfig there;
+  apply_table(there, known, place, Source::kept);
+  config.recomputed.clear();
+  for (const auto& [name, origin] : there.origins) config.recomputed[name] = RunConfig::option(name).toml_text(there);
 }
 
 void apply_toml_file(RunConfig& config, const std::filesystem::path& file, Source source) {

@@ -175,7 +175,7 @@ struct Option {
           } else if constexpr (std::is_same_v<M, double T::*>) {
             return real_text(from.*m);
           } else if constexpr (std::is_same_v<M, DurationOf<T>>) {
-            return real_text(from.*m.seconds);
+            return concat("\"", seconds_text(from.*m.seconds), "\"");
           } else if constexpr (std::is_same_v<M, ChoiceOf<T>>) {
             return quote_text(m.words[static_cast<size_t>(m.get(from))]);
           } else if constexpr (std::is_same_v<M, std::string T::*>) {

@@ -44,11 +44,12 @@ std::vector<Option<C>> make_table() {
   add("seed", &C::seed, kMust, "N", "seed of initialisation, data order and dropout");
   add("steps", &C::steps, kOverride, "N", "horizon in optimizer steps (or --tokens)").optional().between(1, kMaxSteps);
   add("tokens", &C::tokens, kOverride, "N", "horizon in training tokens (or --steps); at least those of one step").optional().between(1, kMaxTokens);
-  add("time-limit", DurationOf<C>{&C::time_limit}, kFree, "TIME", "save and exit with code 75 after this much wall clock: 90m, 11h30m, 1-00:00:00")
+  add("time-limit", DurationOf<C>{&C::time_limit}, kFree, "TIME",
+      "save and exit with code 75 after this much wall clock: 90m, 11h30m, 1-00:00:00; 0s: never")
       .optional()
       .per_launch();
   add("dry-run", &C::dry_run, kFree, "", "print the derived configuration and the memory plan, then stop").command_only();
-  add("world", &C::world, kFree, "N", "with --dry-run: plan for this many ranks").optional().between(0, kMaxRanks).command_only();
+  add("world", &C::world, kFree, "N", "with --dry-run: plan for this many ranks").optional().between(1, kMaxRanks).command_only();
 
   group = "Model";
   add("model", &C::model, kMust, "PRESET", "preset whose sizes and layers are the defaults of this group").optional();
@@ -121,7 +122,7 @@ std::vector<Option<C>> make_table() {
       "of weights and activations; sums, masters and moments are fp32; auto: bf16 on cuda, fp32 on cpu");
   add("threads", &C::threads, kFree, "N", "CPU threads of a rank; results do not depend on it").optional().between(0, 4096).per_launch();
   add("memory-check", &C::memory_check, kFree, "", "refuse a run on the CPU whose estimated memory is more than what is available").per_launch();
-  add("dp", &C::dp, kFree, "N", "data-parallel ranks; default: all ranks / --tp").optional().between(0, kMaxRanks).per_launch();
+  add("dp", &C::dp, kFree, "N", "data-parallel ranks; default: all ranks / --tp").optional().between(1, kMaxRanks).per_launch();
   add("tp", &C::tp, kFree, "N", "tensor-parallel ranks; this version takes 1").between(1, 1024);
   add("sp", &C::sp, kFree, "", "sequence parallelism within a tensor-parallel group; not in this version");
   add("zero", &C::zero, kFree, "0|1|2|3", "ZeRO stage: what data-parallel ranks slice among them; this version takes 0").between(0, 3);

@@ -9,6 +9,7 @@
 #include "core/io/strict_json.h"
 #include "kernels/api/printable.h"
 #include "train/config/shape.h"
+#include "train/environment.h"
 
 namespace heddle {
 namespace {
@@ -43,8 +44,20 @@ void derive_recipe(RunConfig& c, const TransformerConfig& model) {
   derive("schedule", c.schedule, ScheduleChoice::linear);
 }
 
+// A horizon that is asked for now must not be in the past. One that an earlier start asked for, and that is reached, makes the run a finished one.
+void require_ahead(const RunConfig& c, const RunFacts& facts) {
+  const auto refuse = [&](std::string_view name, int64_t horizon, uint64_t now, const std::string& reached) {
+    if (!c.is_stated(name) || static_cast<uint64_t>(horizon) >= now) return;
+    fail_usage("config", concat("--", name, " ", horizon, " (", c.origin_text(name), ") lies before ", reached, " that the run in ", c.out,
+                                " has reached: give more, or another --out for a new run"));
+  };
+  refuse("steps", c.steps, facts.step, concat("step ", facts.step));
+  refuse("tokens", c.tokens, facts.tokens, concat("the ", facts.tokens, " tokens"));
+}
+
 // A horizon in tokens is counted in tokens: those that are left pay for so many steps of today's size.
 void derive_horizon(RunConfig& c, const RunFacts& facts) {
+  require_ahead(c, facts);
   if (!c.is_fixed("total-batch-tokens")) {
     c.total_batch_tokens = c.batch * c.seq * c.dp;
     c.mark_derived("total-batch-tokens", "batch x seq x dp");
@@ -87,14 +100,15 @@ TransformerConfig resolve(RunConfig& c, const RunFacts& facts) {
 }
 
 SavedRun with_saved_run(const RunConfig& config) {
-  if (config.out.empty() || config.resume == ResumeMode::never || !has_checkpoint(config.out)) return {config, {}};
+  if (config.out.empty() || config.resume == ResumeMode::never || !has_checkpoint(config.out)) return {config, {}, ""};
   const Checkpoints::Loaded found = describe_checkpoint(config.out);
   const nlohmann::json counters = parse_strict_json(found.scalars, config.out + " (counters of the checkpoint)");
   const auto count = [&](const char* name) {
     return counters.contains(name) && counters[name].is_number_unsigned() ? counters[name].get<uint64_t>() : 0;
   };
   return {resume_config(found.config, config, concat("the configuration of step ", found.step)).config,
-          {.goes_on = true, .step = found.step, .tokens = count("tokens")}};
+          {.goes_on = true, .step = found.step, .tokens = count("tokens")},
+          folder_of(found.environment)};
 }
 
 int64_t step_samples(const RunConfig& c) {

@@ -25,7 +25,8 @@ TransformerConfig resolve(RunConfig& config, const RunFacts& facts);
 // The run in config.out, if there is one, under what this start states: what pretrain goes on with, and what was trained. Reads, touches nothing.
 struct SavedRun {
   RunConfig config;
-  RunFacts facts;  // goes_on, step, tokens
+  RunFacts facts;      // goes_on, step, tokens
+  std::string folder;  // that its relative paths are seen from; "": there is no such run
 };
 SavedRun with_saved_run(const RunConfig& config);
 

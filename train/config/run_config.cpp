@@ -50,7 +50,10 @@ std::string text_of(const Origin& origin) {
   return "";
 }
 
-constexpr std::array<std::string_view, 2> kOtherEnvironment = {"HEDDLE_CONFIG", "HEDDLE_DEPS_DIR"};
+// HEDDLE_SIM_*: a simulated GPU's own (kernels/sim).
+constexpr auto kOtherEnvironment = std::to_array<std::string_view>(
+    {"HEDDLE_CONFIG", "HEDDLE_DEPS_DIR", "HEDDLE_SIM_CAPABILITY", "HEDDLE_SIM_DEVICES", "HEDDLE_SIM_MEMORY", "HEDDLE_SIM_MODE",
+     "HEDDLE_SIM_NCCL_TIMEOUT", "HEDDLE_SIM_PROTECT", "HEDDLE_SIM_SMS", "HEDDLE_SIM_STREAMS", "HEDDLE_SIM_THREADS"});
 
 }  // namespace
 
@@ -158,7 +161,9 @@ std::string to_toml(const RunConfig& config, bool of_launch) {
   };
   return concat(
       "# heddle run configuration. Keys are the long flags of `heddle pretrain`; where a value was stated stands behind it.\n"
-      "# A new run can start from this file: heddle pretrain --config FILE --out DIR.\n",
+      "# A new run can start from this file: heddle pretrain --config FILE --out DIR. A run that goes on reads its checkpoint, not this file: flags, "
+      "or\n"
+      "# --config, change it.\n",
       half(true), "\n# What followed from the above, and defaults: only the run itself keeps them when it goes on.\n[derived]\n", half(false));
 }
 
@@ -167,13 +172,37 @@ std::vector<ResumeDifference> compare_for_resume(std::string_view saved_toml, co
   apply_toml(saved, saved_toml, place, Source::saved);
   std::vector<ResumeDifference> differences;
   for (const auto& o : RunConfig::options()) {
-    if (!o.in_file || !given.is_set(o.name)) continue;
+    if (!o.in_file || o.launch || !given.is_set(o.name)) continue;
     const std::string before = o.toml_text(saved), after = o.toml_text(given);
     if (before == after) continue;
     differences.push_back(
         {std::string(o.name), o.empty(saved) ? "not set" : before, o.empty(given) ? "not set" : after, o.resume, given.origins.find(o.name)->second});
   }
   return differences;
+}
+
+std::string edited_fields(std::string_view file_toml, std::string_view saved_toml, const RunConfig& now, const std::string& place) {
+  RunConfig file, saved;
+  apply_toml(file, file_toml, place, Source::saved);
+  apply_toml(saved, saved_toml, "the checkpoint's configuration", Source::saved);
+  std::string names;
+  for (const auto& o : RunConfig::options()) {
+    if (!o.in_file || now.is_stated(o.name)) continue;
+    const std::string written = o.toml_text(file);
+    if (written != o.toml_text(saved) && written != o.toml_text(now)) names += concat(names.empty() ? "" : ", ", o.name);
+  }
+  return names;
+}
+
+std::string recomputed_text(const RunConfig& now) {
+  std::string names;
+  for (const auto& o : RunConfig::options()) {
+    const auto found = now.recomputed.find(o.name);
+    if (found == now.recomputed.end() || now.is_stated(o.name) || found->second == o.toml_text(now)) continue;
+    names += concat(names.empty() ? "" : ", ", o.name);
+  }
+  if (names.empty()) return "";
+  return concat("what a config file holds under [derived] is computed anew, and comes out different here: ", names, "; a key above [derived] counts");
 }
 
 ResumedConfig resume_config(std::string_view saved_toml, const RunConfig& given, const std::string& place) {
@@ -193,6 +222,7 @@ ResumedConfig resume_config(std::string_view saved_toml, const RunConfig& given,
   }
 
   apply_toml(out.config, saved_toml, place, Source::saved);
+  out.config.recomputed = given.recomputed;
   for (const auto& o : RunConfig::options()) {
     if (!given.is_set(o.name)) {
       if (!o.in_file || o.launch) {

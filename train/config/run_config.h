@@ -110,6 +110,8 @@ struct RunConfig {
 
   // Field name -> where it was written; fields left at their built-in default are absent.
   std::map<std::string, Origin, std::less<>> origins;
+  // What the config file says under [derived], which a new run computes anew: field name -> value in TOML form.
+  std::map<std::string, std::string, std::less<>> recomputed;
 
   static std::span<const Option<RunConfig>> options();
   static const Option<RunConfig>& option(std::string_view name);  // by flag name; throws Error on an unknown one
@@ -167,8 +169,15 @@ struct ResumeDifference {
   Origin origin;  // of the given value
 };
 
-// The fields the user set to another value than the saved config.toml holds, in table order.
+// The fields the user set to another value than the saved config.toml holds, in table order. What concerns one launch is none of them: no earlier
+// launch is remembered, so nothing changed.
 std::vector<ResumeDifference> compare_for_resume(std::string_view saved_toml, const RunConfig& given, const std::string& place = "config.toml");
+
+// The fields in which the config.toml that lies in a run directory differs from the checkpoint's `saved_toml`, and which `now`, the configuration
+// that goes on, neither states nor has: somebody edited them, or a start that wrote them never saved. Comma-separated, in table order.
+std::string edited_fields(std::string_view file_toml, std::string_view saved_toml, const RunConfig& now, const std::string& place = "config.toml");
+// One line that names the fields of a config file's [derived] that came out different; "": none did.
+std::string recomputed_text(const RunConfig& now);
 
 struct ResumedConfig {
   RunConfig config;                          // given where stated or a matter of the launch (dp, threads, ...), else the saved run's

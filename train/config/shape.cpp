@@ -91,9 +91,10 @@ DType compute_dtype(PrecisionChoice precision, Device device) {
 Device choose_device(DeviceChoice choice, int index) {
   const Device gpu{DeviceType::cuda, index};
   if (choice == DeviceChoice::cpu) return {};
-  if (has_device(gpu)) return gpu;
-  if (choice == DeviceChoice::cuda) fail("device", "--device cuda: this build or machine has no GPU; heddle doctor says more", ExitCode::no_device);
-  return {};
+  if (choice == DeviceChoice::automatic) return has_device(gpu) && !runtime(gpu.type).simulated() ? gpu : Device{};
+  const int devices = runtime(gpu.type).device_count();  // none: an error that says why
+  if (index >= devices) fail("device", concat("--device cuda: there is no ", name_of(gpu), ", only ", devices, " of them"), ExitCode::no_device);
+  return gpu;
 }
 
 }  // namespace heddle

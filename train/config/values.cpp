@@ -180,6 +180,12 @@ std::string real_text(double value) {
   return text;
 }
 
+std::string seconds_text(double seconds) {
+  std::string text = real_text(seconds);
+  if (text.ends_with(".0")) text.resize(text.size() - 2);
+  return text + "s";
+}
+
 std::string quote_text(std::string_view text) {
   constexpr char kHex[] = "0123456789abcdef";
   std::string out = "\"";

@@ -35,6 +35,9 @@ int parse_choice(std::string_view text, std::span<const std::string_view> words,
 // The shortest decimal that reads back as the same double, always with a point or exponent ("0.1", "1.0", "1e-08"): also a TOML float.
 std::string real_text(double value);
 
+// Seconds as parse_duration() reads back the same: "5400s", "0.001s".
+std::string seconds_text(double seconds);
+
 // `text` as a TOML basic string or JSON string, quotes included: both escape alike.
 std::string quote_text(std::string_view text);
 

@@ -11,7 +11,7 @@
 namespace heddle {
 
 // One record a sample: "step 40, 123 bytes", a newline, the text as it is (it may hold anything, which is why its length stands in front), an empty
-// line. Writes and is cut as metrics.jsonl is (train/metrics.h).
+// line. Writes and is cut as metrics.jsonl is (train/report/metrics.h).
 class SampleLog {
  public:
   SampleLog(const std::string& file, std::optional<uint64_t> resumed_step);
