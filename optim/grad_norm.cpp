@@ -1,5 +1,7 @@
 #include "optim/grad_norm.h"
 
+#include <cstring>
+
 #include "core/launch.h"
 #include "kernels/api/optimizer.h"
 #include "kernels/api/reduce.h"
@@ -9,7 +11,9 @@ namespace heddle {
 StepControl::StepControl(Device device)
     : device_(device),
       memory_(allocate(device, sizeof(StepState), MemoryTag::workspace, current_stream(device))),
-      squared_(Tensor::zeros({1}, DType::f64, device, MemoryTag::workspace)) {
+      squared_(Tensor::zeros({1}, DType::f64, device, MemoryTag::workspace)),
+      result_(device, sizeof(StepState)),
+      sent_(device) {
   set(StepState{});
 }
 
@@ -20,7 +24,19 @@ void StepControl::set(const StepState& host) {
 StepState StepControl::get() const {
   StepState host;
   copy_bytes(&host, Device{}, memory_->data(), device_, sizeof host);
-  synchronize(device_);
+  return host;
+}
+
+void StepControl::send_result() {
+  const Stream stream = current_stream(device_);
+  copy_async(result_.data(), Device{}, memory_->data(), device_, sizeof(StepState), stream);
+  sent_.record(stream);
+}
+
+StepState StepControl::take_result() {
+  if (!sent_.reached()) sent_.synchronize();
+  StepState host;
+  std::memcpy(&host, result_.data(), sizeof host);
   return host;
 }
 

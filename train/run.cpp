@@ -19,6 +19,7 @@
 #include "train/config/shape.h"
 #include "train/environment.h"
 #include "train/memory_plan.h"
+#include "train/objectives.h"
 #include "train/run_data.h"
 #include "train/run_files.h"
 #include "train/threads.h"
@@ -163,7 +164,7 @@ void Run::build() {
   arena->init(static_cast<uint64_t>(config.seed));
   optimizer = make_optimizer(config, *arena);
   trainer = std::make_unique<Trainer>(
-      *model, *arena, *optimizer, mesh.dp(),
+      next_token_objective(*model), *arena, *optimizer, mesh.dp(),
       Trainer::Options{.batch = config.batch, .seq = config.seq, .document_mask = config.doc_mask, .deterministic = config.deterministic});
   spikes = SpikeGuard({.z = config.spike_z, .nonfinite_limit = config.nonfinite_limit, .rollbacks = config.spike_rollbacks});
   bad_batches = std::make_unique<BadBatchLedger>(file("bad_batches.jsonl"));

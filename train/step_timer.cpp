@@ -8,6 +8,7 @@
 #include "train/assembly.h"
 #include "train/config/shape.h"
 #include "train/memory_plan.h"
+#include "train/objectives.h"
 #include "train/threads.h"
 
 namespace heddle {
@@ -22,7 +23,7 @@ StepTimer::StepTimer(const RunConfig& config, const TransformerConfig& shape, st
   arena.init(static_cast<uint64_t>(config.seed));
   optimizer = make_optimizer(config, arena);
   trainer = std::make_unique<Trainer>(
-      model, arena, *optimizer, *comm,
+      next_token_objective(model), arena, *optimizer, *comm,
       Trainer::Options{.batch = config.batch, .seq = config.seq, .document_mask = false, .deterministic = config.deterministic});
 }
 

@@ -1,6 +1,8 @@
 #include "train/trainer.h"
 
 #include <algorithm>
+#include <cstring>
+#include <span>
 
 #include "core/autograd/engine.h"
 #include "core/launch.h"
@@ -8,8 +10,20 @@
 
 namespace heddle {
 
-Trainer::Trainer(Transformer& model, Arena& arena, Optimizer& optimizer, Communicator& comm, Options options)
-    : model_(model),
+namespace {
+
+// Where in the upload the batch begins: behind the StepInput, aligned for every kernel.
+constexpr size_t kBatchAt = 64;
+static_assert(sizeof(StepInput) <= kBatchAt);
+
+size_t upload_bytes(const Trainer::Options& o) {
+  return kBatchAt + static_cast<size_t>(3 * o.batch * o.seq) * sizeof(int32_t);
+}
+
+}  // namespace
+
+Trainer::Trainer(Objective objective, Arena& arena, Optimizer& optimizer, Communicator& comm, Options options)
+    : objective_(std::move(objective)),
       arena_(arena),
       optimizer_(optimizer),
       comm_(comm),
@@ -17,45 +31,41 @@ Trainer::Trainer(Transformer& model, Arena& arena, Optimizer& optimizer, Communi
       device_(arena.values().device()),
       control_(device_),
       buckets_(arena, comm),
-      leaves_(arena.leaves()) {
+      leaves_(arena.leaves()),
+      staging_(device_, upload_bytes(options)) {
   const Shape shape{options.batch, options.seq};
-  tokens_ = Tensor::zeros(shape, DType::i32, device_);
-  targets_ = Tensor::zeros(shape, DType::i32, device_);
-  document_start_ = Tensor::zeros(shape, DType::i32, device_);
+  upload_ = Tensor::zeros({static_cast<int64_t>(upload_bytes(options) / sizeof(int32_t))}, DType::i32, device_, MemoryTag::workspace);
+  const auto part = [&](int64_t i) {
+    return make_view_tensor(upload_, shape, dense_strides(shape), static_cast<int64_t>(kBatchAt / sizeof(int32_t)) + i * shape.numel());
+  };
+  batch_ = {part(0), part(1), options.document_mask ? part(2) : Tensor()};
   nll_ = Tensor::zeros({}, arena.grads().dtype(), device_);
   loss_ = Tensor::zeros({}, arena.grads().dtype(), device_);
-  if (device_.type != DeviceType::cpu) staging_.resize(static_cast<size_t>(3 * shape.numel()));
 }
 
 void Trainer::set_counters(uint64_t step, uint64_t adam_t, uint64_t skipped) {
   StepState state = control_.get();
-  state.step = step;
+  state.step = state.rng_stream = step;
   state.adam_t = adam_t;
   state.skipped = skipped;
   control_.set(state);
 }
 
 Tensor Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill) {
-  const int64_t n = tokens_.numel();
-  BatchView batch{options_.batch, options_.seq, nullptr, nullptr, nullptr};
-  if (staging_.empty()) {
-    batch.tokens = tokens_.view().as<int32_t>();
-    batch.targets = targets_.view().as<int32_t>();
-    batch.document_start = document_start_.view().as<int32_t>();
-    fill(index, batch);
-  } else {
-    batch.tokens = staging_.data();
-    batch.targets = staging_.data() + n;
-    batch.document_start = staging_.data() + 2 * n;
-    fill(index, batch);
-    int64_t at = 0;
-    for (const Tensor* t : {&tokens_, &targets_, &document_start_}) {
-      copy_bytes(t->impl().data, device_, staging_.data() + at * n, Device{}, static_cast<size_t>(n) * sizeof(int32_t));
-      ++at;
-    }
-  }
-  const Tensor start = options_.document_mask ? document_start_ : Tensor();
-  return model_.loss(tokens_, targets_, start, {.z_loss = plan.z_loss, .step = control_.device_state(), .nll = nll_});
+  const std::span<std::byte> slot = staging_.next();
+  const int64_t n = options_.batch * options_.seq;
+  const StepInput input{.lr = plan.lr,
+                        .loss_scale = plan.valid_targets > 0 ? 1.0f / static_cast<float>(plan.valid_targets) : 0.0f,
+                        .clip_norm = plan.clip_norm,
+                        .max_grad_norm = plan.max_grad_norm,
+                        .max_loss = plan.max_loss};
+  std::memcpy(slot.data(), &input, sizeof input);
+  auto* const numbers = reinterpret_cast<int32_t*>(slot.data() + kBatchAt);
+  fill(index, BatchView{options_.batch, options_.seq, numbers, numbers + n, numbers + 2 * n});
+  const Stream stream = current_stream(device_);
+  staging_.send(upload_.impl().data, stream);
+  if (index == 0) copy_async(control_.device_state(), device_, upload_.impl().data, device_, sizeof(StepInput), stream);
+  return objective_(batch_, {.z_loss = plan.z_loss, .step = control_.device_state(), .nll = nll_});
 }
 
 // Gradients are added in turn; the last micro-step's hooks start the reduction of each bucket while backward goes on.
@@ -135,26 +145,23 @@ bool Trainer::run_as_tree(const StepPlan& plan, const FillBatch& fill, const std
   return true;
 }
 
-std::optional<StepReport> Trainer::step(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
-  StepState state = control_.get();
-  state.lr = plan.lr;
-  state.loss_scale = plan.valid_targets > 0 ? 1.0f / static_cast<float>(plan.valid_targets) : 0.0f;
-  state.clip_norm = plan.clip_norm;
-  state.max_grad_norm = plan.max_grad_norm;
-  state.max_loss = plan.max_loss;
-  state.rng_stream = state.step;
-  control_.set(state);
-  if (!(options_.deterministic ? run_as_tree(plan, fill, stop) : run_in_order(plan, fill, stop))) return std::nullopt;
+bool Trainer::launch(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
+  if (!(options_.deterministic ? run_as_tree(plan, fill, stop) : run_in_order(plan, fill, stop))) return false;
   control_.finish_norm(arena_, loss_);
   optimizer_.step(control_.device_state());
   control_.advance();
-  state = control_.get();
-  StepReport report;
-  report.loss = loss_.item();
-  report.grad_norm = state.grad_norm;
-  report.applied = state.apply != 0;
-  report.finite = state.finite != 0;
-  return report;
+  control_.send_result();
+  return true;
+}
+
+StepReport Trainer::result() {
+  const StepState state = control_.take_result();
+  return {.loss = state.loss, .grad_norm = state.grad_norm, .applied = state.apply != 0, .finite = state.finite != 0};
+}
+
+std::optional<StepReport> Trainer::step(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
+  if (!launch(plan, fill, stop)) return std::nullopt;
+  return result();
 }
 
 }  // namespace heddle

@@ -1,4 +1,5 @@
-// One optimizer step: micro-steps forward and backward, reduction over ranks, clipping, update.
+// One optimizer step: micro-steps forward and backward, reduction over ranks, clipping, update. The host queues it and waits for nothing: one copy
+// goes up for each micro-step, one comes down at the end.
 #pragma once
 
 #include <cstdint>
@@ -8,15 +9,29 @@
 #include <vector>
 
 #include "core/arena.h"
+#include "core/staging.h"
 #include "core/tensor.h"
 #include "data/loader.h"
-#include "models/transformer.h"
 #include "optim/grad_norm.h"
 #include "optim/optimizer.h"
 #include "parallel/communicator.h"
 #include "parallel/grad_buckets.h"
 
 namespace heddle {
+
+// A micro-step's samples in device memory.
+struct Batch {
+  Tensor tokens, targets;  // (B, T) i32
+  Tensor document_start;   // (B, T) i32; undefined when documents do not count
+};
+// What the loss of a micro-step needs beside it.
+struct ObjectiveOptions {
+  float z_loss = 0;
+  const StepState* step = nullptr;  // its loss_scale is the factor on the sum over targets
+  Tensor nll;                       // () receives the share of the step's loss without z-loss
+};
+// What a step trains: from a batch to the root of backward. A model's next-token loss is one (next_token_objective).
+using Objective = std::function<Tensor(const Batch&, const ObjectiveOptions&)>;
 
 // Fills one micro-step's batch of this rank, micro_step in [0, micro_steps).
 using FillBatch = std::function<void(int64_t micro_step, const BatchView& into)>;
@@ -47,9 +62,14 @@ class Trainer {
     // in turn: the result does not depend on how micro-steps are split over ranks.
     bool deterministic = false;
   };
-  Trainer(Transformer& model, Arena& arena, Optimizer& optimizer, Communicator& comm, Options options);
+  // `objective` over parameters of `arena`.
+  Trainer(Objective objective, Arena& arena, Optimizer& optimizer, Communicator& comm, Options options);
 
-  // nullopt: `stop` said so between two micro-steps; nothing has changed, the step can be run again.
+  // Queues a step. False: `stop` said so between two micro-steps; nothing has changed, the step can be run again.
+  bool launch(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop = {});
+  // What the step launched last came to; the host waits for it.
+  StepReport result();
+  // Both. nullopt: stopped.
   std::optional<StepReport> step(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop = {});
 
   // Counters that a resumed run continues: adam_t, skipped, step.
@@ -57,12 +77,13 @@ class Trainer {
   void set_counters(uint64_t step, uint64_t adam_t, uint64_t skipped);
 
  private:
-  Tensor micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill);  // what to go backward from; nll_ is its loss
+  // What to go backward from; nll_ is its loss. The first micro-step of a step brings the StepInput along.
+  Tensor micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill);
   // Both fill the gradients and loss_, unless `stop` says so: false.
   bool run_in_order(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
   bool run_as_tree(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
 
-  Transformer& model_;
+  Objective objective_;
   Arena& arena_;
   Optimizer& optimizer_;
   Communicator& comm_;
@@ -71,9 +92,10 @@ class Trainer {
   StepControl control_;
   GradBuckets buckets_;
   std::vector<Tensor> leaves_;
-  Tensor tokens_, targets_, document_start_;  // (B, T)
-  Tensor nll_, loss_;                         // () f32: shares of the step's mean loss, of this micro-step and of all so far
-  std::vector<int32_t> staging_;              // host side of the batch where the device is not the CPU
+  Staging staging_;    // [StepInput | tokens | targets | document starts]
+  Tensor upload_;      // the same in device memory
+  Batch batch_;        // views of it
+  Tensor nll_, loss_;  // () f32: shares of the step's mean loss, of this micro-step and of all so far
 };
 
 }  // namespace heddle

@@ -42,8 +42,6 @@ class GradSlot {
   // Memory to write ("=") or add to ("+=") in the input's shape: for a leaf its gradient buffer, else a buffer of the input's dtype.
   // A slot that is not needed gives an absent Sink, so args can be filled without asking.
   Sink sink();
-  // The weight's gradient has already been written through grad_sink() in the forward pass.
-  void already_written() {}
 
  private:
   const Edge* edge_;

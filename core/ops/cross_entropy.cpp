@@ -19,11 +19,7 @@ class LossNode final : public Node {
   void backward(std::span<const Tensor> dy, std::span<GradSlot> dx) override {
     HEDDLE_CHECK(!dy[0], name(), "the loss must be the root of backward; a factor belongs into LossOptions::scale");
     dx[0].give(dx_);
-    if (dw_) {
-      dx[1].give(dw_);
-    } else {
-      dx[1].already_written();
-    }
+    if (dw_) dx[1].give(dw_);  // a leaf's was written through grad_sink() in the forward pass
   }
   void release_saved() override { dx_ = Tensor(), dw_ = Tensor(); }
 
@@ -39,12 +35,26 @@ void check_loss(std::string_view op, const Tensor& x, const Tensor& weight, cons
                shape_text(targets.view()), " for x ", shape_text(x.view()));
 }
 
-// About 4 MiB of logits: they stay in a CPU's cache, and the products keep enough rows to run at full rate.
-int64_t chunk_of(int64_t asked, int64_t rows, int64_t vocabulary, DType dtype) {
+// On a CPU about 4 MiB of logits: they stay in its cache, and the products keep enough rows to run at full rate. On a GPU as many rows as fit in 1
+// GiB: few launches, each of which fills the device.
+int64_t chunk_of(int64_t asked, int64_t rows, int64_t vocabulary, DType dtype, Device device) {
   if (asked > 0) return std::min(asked, std::max<int64_t>(rows, 1));
-  constexpr int64_t kBytes = int64_t{4} << 20, kFewest = 128;
-  const int64_t fit = kBytes / std::max<int64_t>(vocabulary * size_of(dtype), 1);
+  constexpr int64_t kFewest = 128;
+  const int64_t bytes = device.type == DeviceType::cpu ? int64_t{4} << 20 : int64_t{1} << 30;
+  const int64_t fit = bytes / std::max<int64_t>(vocabulary * size_of(dtype), 1);
   return std::clamp(fit / 64 * 64, std::min(kFewest, std::max<int64_t>(rows, 1)), std::max<int64_t>(rows, 1));
+}
+
+// Room for (rows, vocabulary), with rows that begin at multiples of 64 bytes: a vocabulary of any size meets what tensor cores ask of an address.
+View logits_view(const Tensor& room, int64_t rows, int64_t vocabulary) {
+  View v = room.view();
+  v.shape[0] = rows;
+  v.shape[1] = vocabulary;
+  return v;
+}
+Tensor logits_room(int64_t rows, int64_t vocabulary, DType dtype, Device device) {
+  const int64_t unit = 64 / size_of(dtype);
+  return Tensor::empty({rows, (vocabulary + unit - 1) / unit * unit}, dtype, device, MemoryTag::workspace);
 }
 
 View rows(const View& matrix, int64_t begin, int64_t end) {  // rows [begin, end) of (N, C), or of (N)
@@ -61,18 +71,19 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor&
   const Device device = x.device();
   const View x_rows = rows_of(x), target_rows = make_view(targets.impl().data, DType::i32, {targets.numel()});
   const int64_t n = x_rows.shape[0], vocabulary = weight.size(0);
-  const int64_t chunk = chunk_of(options.chunk_rows, n, vocabulary, x.dtype());
+  const int64_t chunk = chunk_of(options.chunk_rows, n, vocabulary, x.dtype(), device);
   const bool want_x = recording({&x}), want_w = recording({&weight});
 
   const DType sum_type = accumulator_of(x.dtype());
   HEDDLE_CHECK(!options.nll || (options.nll.dtype() == sum_type && options.nll.numel() == 1), "linear_cross_entropy", "nll ",
                shape_text(options.nll.shape()), " must be one number of the loss's dtype");
 
-  Tensor losses = Tensor::empty({n}, sum_type, device);                                         // (N)
-  Tensor nlls = options.nll ? Tensor::empty({n}, sum_type, device) : Tensor();                  // (N)
-  Tensor logits = Tensor::empty({chunk, vocabulary}, x.dtype(), device, MemoryTag::workspace);  // (R, V)
-  Tensor dx = want_x ? Tensor::empty(x.shape(), x.dtype(), device) : Tensor();                  // (N, C)
-  Tensor dw;                                                                                    // of a weight that is itself computed
+  Tensor losses = Tensor::empty({n}, sum_type, device);                         // (N)
+  Tensor nlls = options.nll ? Tensor::empty({n}, sum_type, device) : Tensor();  // (N)
+  const Tensor room = logits_room(chunk, vocabulary, x.dtype(), device);        // (R, V padded)
+  const View logits = logits_view(room, chunk, vocabulary);                     // (R, V)
+  Tensor dx = want_x ? Tensor::empty(x.shape(), x.dtype(), device) : Tensor();  // (N, C)
+  Tensor dw;                                                                    // of a weight that is itself computed
   Sink w_sink;
   if (want_w) {
     if (weight.is_leaf()) {
@@ -84,7 +95,7 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor&
   }
   for (int64_t begin = 0; begin < n; begin += chunk) {
     const int64_t end = std::min(begin + chunk, n);
-    const View z = rows(logits.view(), 0, end - begin), xc = rows(x_rows, begin, end);
+    const View z = rows(logits, 0, end - begin), xc = rows(x_rows, begin, end);
     launch(kernels::matmul, {.a = xc, .b = weight.view(), .trans_b = true, .c = {z, false}}, device);
     launch(kernels::cross_entropy,
            {.logits = z,
@@ -119,12 +130,13 @@ Tensor token_losses(const Tensor& x, const Tensor& weight, const Tensor& targets
   check_loss("token_losses", x, weight, targets);
   const Device device = x.device();
   const View x_rows = rows_of(x), target_rows = make_view(targets.impl().data, DType::i32, {targets.numel()});
-  const int64_t n = x_rows.shape[0], chunk = chunk_of(chunk_rows, n, weight.size(0), x.dtype());
-  Tensor losses = Tensor::empty({n}, accumulator_of(x.dtype()), device);                            // (N)
-  Tensor logits = Tensor::empty({chunk, weight.size(0)}, x.dtype(), device, MemoryTag::workspace);  // (R, V)
+  const int64_t n = x_rows.shape[0], chunk = chunk_of(chunk_rows, n, weight.size(0), x.dtype(), device);
+  Tensor losses = Tensor::empty({n}, accumulator_of(x.dtype()), device);      // (N)
+  const Tensor room = logits_room(chunk, weight.size(0), x.dtype(), device);  // (R, V padded)
+  const View logits = logits_view(room, chunk, weight.size(0));               // (R, V)
   for (int64_t begin = 0; begin < n; begin += chunk) {
     const int64_t end = std::min(begin + chunk, n);
-    const View z = rows(logits.view(), 0, end - begin);
+    const View z = rows(logits, 0, end - begin);
     launch(kernels::matmul, {.a = rows(x_rows, begin, end), .b = weight.view(), .trans_b = true, .c = {z, false}}, device);
     launch(kernels::cross_entropy,
            {.logits = z, .targets = rows(target_rows, begin, end), .losses = rows(losses.view(), begin, end), .ignore_index = ignore_index}, device);

@@ -57,14 +57,14 @@ struct MuonApplyArgs {
   const StepState* step = nullptr;
 };
 
-// Decides about the step from the squared norm of the whole gradient and its loss: fills grad_norm, clip_scale, finite, apply (see StepState).
+// Decides about the step from the squared norm of the whole gradient and its loss: fills loss, grad_norm, clip_scale, finite, apply (see StepState).
 struct FinishNormArgs {
   View squared_norm;  // (1) f64 or f32
   StepState* step = nullptr;
   View loss;  // () f64 or f32, of the whole step; may be absent
 };
 
-// After the optimizers: adam_t += apply, skipped += 1 - apply, step += 1.
+// After the optimizers: adam_t += apply, skipped += 1 - apply, step += 1, rng_stream = step.
 struct AdvanceStepArgs {
   StepState* step = nullptr;
 };

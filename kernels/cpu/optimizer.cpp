@@ -186,6 +186,7 @@ void run(const FinishNormArgs& args, Stream) {
   const double squared = number(args.squared_norm);
   const auto loss = args.loss ? static_cast<float>(number(args.loss)) : 0.0f;
   StepState& step = *args.step;
+  step.loss = args.loss ? number(args.loss) : 0.0;
   step.grad_norm = static_cast<float>(std::sqrt(squared));
   const bool clip = std::isfinite(step.grad_norm) && step.clip_norm > 0 && step.grad_norm > step.clip_norm;
   step.clip_scale = clip ? step.clip_norm / step.grad_norm : 1.0f;
@@ -202,6 +203,7 @@ void run(const AdvanceStepArgs& args, Stream) {
   step.adam_t += static_cast<uint64_t>(step.apply);
   step.skipped += static_cast<uint64_t>(1 - step.apply);
   step.step += 1;
+  step.rng_stream = step.step;
 }
 
 }  // namespace heddle::kernels::cpu

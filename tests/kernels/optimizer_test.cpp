@@ -84,7 +84,8 @@ TEST_CASE("adamw: the first step moves each element by lr against its sign", "[o
   a.m.fill([](int64_t) { return 0; });
   a.v.fill([](int64_t) { return 0; });
   a.master.fill([](int64_t) { return 1; });
-  a.step = StepState{.lr = 1};
+  a.step = {};
+  a.step.lr = 1;
   a.args.groups[0] = {0.125f, 0};
   run(adamw, a.bind(true));
   for (int64_t i = 0; i < kArenaBlock; ++i) {

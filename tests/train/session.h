@@ -8,6 +8,7 @@
 #include "tests/models/support.h"
 #include "tests/train/pretrain_support.h"
 #include "train/config/shape.h"
+#include "train/objectives.h"
 #include "train/threads.h"
 #include "train/trainer.h"
 
@@ -23,7 +24,8 @@ class Session {
         model_((kernels::register_cpu_kernels(), small_model())),
         arena_(model_, Device{}, dtype),
         optimizer_((randomize(arena_, 0.1), muon ? make_muon(arena_, {}, {}) : make_adamw(arena_, {.lr = 0.01f}))),
-        trainer_(model_, arena_, *optimizer_, comm, {.batch = 2, .seq = kSeq, .document_mask = true, .deterministic = deterministic}) {
+        trainer_(next_token_objective(model_), arena_, *optimizer_, comm,
+                 {.batch = 2, .seq = kSeq, .document_mask = true, .deterministic = deterministic}) {
     optimizer_->add_state(state_);
   }
   StepReport step(float clip_norm, float max_loss = 0) {

@@ -1,5 +1,6 @@
 // One step: accumulation, the tree of --deterministic, targets that count, memory; and the evaluator.
 #include "train/trainer.h"
+#include "train/objectives.h"
 
 #include <cmath>
 #include <cstring>
@@ -51,7 +52,8 @@ struct Session {
         model((kernels::register_cpu_kernels(), small_model())),
         arena(model, Device{}, o.dtype),
         optimizer((test::randomize(arena, 0.1), o.muon ? make_muon(arena, {}, {}) : make_adamw(arena, {.lr = 0.01f}))),
-        trainer(model, arena, *optimizer, *comm, {.batch = o.batch, .seq = kSeq, .document_mask = o.document_mask, .deterministic = o.deterministic}),
+        trainer(next_token_objective(model), arena, *optimizer, *comm,
+                {.batch = o.batch, .seq = kSeq, .document_mask = o.document_mask, .deterministic = o.deterministic}),
         options(o) {}
 
   FillBatch fill(uint64_t first) {
