@@ -226,8 +226,10 @@ TEST_CASE("eval scores exactly the tokens asked for") {
   }
   const std::string all = w.accepted("eval run --data 'a/*_val_*.bin' --json").out;
   CHECK(w.accepted(eval + "1000000").out == all);
-  const Result r = w.accepted(Folders::train("'a/*_train_*.bin'", "watched", "--val 'a/*_val_*.bin' --eval-every 1 --eval-tokens 33"));
+  const Result r =
+      w.accepted(Folders::train("'a/*_train_*.bin'", "watched", "--val 'a/*_val_*.bin' --eval-every 1 --eval-tokens 33 --sample-every 1"));
   CHECK(has(r.out, "| 33 tokens in"));
+  for (const char* line : {"\nstep 1 | val loss ", "\nstep 2 | val loss ", "\nstep 1 | sample: ", "\nstep 2 | sample: "}) CHECK(has(r.out, line));
 }
 
 TEST_CASE("what is used of the data and what is left out is said; nothing to learn from is an error") {

@@ -106,6 +106,10 @@ stopped() {
   wait $job || got=$?
   [ "$got" = "$code" ] || die "SIG$signal to the $whom: exit code $got, expected $code"
   said 1 'start the same command again to go on'
+  case $whom in  # rank 0 speaks for all, also when each of them was asked; the rank that is asked alone is the other one
+  job) said 1 'asked to stop' ;;
+  rank) said 0 'asked to stop' ;;
+  esac
   saved
 }
 stopped 75 USR1 job
