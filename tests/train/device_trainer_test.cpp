@@ -1,0 +1,77 @@
+// A step on a device that works on its own: nothing in it waits for the host, and on a simulated GPU, whose ops the host does where there is no
+// kernel yet, it is the CPU's step bit by bit.
+#include "core/device.h"
+#include "kernels/api/step_state.h"
+#include "tests/data/support.h"
+#include "tests/models/support.h"
+#include "tests/support/catch.h"
+#include "tests/support/devices.h"
+#include "train/objectives.h"
+#include "train/trainer.h"
+
+namespace heddle {
+namespace {
+
+constexpr int64_t kSeq = 16, kBatch = 2, kVocab = 61;
+
+struct Session {
+  Transformer model;
+  Arena arena;
+  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<Communicator> comm = local_communicator();
+  Trainer trainer;
+
+  Session(Device device, DType dtype, bool muon)
+      : model((kernels::register_cpu_kernels(), shape())),
+        arena(model, device, dtype),
+        optimizer((arena.init(7), muon ? make_muon(arena, {}, {}) : make_adamw(arena, {.lr = 0.01f}))),
+        trainer(next_token_objective(model), arena, *optimizer, *comm, {.batch = kBatch, .seq = kSeq}) {}
+
+  static TransformerConfig shape() {
+    TransformerConfig c{.vocab = kVocab, .layers = 2, .dim = 32, .heads = 2, .seq = kSeq};
+    c.qk_norm = true;
+    return c;
+  }
+  // Random tokens, a document border in the middle; three micro-steps.
+  bool launch(uint64_t step) {
+    const FillBatch fill = [&](int64_t m, const BatchView& into) {
+      for (int64_t i = 0; i < kBatch * kSeq; ++i) {
+        const Philox::Block words =
+            Philox::draw({.seed = step, .purpose = RngPurpose::test, .name = static_cast<uint64_t>(m)}, static_cast<uint64_t>(i));
+        into.tokens[i] = static_cast<int32_t>(words[0] % kVocab);
+        into.targets[i] = i % kSeq == kSeq / 2 ? -1 : static_cast<int32_t>(words[1] % kVocab);
+        into.document_start[i] = i % kSeq > kSeq / 2 ? kSeq / 2 + 1 : 0;
+      }
+    };
+    return trainer.launch({.micro_steps = 3, .valid_targets = 3 * kBatch * (kSeq - 1), .lr = 1, .clip_norm = 1, .z_loss = 1e-4f}, fill);
+  }
+};
+
+TEST_CASE("a device trains as the CPU does, and a step waits for nothing", "[device]") {
+  const DType dtype = GENERATE(DType::f32, DType::bf16);
+  const bool muon = GENERATE(false, true);
+  CAPTURE(name_of(dtype), muon);
+  Session here(Device{}, dtype, muon);
+  const uint64_t steps = muon || dtype == DType::bf16 ? 5 : 20;
+  for (const Device device : test::devices()) {
+    if (device.type == DeviceType::cpu || !runtime(device.type).simulated()) continue;
+    Session there(device, dtype, muon);
+    for (uint64_t step = 0; step < steps; ++step) {
+      CAPTURE(step);
+      REQUIRE(here.launch(step));
+      const uint64_t before = runtime(device.type).host_synchronisations();
+      REQUIRE(there.launch(step));
+      CHECK(runtime(device.type).host_synchronisations() == before);
+      const StepReport want = here.trainer.result(), got = there.trainer.result();
+      CHECK(got.loss == want.loss);
+      CHECK(got.grad_norm == want.grad_norm);
+      CHECK(got.applied);
+    }
+    CHECK((there.arena.values().to_vector() == here.arena.values().to_vector()));
+    CHECK((there.optimizer->masters().to_vector() == here.optimizer->masters().to_vector()));
+    CHECK(there.trainer.counters().adam_t == steps);
+  }
+}
+
+}  // namespace
+}  // namespace heddle
