@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <span>
+#include <utility>
 
 #include "core/autograd/engine.h"
 #include "core/launch.h"
@@ -32,7 +33,7 @@ Trainer::Trainer(Objective objective, Arena& arena, Optimizer& optimizer, Commun
       control_(device_),
       buckets_(arena, comm),
       leaves_(arena.leaves()),
-      staging_(device_, upload_bytes(options)) {
+      staging_(std::in_place, device_, upload_bytes(options), static_cast<int>(slots_)) {
   const Shape shape{options.batch, options.seq};
   upload_ = Tensor::zeros({static_cast<int64_t>(upload_bytes(options) / sizeof(int32_t))}, DType::i32, device_, MemoryTag::workspace);
   const auto part = [&](int64_t i) {
@@ -52,7 +53,7 @@ void Trainer::set_counters(uint64_t step, uint64_t adam_t, uint64_t skipped) {
 }
 
 Tensor Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill) {
-  const std::span<std::byte> slot = staging_.next();
+  const std::span<std::byte> slot = staging_->next();
   const int64_t n = options_.batch * options_.seq;
   const StepInput input{.lr = plan.lr,
                         .loss_scale = plan.valid_targets > 0 ? 1.0f / static_cast<float>(plan.valid_targets) : 0.0f,
@@ -63,7 +64,7 @@ Tensor Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch&
   auto* const numbers = reinterpret_cast<int32_t*>(slot.data() + kBatchAt);
   fill(index, BatchView{options_.batch, options_.seq, numbers, numbers + n, numbers + 2 * n});
   const Stream stream = current_stream(device_);
-  staging_.send(upload_.impl().data, stream);
+  staging_->send(upload_.impl().data, stream);
   if (index == 0) copy_async(control_.device_state(), device_, upload_.impl().data, device_, sizeof(StepInput), stream);
   return objective_(batch_, {.z_loss = plan.z_loss, .step = control_.device_state(), .nll = nll_});
 }
@@ -146,6 +147,10 @@ bool Trainer::run_as_tree(const StepPlan& plan, const FillBatch& fill, const std
 }
 
 bool Trainer::launch(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
+  if (plan.micro_steps >= slots_) {  // so that no micro-step waits for the copy of another
+    slots_ = plan.micro_steps + 1;
+    staging_.emplace(device_, upload_bytes(options_), static_cast<int>(slots_));
+  }
   if (!(options_.deterministic ? run_as_tree(plan, fill, stop) : run_in_order(plan, fill, stop))) return false;
   control_.finish_norm(arena_, loss_);
   optimizer_.step(control_.device_state());

@@ -92,10 +92,11 @@ class Trainer {
   StepControl control_;
   GradBuckets buckets_;
   std::vector<Tensor> leaves_;
-  Staging staging_;    // [StepInput | tokens | targets | document starts]
-  Tensor upload_;      // the same in device memory
-  Batch batch_;        // views of it
-  Tensor nll_, loss_;  // () f32: shares of the step's mean loss, of this micro-step and of all so far
+  int64_t slots_ = 4;
+  std::optional<Staging> staging_;  // [StepInput | tokens | targets | document starts], a slot for each micro-step of a step and one more
+  Tensor upload_;                   // the same in device memory
+  Batch batch_;                     // views of it
+  Tensor nll_, loss_;               // () f32: shares of the step's mean loss, of this micro-step and of all so far
 };
 
 }  // namespace heddle
