@@ -1,7 +1,9 @@
 #include "train/metrics.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <fstream>
 #include <vector>
 
 #include "kernels/api/check.h"
@@ -49,6 +51,19 @@ MetricsLog::MetricsLog(const std::filesystem::path& file, std::optional<uint64_t
   } else {
     log_.cut(0);
   }
+}
+
+bool last_line_has(const std::string& file, uint64_t step, std::string_view name) {
+  constexpr std::streamoff kMostLine = 4096;
+  std::ifstream in(file, std::ios::binary | std::ios::ate);
+  const std::streamoff size = in.tellg();
+  if (!in || size <= 0) return false;
+  std::string text(static_cast<size_t>(std::min(size, kMostLine)), '\0');
+  in.seekg(size - static_cast<std::streamoff>(text.size()));
+  if (!in.read(text.data(), static_cast<std::streamsize>(text.size())) || text.back() != '\n') return false;
+  text.pop_back();
+  const std::string line = text.substr(text.rfind('\n') + 1);
+  return step_of(line) == step && line.find(quote_text(name) + ":") != line.npos;
 }
 
 void MetricsLog::write(uint64_t step, std::span<const Metric> metrics) {

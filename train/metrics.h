@@ -22,6 +22,9 @@ struct Metric {
 // {"step":12,"loss":3.25,"note":"x"}, no newline. A NaN or an infinity becomes null: JSON has neither.
 std::string metrics_line(uint64_t step, std::span<const Metric> metrics);
 
+// Whether the last whole line of the file is a record of this step with a metric of this name.
+bool last_line_has(const std::string& file, uint64_t step, std::string_view name);
+
 // A full disk does not stop a run: what cannot be written is left out, whole lines at a time (core/io/own_file.h).
 class MetricsLog {
  public:

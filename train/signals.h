@@ -7,8 +7,9 @@
 
 namespace heddle {
 
-enum class StopReason : uint8_t { none, time_limit, hangup, user1, terminate, interrupt };  // of several, the largest counts
-inline constexpr int kStopReasons = 6;
+// Of several, the largest counts. `unreadable`: a rank's data is gone; no signal says so.
+enum class StopReason : uint8_t { none, time_limit, hangup, user1, terminate, interrupt, unreadable };
+inline constexpr int kStopReasons = 7;
 
 struct StopRequest {
   StopReason reason = StopReason::none;

@@ -35,7 +35,7 @@ void Trainer::set_counters(uint64_t step, uint64_t adam_t, uint64_t skipped) {
   control_.set(state);
 }
 
-Tensor Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill) {
+std::optional<Tensor> Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
   const int64_t n = tokens_.numel();
   BatchView batch{options_.batch, options_.seq, nullptr, nullptr, nullptr};
   if (staging_.empty()) {
@@ -54,6 +54,7 @@ Tensor Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch&
       ++at;
     }
   }
+  if (stop && stop()) return std::nullopt;
   const Tensor start = options_.document_mask ? document_start_ : Tensor();
   return model_.loss(tokens_, targets_, start, {.z_loss = plan.z_loss, .step = control_.device_state(), .nll = nll_});
 }
@@ -62,14 +63,14 @@ Tensor Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch&
 bool Trainer::run_in_order(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
   arena_.begin_step();
   for (int64_t m = 0; m < plan.micro_steps; ++m) {
-    if (m > 0 && stop && stop()) return false;
-    const Tensor loss = micro_step(m, plan, fill);
+    const std::optional<Tensor> loss = micro_step(m, plan, fill, stop);
+    if (!loss) return false;
     launch(kernels::axpby, {.a = nll_.view(), .out = {loss_.view(), m > 0}}, device_);
     if (m + 1 < plan.micro_steps) {
-      backward(loss, leaves_);
+      backward(*loss, leaves_);
     } else {
       buckets_.begin();
-      backward(loss, leaves_, [this](const Tensor& leaf) { buckets_.ready(leaf); });
+      backward(*loss, leaves_, [this](const Tensor& leaf) { buckets_.ready(leaf); });
     }
   }
   comm_.start_all_reduce(loss_.view(), current_stream(device_));
@@ -100,10 +101,10 @@ bool Trainer::run_as_tree(const StepPlan& plan, const FillBatch& fill, const std
     ++stack.back().level;
   };
   for (int64_t m = 0; m < plan.micro_steps; ++m) {
-    if (m > 0 && stop && stop()) return false;
     arena_.begin_step();
-    const Tensor loss = micro_step(m, plan, fill);
-    backward(loss, leaves_);
+    const std::optional<Tensor> loss = micro_step(m, plan, fill, stop);
+    if (!loss) return false;
+    backward(*loss, leaves_);
     Subtree unit{Tensor::empty(grads.shape(), grads.dtype(), device_, MemoryTag::gradient), Tensor::empty({}, loss_.dtype(), device_), 0};
     launch(kernels::axpby, {.a = grads.view(), .out = {unit.grads.view(), false}}, device_);
     launch(kernels::axpby, {.a = nll_.view(), .out = {unit.loss.view(), false}}, device_);

@@ -49,7 +49,8 @@ class Trainer {
   };
   Trainer(Transformer& model, Arena& arena, Optimizer& optimizer, Communicator& comm, Options options);
 
-  // nullopt: `stop` said so between two micro-steps; nothing has changed, the step can be run again.
+  // `stop` is asked after each fill, on all ranks alike: what a rank learns of its data there, it can tell the others. nullopt: it said so; nothing
+  // has changed, the step can be run again.
   std::optional<StepReport> step(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop = {});
 
   // Counters that a resumed run continues: adam_t, skipped, step.
@@ -57,7 +58,8 @@ class Trainer {
   void set_counters(uint64_t step, uint64_t adam_t, uint64_t skipped);
 
  private:
-  Tensor micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill);  // what to go backward from; nll_ is its loss
+  // What to go backward from; nll_ is its loss. nullopt: `stop` said so.
+  std::optional<Tensor> micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
   // Both fill the gradients and loss_, unless `stop` says so: false.
   bool run_in_order(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
   bool run_as_tree(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);

@@ -135,6 +135,27 @@ TEST_CASE("metrics are cut back to the resumed step") {
   expect_error([&] { MetricsLog log(dir.path / "missing" / "metrics.jsonl", 1); }, ExitCode::io, {"metrics.jsonl"});
 }
 
+TEST_CASE("the last line of metrics.jsonl says what is owed") {
+  const TemporaryDirectory dir;
+  const std::string file = (dir.path / "metrics.jsonl").string();
+  CHECK(!last_line_has(file, 2, "owed"));
+  const std::string one = metrics_line(1, std::vector<Metric>{{"owed", true}}) + "\n";
+  const std::string two = metrics_line(2, std::vector<Metric>{{"loss", 1.5}, {"owed", true}}) + "\n";
+  for (const auto& [text, says] : std::vector<std::pair<std::string, bool>>{{"", false},
+                                                                            {one, false},
+                                                                            {two, true},
+                                                                            {one + two, true},
+                                                                            {two + one, false},
+                                                                            {two + "{\"step\":2,\"val_loss\":1}\n", false},
+                                                                            {two + "{\"step\":3", false},
+                                                                            {std::string(10000, '\n') + two, true},
+                                                                            {std::string(10000, 'x'), false}}) {
+    put(file, text);
+    CAPTURE(text.substr(0, 100));
+    CHECK(last_line_has(file, 2, "owed") == says);
+  }
+}
+
 TEST_CASE("samples are cut back to the resumed step, whatever their text looks like") {
   const TemporaryDirectory dir;
   const std::string file = (dir.path / "samples.txt").string();
@@ -167,6 +188,15 @@ TEST_CASE("samples are cut back to the resumed step, whatever their text looks l
     size_t kept = 0;
     while (after[kept + 1].size() <= length) ++kept;
     if (content(file) != after[kept]) FAIL_CHECK("torn at " << length << ": " << content(file).size() << " bytes kept, not " << after[kept].size());
+  }
+  // Records of early versions have no length; what a later one of them begins goes all the same, and so does a later one behind them.
+  const std::string early = "step 3\nabc\n\nstep 6\nstep by step\n\n";
+  for (const auto& [step, kept] :
+       std::vector<std::pair<uint64_t, std::string>>{{2, ""}, {5, early.substr(0, 12)}, {6, early}, {9, early}, {10, early + after[1]}}) {
+    put(file, early + whole);
+    SampleLog(file, step);
+    CAPTURE(step);
+    CHECK(content(file) == kept);
   }
   put(file, "a note\n" + whole);
   SampleLog(file, 10);
