@@ -31,6 +31,10 @@ std::optional<uint64_t> step_of(std::string_view line) {
   return step;
 }
 
+std::string debt_text(std::string_view debt) {
+  return concat(",", quote_text(debt), ":true}\n");
+}
+
 }  // namespace
 
 std::string metrics_line(uint64_t step, std::span<const Metric> metrics) {
@@ -53,17 +57,21 @@ MetricsLog::MetricsLog(const std::filesystem::path& file, std::optional<uint64_t
   }
 }
 
-bool last_line_has(const std::string& file, uint64_t step, std::string_view name) {
+bool last_record_owes(const std::string& file, uint64_t step, std::string_view debt) {
   constexpr std::streamoff kMostLine = 4096;
   std::ifstream in(file, std::ios::binary | std::ios::ate);
   const std::streamoff size = in.tellg();
   if (!in || size <= 0) return false;
   std::string text(static_cast<size_t>(std::min(size, kMostLine)), '\0');
   in.seekg(size - static_cast<std::streamoff>(text.size()));
-  if (!in.read(text.data(), static_cast<std::streamsize>(text.size())) || text.back() != '\n') return false;
-  text.pop_back();
-  const std::string line = text.substr(text.rfind('\n') + 1);
-  return step_of(line) == step && line.find(quote_text(name) + ":") != line.npos;
+  if (!in.read(text.data(), static_cast<std::streamsize>(text.size())) || !text.ends_with(debt_text(debt))) return false;
+  const size_t before = text.rfind('\n', text.size() - 2);
+  return step_of(std::string_view(text).substr(before == text.npos ? 0 : before + 1)) == step;
+}
+
+void MetricsLog::pay(uint64_t step, std::string_view debt, std::span<const Metric> metrics) {
+  log_.cut(log_.size() - debt_text(debt).size());
+  log_.append(metrics_line(step, metrics).substr(metrics_line(step, {}).size() - 1) + "\n");
 }
 
 void MetricsLog::write(uint64_t step, std::span<const Metric> metrics) {

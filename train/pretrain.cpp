@@ -51,7 +51,7 @@ struct Logs {
   std::optional<TensorBoardLog> events;
 };
 
-// In the record of a step whose validation a stop cut short: the next start makes up for it, in a record of its own.
+// Ends the record of a step whose validation a stop cut short: the next start makes up for it.
 constexpr std::string_view kValidationStopped = "val_stopped";
 
 void add_validation(std::vector<Metric>& values, const EvalResult& result) {
@@ -315,7 +315,7 @@ void Loop::log(const Step& step) {
 // Whether the newest start ended inside the validation of the step it saved. Rank 0 looks, all learn.
 bool Loop::owed_validation() const {
   if (!run_.resumed_step || !run_.evaluator) return false;
-  const bool owed = run_.is_first() && last_line_has(run_.file("metrics.jsonl"), run_.step, kValidationStopped);
+  const bool owed = run_.is_first() && last_record_owes(run_.file("metrics.jsonl"), run_.step, kValidationStopped);
   return run_.comm.gather_text(owed ? "owed" : "").front() == "owed";
 }
 
@@ -325,7 +325,7 @@ void Loop::make_up_validation() {
   if (!step.validation) return;
   std::vector<Metric> values;
   add_validation(values, *step.validation);
-  if (logs_->metrics) logs_->metrics->write(run_.step, values);
+  if (logs_->metrics) logs_->metrics->pay(run_.step, kValidationStopped, values);
   if (logs_->events) show_validation(*step.validation);
 }
 

@@ -135,24 +135,28 @@ TEST_CASE("metrics are cut back to the resumed step") {
   expect_error([&] { MetricsLog log(dir.path / "missing" / "metrics.jsonl", 1); }, ExitCode::io, {"metrics.jsonl"});
 }
 
-TEST_CASE("the last line of metrics.jsonl says what is owed") {
+TEST_CASE("what the last record of metrics.jsonl owes is filled in") {
   const TemporaryDirectory dir;
   const std::string file = (dir.path / "metrics.jsonl").string();
-  CHECK(!last_line_has(file, 2, "owed"));
-  const std::string one = metrics_line(1, std::vector<Metric>{{"owed", true}}) + "\n";
-  const std::string two = metrics_line(2, std::vector<Metric>{{"loss", 1.5}, {"owed", true}}) + "\n";
-  for (const auto& [text, says] : std::vector<std::pair<std::string, bool>>{{"", false},
+  CHECK(!last_record_owes(file, 2, "owed"));
+  const auto line = [](uint64_t step, const std::vector<Metric>& metrics) { return metrics_line(step, metrics) + "\n"; };
+  const std::string one = line(1, {{"owed", true}}), two = line(2, {{"loss", 1.5}, {"owed", true}});
+  for (const auto& [text, owes] : std::vector<std::pair<std::string, bool>>{{"", false},
                                                                             {one, false},
                                                                             {two, true},
                                                                             {one + two, true},
                                                                             {two + one, false},
-                                                                            {two + "{\"step\":2,\"val_loss\":1}\n", false},
+                                                                            {two + line(2, {{"val_loss", 1.0}}), false},
                                                                             {two + "{\"step\":3", false},
                                                                             {std::string(10000, '\n') + two, true},
                                                                             {std::string(10000, 'x'), false}}) {
     put(file, text);
     CAPTURE(text.substr(0, 100));
-    CHECK(last_line_has(file, 2, "owed") == says);
+    CHECK(last_record_owes(file, 2, "owed") == owes);
+    if (!owes) continue;
+    MetricsLog(file, 2).pay(2, "owed", std::vector<Metric>{{"val_loss", 2.5}});
+    CHECK(content(file) == text.substr(0, text.size() - two.size()) + line(2, {{"loss", 1.5}, {"val_loss", 2.5}}));
+    CHECK(!last_record_owes(file, 2, "owed"));
   }
 }
 
