@@ -6,6 +6,7 @@
 
 #include "app/command.h"
 #include "data/dataset.h"
+#include "kernels/api/check.h"
 #include "tests/app/workplace.h"
 #include "tests/support/cost.h"
 
@@ -209,7 +210,7 @@ TEST_CASE("inspect --verify of a data set costs in proportion to its shards") {
     info.tokenizer_fingerprint = std::string(64, '0');
     info.vocab = 257;
     info.eot = 256;
-    for (size_t i = 0; i < n; ++i) info.shards.push_back({"s" + std::to_string(i) + ".bin", "train", 1, 1, 1, std::string(64, '0')});
+    for (size_t i = 0; i < n; ++i) info.shards.push_back({heddle::concat("s", i, ".bin"), "train", 1, 1, 1, std::string(64, '0')});
     const std::string folder = "set" + std::to_string(n);
     fs::create_directories(w.path / folder);
     w.write(folder + "/dataset.json", info.to_json());

@@ -121,8 +121,7 @@ void print_summary(const Manifest& m, std::ostream& out) {
   for (const Kind& k : kinds) width = std::max(width, k.name.size());
   for (const Kind& k : kinds) {
     out << "  " << std::left << std::setw(static_cast<int>(width)) << k.name << "  " << std::right << counted(k.tensors, "tensor") << ", "
-        << counted(k.elements, "element") << ", " << size_text(k.bytes) << '
-';
+        << counted(k.elements, "element") << ", " << size_text(k.bytes) << '\n';
   }
 }
 
