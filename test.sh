@@ -9,7 +9,8 @@ usage() {
   cat <<'TEXT'
 usage: ./test.sh [--strict] [--full] [--keep-going] [--jobs N] [--no-install]
   (nothing)     lint, build, all tests, the program built by clang, the CPU kernels compiled for two other CPUs
-  --full        also the kernels, core and data tests under AddressSanitizer and UndefinedBehaviorSanitizer, and a little fuzzing
+  --full        also the program for GPUs by nvcc, the kernels, core and data tests under AddressSanitizer and UndefinedBehaviorSanitizer, and a little
+                fuzzing
   --strict      warnings are errors; builds in folders of its own, so that neither form makes the other build anew
   --keep-going  run the remaining parts after one has failed
   --jobs N      parallel compilations (default: all cores); tests run two at a time
@@ -97,6 +98,18 @@ other_cpus() {
   tests/compile_matrix.sh ${strict:+--strict} --jobs "$jobs" x86-64-v4 aarch64
 }
 
+# Where nvcc is installed. Without a GPU the program must say so, and end with 69.
+gpu() {
+  if ! PATH=$PATH:/usr/local/cuda/bin command -v nvcc >/dev/null; then
+    echo "skipped: no nvcc here (CUDA toolkit)"
+    return 77
+  fi
+  configure build/cuda$strict --preset cuda -DHEDDLE_WERROR=$werror && cmake --build build/cuda$strict --parallel "$jobs" || return 1
+  local status=0
+  build/cuda$strict/bin/heddle bench ops --device cuda >build/gpu.log 2>&1 || status=$?
+  [ -e /dev/nvidia0 ] || { cat build/gpu.log; [ $status = 69 ]; }
+}
+
 # g++ 12 warns wrongly about instrumented code, so warnings stay warnings here. Only the verdict is printed when all passes.
 asan() {
   configure build/asan --preset asan && cmake --build build/asan --parallel "$jobs" --target asan_tests || return 1
@@ -121,6 +134,7 @@ part 6 "tests" tests
 part 3 "program by clang" clang
 part 2 "other CPUs" other_cpus
 if [ $full = 1 ]; then
+  part 6 "program for GPUs" gpu
   part 4 "fuzz" fuzz
   part 8 "sanitizers" asan
 fi

@@ -25,9 +25,9 @@ void print_overview(std::ostream& out) {
   out << "\n  heddle COMMAND --help   flags and examples of a command\n"
          "  heddle --version        version and how it was built\n"
          "\nExit codes\n"
-         "  0 ok   1 runtime   2 usage or configuration   65 bad data   69 no usable GPU   71 out of memory\n"
-         "  73 run directory in use   74 I/O   75 checkpointed, start me again   78 mismatch on resume   86 a rank hung\n"
-         "  128+n ended by signal n\n";
+         "  0 ok   1 runtime   2 usage or configuration   65 bad data, or no checkpoint to resume   69 no usable GPU\n"
+         "  71 out of memory   73 run directory in use   74 I/O   75 checkpointed, start me again   86 a rank hung\n"
+         "  78 what does not belong together: options or shards and the run, shards and a tokenizer   128+n signal n\n";
 }
 
 int dispatch(Args args) {

@@ -22,6 +22,7 @@ struct Checkpoints::Impl {
   std::unique_ptr<CheckpointReader> found;
   bool searched = false;  // find_newest() has run in this incarnation
   bool based = false;     // inc/<n>.base is written
+  bool counts = false;    // something was saved or gone back on: this start is part of the run's history
 
   bool first() const { return control->rank() == 0; }
   void log(const std::string& line) const {
@@ -58,7 +59,10 @@ Checkpoints::Checkpoints(std::filesystem::path path, Control& comm, CheckpointOp
   impl_->writer = std::make_unique<SaveWriter>(*impl_->run, *impl_->control, impl_->options);
 }
 
-Checkpoints::~Checkpoints() = default;
+Checkpoints::~Checkpoints() {
+  impl_->writer.reset();
+  if (impl_->first() && !impl_->counts) impl_->run->give_back_incarnation(impl_->incarnation);
+}
 
 uint64_t Checkpoints::incarnation() const {
   return impl_->incarnation;
@@ -125,6 +129,7 @@ std::optional<Checkpoints::Loaded> Checkpoints::find_newest(Resume resume, uint6
   m.writer->drain();
   HEDDLE_CHECK(!m.based, "checkpoint", "incarnation ", m.incarnation, " has begun; roll_back() first");
   m.found.reset();
+  m.counts = m.counts || at_most < UINT64_MAX;
   std::vector<Kept> kept;
   const std::vector<Candidate> all = m.candidates(kept);
   if (resume == Resume::never && !all.empty()) {
@@ -224,6 +229,7 @@ void Checkpoints::load(StateDict& into) {
 
 void Checkpoints::roll_back() {
   impl_->writer->wait();
+  impl_->counts = true;
   impl_->claim();
 }
 
@@ -241,6 +247,7 @@ void Checkpoints::save(uint64_t step, const StateDict& state, const std::string&
   HEDDLE_CHECK(step < kNumberEnd, "checkpoint", "step ", step, " cannot be saved: steps are below 2^62");
   if (!m.searched) find_newest(Resume::never);
   HEDDLE_CHECK(m.based, "checkpoint", "save() before load(): a checkpoint was found and must be loaded first");
+  m.counts = true;
   m.writer->save(m.incarnation, step, state, config, copied);
 }
 

@@ -33,7 +33,7 @@
 namespace heddle {
 
 struct CheckpointOptions {
-  int keep_last = 3;        // newest verified checkpoints that retention keeps, at least 2
+  int keep_last = 3;        // newest checkpoints that retention keeps, at least 2, whichever start saved them
   uint64_t keep_every = 0;  // checkpoints of steps that are multiples of this stay for ever; 0: none
   int scrub_every = 0;      // after each n-th commit the shards are read back from the device and hashed again; 0: never
   int most_failures = 3;    // failed saves in a row before save() and wait() throw Error(io)
@@ -74,7 +74,7 @@ class Checkpoints {
 
   // Takes LOCK and the next incarnation. Error(in_use) when another job has the directory, Error(io), Error(bad_data).
   Checkpoints(std::filesystem::path run, Control& comm, CheckpointOptions options = {});
-  ~Checkpoints();  // finishes a save under way
+  ~Checkpoints();  // finishes a save under way; a start that saved nothing gives its incarnation back
   Checkpoints(const Checkpoints&) = delete;
   Checkpoints& operator=(const Checkpoints&) = delete;
 

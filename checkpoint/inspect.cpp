@@ -117,9 +117,11 @@ void print_summary(const Manifest& m, std::ostream& out) {
     others.name = "others";
     others.add(kinds.back().tensors, kinds.back().elements, kinds.back().bytes);
   }
+  size_t width = 10;
+  for (const Kind& k : kinds) width = std::max(width, k.name.size());
   for (const Kind& k : kinds) {
-    out << "  " << std::left << std::setw(12) << k.name << std::right << counted(k.tensors, "tensor") << ", " << counted(k.elements, "element")
-        << ", " << size_text(k.bytes) << '\n';
+    out << "  " << std::left << std::setw(static_cast<int>(width)) << k.name << "  " << std::right << counted(k.tensors, "tensor") << ", "
+        << counted(k.elements, "element") << ", " << size_text(k.bytes) << '\n';
   }
 }
 

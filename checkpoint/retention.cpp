@@ -90,19 +90,21 @@ void SaveWriter::scrub() {
 void SaveWriter::retain() {
   if (run_.superseded(job_.incarnation)) return;
   const std::lock_guard lock(mutex_);
-  // Only checkpoints this job has hashed count: two of those stand after every deletion, whatever the older ones are worth.
+  // The newest live ones stay, whoever saved them. Nothing goes before two of those are ones that this job has hashed: so many stand after every
+  // deletion, whatever the older ones are worth.
   const int keep = std::max(2, options_.keep_last);
-  int verified = 0;
+  int live = 0, verified = 0;
   CheckpointId oldest_kept;
-  for (auto it = kept_.rbegin(); it != kept_.rend() && verified < keep; ++it) {
-    if (!it->verified || it->dead) continue;
-    ++verified;
+  for (auto it = kept_.rbegin(); it != kept_.rend() && live < keep; ++it) {
+    if (it->dead) continue;
+    ++live;
+    verified += it->verified;
     oldest_kept = it->id;
   }
   if (verified < 2) return;
   for (size_t i = 0; i < kept_.size();) {
     const Kept& k = kept_[i];
-    const bool old = verified == keep && k.id < oldest_kept;
+    const bool old = k.id < oldest_kept;
     const bool forever = !k.dead && (k.pinned || (options_.keep_every > 0 && k.id.step % options_.keep_every == 0));
     if (!(old || k.dead) || forever) {
       ++i;

@@ -88,17 +88,41 @@ std::string RunDirectory::path_of(const CheckpointId& id, std::string_view file)
 }
 
 void RunDirectory::take_lock() {
-  const int h = fs_->open_lock(root_.get(), "LOCK");
-  if (h < 0) fail_io("checkpoint", "open", path_ + "/LOCK", h);
-  lock_ = Handle(*fs_, h);
-  int r = fs_->lock(h);
-  while (r == -EINTR) r = fs_->lock(h);
-  if (r == -EWOULDBLOCK) {
-    fail("checkpoint", concat(path_, " is in use by another job; wait for it, stop it, or choose another --out"), ExitCode::in_use);
+  constexpr int kTries = 5;
+  const std::string path = path_ + "/LOCK";
+  Handle replaced;  // held until its successor is: nobody gets in between
+  for (int tries = 1;; ++tries) {
+    const int h = fs_->open_lock(root_.get(), "LOCK");
+    if (h < 0) fail_io("checkpoint", "open", path, h);
+    Handle lock(*fs_, h);
+    int r = fs_->lock(h);
+    while (r == -EINTR) r = fs_->lock(h);
+    FileInfo info;
+    const bool known = fs_->info(h, info) == 0;
+    if (r == -EWOULDBLOCK) {
+      const bool shared = known && info.links > 1;
+      fail("checkpoint",
+           concat(path_, " is in use by another job; wait for it, stop it, or choose another --out",
+                  shared ? concat(". LOCK is one file with that of another run, hard-linked as by cp -al: if only that run is in use, delete ", path)
+                         : ""),
+           ExitCode::in_use);
+    }
+    locked_ = r == 0;
+    // Some network file systems have no locks; incarnations keep two jobs apart there.
+    if (r < 0 && r != -ENOLCK && r != -EOPNOTSUPP && r != -ENOSYS && r != -EINVAL) fail_io("checkpoint", "lock", path, r);
+    // What was locked must be this run's LOCK and no other's: one that is gone by now is looked for again, one that a copy of the run by hard links
+    // shares is replaced.
+    const Handle named(*fs_, locked_ && known ? fs_->open_file(root_.get(), "LOCK") : -EINVAL);
+    FileInfo now;
+    const bool gone = named.get() == -ENOENT || (named && fs_->info(named.get(), now) == 0 && now.inode != info.inode);
+    if (tries == kTries || (!gone && info.links <= 1)) {
+      lock_ = std::move(lock);
+      return;
+    }
+    if (gone) continue;
+    write_file_atomically(*fs_, root_.get(), "LOCK", "", path);
+    replaced = std::move(lock);
   }
-  locked_ = r == 0;
-  // Some network file systems have no locks; incarnations keep two jobs apart there.
-  if (r < 0 && r != -ENOLCK && r != -EOPNOTSUPP && r != -ENOSYS && r != -EINVAL) fail_io("checkpoint", "lock", path_ + "/LOCK", r);
 }
 
 void RunDirectory::sweep() {
@@ -109,7 +133,9 @@ void RunDirectory::sweep() {
     return at != file.npos && file.find_first_not_of("0123456789", at + 4) == file.npos && is_ours(file.substr(0, at));
   };
   const auto is_file = [](std::string_view name) {
-    return name == "LATEST" || name == "config.toml" || name == "shards.txt" || name == "tokenizer.json";
+    constexpr std::string_view kNames[] = {"LATEST",         "LOCK",          "config.toml", "shards.txt",
+                                           "tokenizer.json", "metrics.jsonl", "samples.txt", "bad_batches.jsonl"};
+    return std::find(std::begin(kNames), std::end(kNames), name) != std::end(kNames);
   };
   const auto is_base = [](std::string_view name) { return name.ends_with(".base") && parse_number(name.substr(0, name.size() - 5)); };
   for (const std::string& name : sorted_names(*fs_, root_.get(), path_)) {
@@ -148,8 +174,18 @@ uint64_t RunDirectory::claim_incarnation() {
   fail("checkpoint", concat(path_, ": other jobs keep starting here"), ExitCode::in_use);
 }
 
+void RunDirectory::give_back_incarnation(uint64_t incarnation) {
+  if (!locked_) return;
+  Name name;
+  std::snprintf(name, sizeof name, "%" PRIu64 ".base", incarnation);
+  fs_->unlink(inc_.get(), name);
+  incarnation_name(incarnation, name);
+  fs_->unlink(inc_.get(), name);
+  fs_->sync(inc_.get());
+}
+
 bool RunDirectory::superseded(uint64_t incarnation) const {
-  // Incarnations are claimed one after the other and never deleted, so looking for the next is enough.
+  // Incarnations are claimed one after the other, and only the newest is ever given back, so looking for the next is enough.
   Name name;
   incarnation_name(incarnation + 1, name);
   return fs_->exists(inc_.get(), name) == 0;

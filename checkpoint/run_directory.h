@@ -52,12 +52,14 @@ class RunDirectory {
   int incarnations() const { return inc_.get(); }
   std::string path_of(const CheckpointId& id, std::string_view file = {}) const;
 
-  // LOCK, where the file system has locks. Error(in_use) when another job holds it.
+  // LOCK, where the file system has locks. Error(in_use) when another job holds it. One that is hard-linked to another run's is replaced first.
   void take_lock();
   // Deletes what a killed job left between writing a small file and renaming it. Does nothing where no lock says that nobody is writing.
   void sweep();
   // The next incarnation, by exclusive create and fsync: unique even where locks do not work. Error(bad_data) when inc/ holds the last number.
   uint64_t claim_incarnation();
+  // Of a start that comes to nothing: no trace of it stays. Does nothing where no lock says that no later job can have started.
+  void give_back_incarnation(uint64_t incarnation);
   // True when a later job has started on this directory. No allocation.
   bool superseded(uint64_t incarnation) const;
 

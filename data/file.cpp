@@ -14,6 +14,7 @@
 #include <new>
 #include <utility>
 
+#include "core/io/file_system.h"
 #include "core/io/sha256.h"
 #include "kernels/api/check.h"
 
@@ -21,7 +22,7 @@ namespace heddle {
 namespace {
 
 [[noreturn]] void fail_io(const std::string& path, const char* what, int error) {
-  fail("file", concat(path, ": cannot ", what, ": ", std::strerror(error)), ExitCode::io);
+  fail("file", concat(path, ": cannot ", what, ": ", std::strerror(error), cure_of(error)), ExitCode::io);
 }
 
 // Opens a regular file; O_NONBLOCK so that a FIFO without a writer is refused instead of waited for.
@@ -217,8 +218,8 @@ size_t FileReader::read(char* to, size_t bytes) {
 }
 
 FileWriter::FileWriter(std::string path) : path_(std::move(path)) {
-  descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
-  if (descriptor_ < 0) fail_io(path_, "create", errno);
+  descriptor_ = real_file_system().create_file(FileSystem::kHere, path_.c_str());
+  if (descriptor_ < 0) fail_io(path_, "create", -descriptor_);
 }
 
 FileWriter::~FileWriter() {
@@ -268,9 +269,9 @@ std::string sha256_hex(std::string_view bytes) {
 std::string read_small_file(const std::string& path, size_t max_bytes) {
   FileReader file(path);
   std::string content;
-  char buffer[65536];
-  while (const size_t got = file.read(buffer, sizeof buffer)) {
-    content.append(buffer, got);
+  std::vector<char> buffer(size_t{1} << 16);
+  while (const size_t got = file.read(buffer.data(), buffer.size())) {
+    content.append(buffer.data(), got);
     if (content.size() > max_bytes) fail("file", concat(path, ": larger than the ", max_bytes, " bytes accepted here"), ExitCode::bad_data);
   }
   return content;

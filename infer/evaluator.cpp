@@ -55,15 +55,21 @@ Evaluator::Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens
   staging_.resize(static_cast<size_t>(3 * shape.numel()));
 }
 
-std::optional<EvalResult> Evaluator::run(const Transformer& model, const std::function<bool()>& stop) {
+std::optional<EvalResult> Evaluator::run(const Transformer& model, const std::function<bool()>& stop,
+                                         const std::function<void(const Error&)>& failed) {
   const int64_t n = batch_ * seq_;
   double nats = 0;
   const uint64_t per_round = static_cast<uint64_t>(batch_) * static_cast<uint64_t>(comm_.size());
   for (uint64_t round = 0; round < rows_; round += per_round) {
-    if (stop && stop()) return std::nullopt;
     const uint64_t first = round + static_cast<uint64_t>(comm_.rank()) * static_cast<uint64_t>(batch_);
     const BatchView batch{batch_, seq_, staging_.data(), staging_.data() + n, staging_.data() + 2 * n};
-    windows_.fill(first, batch);
+    try {
+      windows_.fill(first, batch);
+    } catch (const Error& e) {
+      if (!failed) throw;
+      failed(e);
+    }
+    if (stop && stop()) return std::nullopt;
     int64_t at = 0;
     for (const Tensor* t : {&tokens_, &targets_, &document_start_}) {
       copy_bytes(t->impl().data, device_, staging_.data() + at++ * n, Device{}, static_cast<size_t>(n) * sizeof(int32_t));

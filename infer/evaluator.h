@@ -33,8 +33,10 @@ class Evaluator {
   // tokens: the first this many are scored, or all when there are fewer; 0: all. batch: a rank's sequences at a time, at most: as few as the same
   // number of rounds allows, so that little is computed for nothing. The tokenizer may be absent. Collective: the ranks share the reading.
   Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Control& comm);
-  // Collective. `stop`, when given, is asked between batches; true ends the evaluation early and gives nullopt.
-  std::optional<EvalResult> run(const Transformer& model, const std::function<bool()>& stop = {});
+  // Collective. `stop`, when given, is asked after each batch is read; true ends the evaluation early and gives nullopt. `failed`, when given, is
+  // told of data that cannot be read, and `stop` has to say so on all ranks then.
+  std::optional<EvalResult> run(const Transformer& model, const std::function<bool()>& stop = {},
+                                const std::function<void(const Error&)>& failed = {});
   uint64_t rows() const { return rows_; }
   int64_t batch() const { return batch_; }
   const std::string& unidentified() const { return windows_.unidentified(); }

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "checkpoint/plan.h"
 #include "core/launch.h"
 #include "core/storage.h"
 #include "infer/sampling.h"
@@ -52,6 +53,14 @@ struct Logs {
   std::optional<TensorBoardLog> events;
 };
 
+// Ends the record of a step whose validation a stop cut short: the next start makes up for it.
+constexpr std::string_view kValidationStopped = "val_stopped";
+
+void add_validation(std::vector<Metric>& values, const EvalResult& result) {
+  values.push_back({"val_loss", result.loss()});
+  if (result.bytes) values.push_back({"val_bits_per_byte", result.bits_per_byte()});
+}
+
 // A step that was taken, on its way through the loop.
 struct Step {
   StepPlan plan;
@@ -60,6 +69,7 @@ struct Step {
   uint64_t first_sample = 0;
   double seconds = 0;
   std::optional<EvalResult> validation;
+  bool validation_stopped = false;  // it was due, and is still owed
 };
 
 // One start of a run: from the state it finds to the horizon, or to the first reason to stop.
@@ -76,15 +86,18 @@ class Loop {
   // The exit code.
   int go() {
     if (run_.resumed_step && !weights_are_finite()) fail_diverged(concat("the saved weights of step ", run_.step));
-    if (run_.resumed_step && run_.step >= steps_) {
+    owes_validation_ = owed_validation();
+    if (run_.resumed_step && run_.step >= steps_ && !owes_validation_) {
       run_.console.line(concat("the run in ", config_.out, " is already at step ", run_.step, " of ", steps_, ": done"));
       run_.console.require_written();
       return 0;
     }
+    if (run_.step < steps_) run_.write_files();
     logs_.emplace(run_);
-    while (run_.step < steps_ && !must_stop()) {
+    if (owes_validation_) make_up_validation();
+    while (run_.step < steps_) {
       Step step;
-      if (!train(step)) break;  // stopped between micro-steps: the state is that of the last whole step
+      if (!train(step)) break;  // stopped before the update: the state is that of the last whole step
       if (rolled_back(step)) continue;
       print(step);
       const bool last = run_.step == steps_;
@@ -98,6 +111,8 @@ class Loop {
 
  private:
   bool must_stop();
+  bool owed_validation() const;
+  void make_up_validation();
   bool weights_are_finite() const;
   [[noreturn]] void fail_diverged(const std::string& what) const;
   [[noreturn]] void fail_spent(const std::string& why, const SpikeVerdict& verdict) const;
@@ -105,6 +120,7 @@ class Loop {
   bool rolled_back(const Step& step);
   void print(const Step& step);
   void validate(Step& step);
+  void show_validation(const EvalResult& result);
   void sample();
   void log(const Step& step);
   void save();
@@ -118,9 +134,11 @@ class Loop {
   LossMeter loss_;
   LineTimer lines_;
   const uint64_t steps_;
-  uint64_t saved_step_;       // the state of this step is on the disk, or on its way
-  bool has_trained_ = false;  // this start took a step
-  double val_loss_ = 0;       // the newest
+  uint64_t saved_step_;              // the state of this step is on the disk, or on its way
+  bool has_trained_ = false;         // this start took a step
+  double val_loss_ = 0;              // the newest
+  bool owes_validation_ = false;     // of the step at hand: a stop came in between
+  std::optional<Error> unreadable_;  // what this rank found of its data
   StopReason stop_ = StopReason::none;
 };
 
@@ -129,6 +147,7 @@ class Loop {
 bool Loop::must_stop() {
   stop_ = signals_.poll().reason;
   if (stop_ == StopReason::time_limit && !has_trained_) stop_ = StopReason::none;
+  if (unreadable_) stop_ = StopReason::unreadable;
   stop_ = static_cast<StopReason>(run_.control().vote_max(static_cast<int>(stop_)));
   return stop_ != StopReason::none;
 }
@@ -160,39 +179,33 @@ void Loop::fail_spent(const std::string& why, const SpikeVerdict& verdict) const
 
 bool Loop::train(Step& step) {
   const Clock::time_point start = Clock::now();
-  run_.cursor = run_.bad_batches->next_clean(run_.cursor, static_cast<uint64_t>(run_.samples));
+  const uint64_t first = run_.bad_batches->next_clean(run_.cursor, static_cast<uint64_t>(run_.samples));
   StepPlan& plan = step.plan;
   plan.micro_steps = run_.micro_steps;
-  plan.valid_targets = run_.loader->valid_targets(run_.cursor, static_cast<uint64_t>(run_.samples));
+  plan.valid_targets = run_.loader->valid_targets(first, static_cast<uint64_t>(run_.samples));
   plan.lr = static_cast<float>(run_.schedule.factor(run_.step));
   plan.clip_norm = static_cast<float>(config_.grad_clip);
   plan.max_grad_norm = run_.spikes.max_grad_norm();
   plan.max_loss = run_.spikes.max_loss();
   plan.z_loss = static_cast<float>(config_.z_loss);
-  const uint64_t mine = run_.cursor + static_cast<uint64_t>(run_.control().rank()) * run_.rank_samples();
+  const uint64_t mine = first + static_cast<uint64_t>(run_.control().rank()) * run_.rank_samples();
   const auto fill = [&](int64_t m, const BatchView& into) {
-    run_.loader->fill(mine + static_cast<uint64_t>(m * config_.batch), into);
+    try {
+      run_.loader->fill(mine + static_cast<uint64_t>(m * config_.batch), into);
+    } catch (const Error& e) {  // a shard that was cut, or a disk that is gone: all ranks hear of it before anything is computed from it
+      unreadable_ = e;
+      return;
+    }
     const bool last = m + 1 == run_.micro_steps;
     run_.loader->prefetch(mine + static_cast<uint64_t>(last ? run_.samples : (m + 1) * config_.batch), config_.batch);
   };
-  std::optional<StepReport> report;
-  try {
-    report = run_.trainer->step(plan, fill, [this] { return must_stop(); });
-  } catch (const Error& e) {
-    // A shard that was cut, or a disk that is gone: the state is still that of the last whole step. One rank of several cannot save alone.
-    const bool data = e.code() == ExitCode::bad_data || e.code() == ExitCode::io;
-    if (data && run_.control().size() == 1 && saved_step_ < run_.step) {
-      save();
-      run_.checkpoints->wait();
-    }
-    throw;
-  }
+  const std::optional<StepReport> report = run_.trainer->step(plan, fill, [this] { return must_stop(); });
   if (!report) return false;
   has_trained_ = true;
   step.report = *report;
-  step.first_sample = run_.cursor;
+  step.first_sample = first;
   ++run_.step;
-  run_.cursor += static_cast<uint64_t>(run_.samples);
+  run_.cursor = first + static_cast<uint64_t>(run_.samples);
   run_.tokens += static_cast<uint64_t>(config_.total_batch_tokens);
   step.seconds = seconds_since(start);
   rate_.add(static_cast<double>(config_.total_batch_tokens), step.seconds);
@@ -239,7 +252,9 @@ void Loop::print(const Step& step) {
 
 void Loop::validate(Step& step) {
   const Clock::time_point start = Clock::now();
-  step.validation = run_.evaluator->run(*run_.model, [this] { return must_stop(); });
+  step.validation = run_.evaluator->run(
+      *run_.model, [this] { return must_stop(); }, [this](const Error& e) { unreadable_ = e; });
+  owes_validation_ = step.validation_stopped = !step.validation;
   if (!step.validation) return;
   const EvalResult& result = *step.validation;
   val_loss_ = result.loss();
@@ -278,10 +293,8 @@ void Loop::log(const Step& step) {
                                 {"tokens_per_s", tokens_per_second},
                                 {"step_ms", step.seconds * 1e3}};
   if (!report.applied) values.push_back({"withheld", true});
-  if (step.validation) {
-    values.push_back({"val_loss", val_loss_});
-    if (step.validation->bytes) values.push_back({"val_bits_per_byte", step.validation->bits_per_byte()});
-  }
+  if (step.validation) add_validation(values, *step.validation);
+  if (step.validation_stopped) values.push_back({kValidationStopped, true});
   if (logs_->metrics) logs_->metrics->write(run_.step, values);
   if (!logs_->events) return;
   TensorBoardLog& events = *logs_->events;
@@ -289,9 +302,29 @@ void Loop::log(const Step& step) {
   events.scalar(run_.step, "train/grad_norm", report.grad_norm);
   events.scalar(run_.step, "train/lr", lr);
   events.scalar(run_.step, "train/tokens_per_s", tokens_per_second);
+  if (step.validation) show_validation(*step.validation);
+}
+
+// Whether the newest start ended inside the validation of the step it saved. Rank 0 looks, all learn.
+bool Loop::owed_validation() const {
+  if (!run_.resumed_step || !run_.evaluator) return false;
+  const bool owed = run_.is_first() && last_record_owes(run_.file("metrics.jsonl"), run_.step, kValidationStopped);
+  return run_.control().gather_text(owed ? "owed" : "").front() == "owed";
+}
+
+void Loop::make_up_validation() {
+  Step step;
+  validate(step);
   if (!step.validation) return;
-  events.scalar(run_.step, "val/loss", val_loss_);
-  if (step.validation->bytes) events.scalar(run_.step, "val/bits_per_byte", step.validation->bits_per_byte());
+  std::vector<Metric> values;
+  add_validation(values, *step.validation);
+  if (logs_->metrics) logs_->metrics->pay(run_.step, kValidationStopped, values);
+  if (logs_->events) show_validation(*step.validation);
+}
+
+void Loop::show_validation(const EvalResult& result) {
+  logs_->events->scalar(run_.step, "val/loss", result.loss());
+  if (result.bytes) logs_->events->scalar(run_.step, "val/bits_per_byte", result.bits_per_byte());
 }
 
 // Weights that are no numbers are saved for whoever wants to look, and end the run: later saves would push out the good checkpoints before them.
@@ -317,9 +350,14 @@ int Loop::finish() {
                 ": mend what the warning above names (free space?) and start the same command again"),
          ExitCode::io);
   }
-  if (run_.step < steps_) {
+  // Data that a rank could not read: the state of before is saved, and all ranks end with what that rank found.
+  agree(run_.control(), [this] {
+    if (unreadable_) throw *unreadable_;
+    return std::string();
+  });
+  if (run_.step < steps_ || owes_validation_) {
     run_.console.line(concat(name_of(stop_), ": ", run_.step > 0 ? concat("saved step ", run_.step, " of ", steps_) : "no step was taken yet",
-                             "; start the same command again to go on"));
+                             owes_validation_ ? ", its validation is still to come" : "", "; start the same command again to go on"));
     return stop_ == StopReason::interrupt ? kInterrupted : static_cast<int>(ExitCode::requeue);
   }
   // The state is saved as it is; but a model that predicts nothing is no success.

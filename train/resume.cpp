@@ -221,11 +221,13 @@ void Run::restore() {
   }
   schedule = make_schedule(config);
   checkpoints->prepare(state);
-  if (is_first() && (!found_ || step < static_cast<uint64_t>(config.steps))) {  // a finished run's record stays as it was
-    if (tokenizer && !fs::exists(file("tokenizer.json"))) tokenizer->save(file("tokenizer.json"));
-    replace_file(file("config.toml"), to_toml(config));
-    replace_file(file("shards.txt"), loader->shard_list());
-  }
+}
+
+void Run::write_files() {
+  if (!is_first()) return;
+  if (tokenizer && !fs::exists(file("tokenizer.json"))) tokenizer->save(file("tokenizer.json"));
+  replace_file(file("config.toml"), to_toml(config));
+  replace_file(file("shards.txt"), loader->shard_list());
 }
 
 void Run::save() {

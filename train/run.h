@@ -30,6 +30,8 @@ class Run {
   // Opens everything: takes the run directory, resumes the newest checkpoint if there is one, checks that configuration and data fit. Collective.
   Run(RunConfig config, Mesh& mesh);
 
+  // What the run directory says of the run beside its state: configuration, shards, tokenizer. Once it is clear that there is something to train.
+  void write_files();
   // The state after the last step, written in the background.
   void save();
   // Back to the newest checkpoint at or before `step`, on data after the current cursor; notes what is skipped and why.

@@ -31,6 +31,9 @@ bool is_shard_list(std::string_view text) {
   if (line.size() < kDigits + 4 || line[line.size() - kDigits - 1] != ' ') return false;
   return line.find_first_not_of("0123456789abcdef", line.size() - kDigits) == line.npos;
 }
+bool is_latest(std::string_view text) {
+  return begins_with(text, "s") && text.find_first_not_of("si-0123456789\n") == text.npos;
+}
 bool is_anything(std::string_view) {
   return true;
 }
@@ -39,9 +42,10 @@ struct RunFile {
   const char* name;
   bool (*is_own)(std::string_view beginning);
 };
-constexpr RunFile kFiles[] = {{"config.toml", is_config},     {"metrics.jsonl", is_metrics},      {"samples.txt", is_samples},
-                              {"shards.txt", is_shard_list},  {"bad_batches.jsonl", is_anything},  // read strictly where it is used
-                              {"tokenizer.json", is_anything}};                                    // never replaced
+constexpr RunFile kFiles[] = {
+    {"LOCK", is_anything},          {"LATEST", is_latest},         {"config.toml", is_config},         {"metrics.jsonl", is_metrics},
+    {"samples.txt", is_samples},    {"shards.txt", is_shard_list}, {"bad_batches.jsonl", is_anything},  // read strictly where it is used
+    {"tokenizer.json", is_anything}};                                                                   // never replaced
 
 }  // namespace
 

@@ -64,6 +64,7 @@ std::string_view name_of(StopReason reason) {
     case StopReason::hangup: return "SIGHUP";
     case StopReason::user1: return "SIGUSR1";
     case StopReason::time_limit: return "--time-limit";
+    case StopReason::unreadable: return "unreadable data";
   }
   return "";
 }

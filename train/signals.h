@@ -7,7 +7,8 @@
 
 namespace heddle {
 
-enum class StopReason : uint8_t { none, time_limit, hangup, user1, terminate, interrupt };  // of several, the largest counts
+// Of several, the largest counts. `unreadable`: a rank's data is gone; no signal says so.
+enum class StopReason : uint8_t { none, time_limit, hangup, user1, terminate, interrupt, unreadable };
 
 struct StopRequest {
   StopReason reason = StopReason::none;

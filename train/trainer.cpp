@@ -52,7 +52,7 @@ void Trainer::set_counters(uint64_t step, uint64_t adam_t, uint64_t skipped) {
   control_.set(state);
 }
 
-Tensor Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill) {
+std::optional<Tensor> Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
   const std::span<std::byte> slot = staging_->next();
   const int64_t n = options_.batch * options_.seq;
   const StepInput input{.lr = plan.lr,
@@ -63,6 +63,7 @@ Tensor Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch&
   std::memcpy(slot.data(), &input, sizeof input);
   auto* const numbers = reinterpret_cast<int32_t*>(slot.data() + kBatchAt);
   fill(index, BatchView{options_.batch, options_.seq, numbers, numbers + n, numbers + 2 * n});
+  if (stop && stop()) return std::nullopt;
   const Stream stream = current_stream(device_);
   staging_->send(upload_.impl().data, stream);
   if (index == 0) copy_async(control_.device_state(), device_, upload_.impl().data, device_, sizeof(StepInput), stream);
@@ -73,14 +74,14 @@ Tensor Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch&
 bool Trainer::run_in_order(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
   arena_.begin_step();
   for (int64_t m = 0; m < plan.micro_steps; ++m) {
-    if (m > 0 && stop && stop()) return false;
-    const Tensor loss = micro_step(m, plan, fill);
+    const std::optional<Tensor> loss = micro_step(m, plan, fill, stop);
+    if (!loss) return false;
     launch(kernels::axpby, {.a = nll_.view(), .out = {loss_.view(), m > 0}}, device_);
     if (m + 1 < plan.micro_steps) {
-      backward(loss, leaves_);
+      backward(*loss, leaves_);
     } else {
       buckets_.begin();
-      backward(loss, leaves_, [this](const Tensor& leaf) { buckets_.ready(leaf); });
+      backward(*loss, leaves_, [this](const Tensor& leaf) { buckets_.ready(leaf); });
     }
   }
   const Stream stream = current_stream(device_);
@@ -112,10 +113,10 @@ bool Trainer::run_as_tree(const StepPlan& plan, const FillBatch& fill, const std
     ++stack.back().level;
   };
   for (int64_t m = 0; m < plan.micro_steps; ++m) {
-    if (m > 0 && stop && stop()) return false;
     arena_.begin_step();
-    const Tensor loss = micro_step(m, plan, fill);
-    backward(loss, leaves_);
+    const std::optional<Tensor> loss = micro_step(m, plan, fill, stop);
+    if (!loss) return false;
+    backward(*loss, leaves_);
     Subtree unit{Tensor::empty(grads.shape(), grads.dtype(), device_, MemoryTag::gradient), Tensor::empty({}, loss_.dtype(), device_), 0};
     launch(kernels::axpby, {.a = grads.view(), .out = {unit.grads.view(), false}}, device_);
     launch(kernels::axpby, {.a = nll_.view(), .out = {unit.loss.view(), false}}, device_);

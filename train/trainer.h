@@ -65,7 +65,8 @@ class Trainer {
   // `objective` over parameters of `arena`.
   Trainer(Objective objective, Arena& arena, Optimizer& optimizer, Communicator& comm, Options options);
 
-  // Queues a step. False: `stop` said so between two micro-steps; nothing has changed, the step can be run again.
+  // Queues a step. `stop` is asked after each fill, on all ranks alike: what a rank learns of its data there, it can tell the others. False: it said
+  // so; nothing has changed, the step can be run again.
   bool launch(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop = {});
   // What the step launched last came to; the host waits for it.
   StepReport result();
@@ -77,8 +78,8 @@ class Trainer {
   void set_counters(uint64_t step, uint64_t adam_t, uint64_t skipped);
 
  private:
-  // What to go backward from; nll_ is its loss. The first micro-step of a step brings the StepInput along.
-  Tensor micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill);
+  // What to go backward from; nll_ is its loss. The first micro-step of a step brings the StepInput along. nullopt: `stop` said so.
+  std::optional<Tensor> micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
   // Both fill the gradients and loss_, unless `stop` says so: false.
   bool run_in_order(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
   bool run_as_tree(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);

@@ -51,7 +51,7 @@ class RealFileSystem final : public FileSystem {
   int info(int handle, FileInfo& out) const override {
     struct stat s {};
     if (const int r = result(::fstat(handle, &s)); r < 0) return r;
-    out = {static_cast<uint64_t>(s.st_size), S_ISREG(s.st_mode), S_ISDIR(s.st_mode)};
+    out = {static_cast<uint64_t>(s.st_size), S_ISREG(s.st_mode), S_ISDIR(s.st_mode), s.st_ino, s.st_nlink};
     return 0;
   }
   int exists(int at, const char* name) const override { return result(::faccessat(at, name, F_OK, AT_SYMLINK_NOFOLLOW)); }
@@ -85,21 +85,6 @@ class RealFileSystem final : public FileSystem {
 
 static_assert(FileSystem::kHere == AT_FDCWD);
 
-std::string_view cure(int error) {
-  switch (error) {
-    case ENOSPC: return "; free space on that file system or choose another --out";
-    case EDQUOT: return "; the quota is used up: delete old runs or choose another --out";
-    case EROFS:
-    case EACCES:
-    case EPERM: return "; check the owner and mode of that directory";
-    case EMFILE:
-    case ENFILE: return "; too many open files: raise `ulimit -n`";
-    case EIO: return "; the device reports an error: see the kernel log before trusting this disk";
-    case ESTALE: return "; the network file system lost the handle: start the job again";
-    default: return "";
-  }
-}
-
 }  // namespace
 
 FileSystem& real_file_system() {
@@ -124,9 +109,25 @@ int Handle::close() {
   return fs_->close(h);
 }
 
+std::string_view cure_of(int error) {
+  switch (error) {
+    case ENOSPC: return "; free space on that file system or choose another --out";
+    case EDQUOT: return "; the quota is used up: delete old runs or choose another --out";
+    case EFBIG: return "; a limit on the size of files stands in the way: raise `ulimit -f`";
+    case EROFS:
+    case EACCES:
+    case EPERM: return "; check the owner and mode of that directory";
+    case EMFILE:
+    case ENFILE: return "; too many open files: raise `ulimit -n`";
+    case EIO: return "; the device reports an error: see the kernel log before trusting this disk";
+    case ESTALE: return "; the network file system lost the handle: start the job again";
+    default: return "";
+  }
+}
+
 void fail_io(std::string_view op, std::string_view what, std::string_view path, int negative_errno, const char* file, int line) {
   const int error = -negative_errno;
-  fail(op, concat("cannot ", what, " ", path, ": ", std::system_category().message(error), cure(error)), ExitCode::io, file, line);
+  fail(op, concat("cannot ", what, " ", path, ": ", std::system_category().message(error), cure_of(error)), ExitCode::io, file, line);
 }
 
 void write_all(FileSystem& fs, int handle, const void* from, size_t bytes, uint64_t offset, std::string_view path) {

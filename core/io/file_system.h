@@ -19,6 +19,8 @@ struct FileInfo {
   uint64_t size = 0;  // bytes
   bool regular = false;
   bool directory = false;
+  uint64_t inode = 0;
+  uint64_t links = 1;  // names that it has
 };
 
 class FileSystem {
@@ -27,7 +29,7 @@ class FileSystem {
 
   virtual ~FileSystem() = default;
 
-  // What is created has the modes the umask leaves: who may read a run is the user's choice.
+  // What is created has the modes the umask leaves: who may read a run is the user's choice. All of heddle makes its files here.
   // `name` is one path component below directory handle `at`; only the first two follow symbolic links.
   virtual int open_root(const char* path) = 0;         // a directory the user named
   virtual int open_linked_file(const char* path) = 0;  // a file the user named, for reading
@@ -71,6 +73,9 @@ class Handle {
   FileSystem* fs_ = nullptr;
   int handle_ = -1;
 };
+
+// What to do about an errno, as the end of a sentence: "; free space ..."; "" where nothing is known.
+std::string_view cure_of(int error);
 
 // Throws Error(io): "[op] cannot <what> PATH: No space left on device", with what to do about it where that is known.
 [[noreturn]] void fail_io(std::string_view op, std::string_view what, std::string_view path, int negative_errno, const char* file = __builtin_FILE(),

@@ -7,8 +7,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <filesystem>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "core/io/file_system.h"
 #include "kernels/api/printable.h"
@@ -22,7 +24,7 @@ namespace {
 
 // A handle of a regular file, or -ENOENT. O_NONBLOCK: opening a FIFO must not wait; it means nothing for a regular file.
 int open_own(const std::string& path, int flags) {
-  const int handle = ::open(path.c_str(), flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0666);
+  const int handle = ::open(path.c_str(), flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
   const int error = handle < 0 ? errno : 0;
   if (error == ENOENT) return -ENOENT;
   if (error == ELOOP) refuse(path, "is a symbolic link");
@@ -34,6 +36,28 @@ int open_own(const std::string& path, int flags) {
     refuse(path, "is not a regular file");
   }
   return handle;
+}
+
+// A file with a second name, as `cp -al` makes of a whole run, is another run's as well: from here on the name is of a copy.
+void own_alone(const std::string& path) {
+  const std::string copy = concat(path, ".tmp", ::getpid());
+  FileSystem& disk = real_file_system();
+  std::error_code failed;
+  ::unlink(copy.c_str());
+  std::filesystem::copy_file(path, copy, failed);
+  int r = -failed.value();
+  if (r == 0) {
+    const Handle handle(disk, disk.open_file(FileSystem::kHere, copy.c_str()));
+    r = handle ? disk.sync(handle.get()) : handle.get();
+  }
+  if (r == 0) r = disk.rename(FileSystem::kHere, copy.c_str(), FileSystem::kHere, path.c_str());
+  if (r < 0) {
+    ::unlink(copy.c_str());
+    fail_io("log", "copy", path, r);
+  }
+  const size_t slash = path.rfind('/');
+  const Handle directory(disk, disk.open_root(slash == path.npos ? "." : path.substr(0, slash + 1).c_str()));
+  if (directory) disk.sync(directory.get());
 }
 
 }  // namespace
@@ -53,19 +77,33 @@ std::optional<std::string> read_own_file(const std::string& path, size_t bytes) 
   if (opened < 0) return std::nullopt;
   const Handle handle(real_file_system(), opened);
   std::string text;
-  char buffer[1 << 16];
+  std::vector<char> buffer(size_t{1} << 16);
   while (text.size() < bytes) {
-    const ssize_t n = ::read(opened, buffer, std::min(sizeof buffer, bytes - text.size()));
+    const ssize_t n = ::read(opened, buffer.data(), std::min(buffer.size(), bytes - text.size()));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail_io("read", "read", path, -errno);
     if (n == 0) break;
-    text.append(buffer, static_cast<size_t>(n));
+    text.append(buffer.data(), static_cast<size_t>(n));
   }
   return text;
 }
 
 AppendLog::AppendLog(std::string path, Open how) : path_(std::move(path)) {
-  handle_ = open_own(path_, O_RDWR | O_CREAT | O_APPEND | (how == Open::create_new ? O_EXCL : 0));
+  const auto open = [&] { return open_own(path_, O_RDWR | O_APPEND); };
+  if (how == Open::or_create) handle_ = open();
+  if (handle_ < 0) {
+    FileSystem& disk = real_file_system();
+    const int made = disk.create_file(FileSystem::kHere, path_.c_str());
+    if (made < 0) fail_io("log", "create", path_, made);
+    disk.close(made);
+    handle_ = open();
+  }
+  struct stat info {};
+  if (handle_ >= 0 && ::fstat(handle_, &info) == 0 && info.st_nlink > 1) {
+    ::close(handle_);
+    own_alone(path_);
+    handle_ = open();
+  }
   if (handle_ < 0) fail_io("log", "open", path_, handle_);
 }
 
@@ -96,8 +134,8 @@ bool AppendLog::append(std::string_view record) {
   if (const int r = write(record); r < 0) {
     ++lost_;
     if (lost_in_a_row_++ == 0) {
-      std::fprintf(stderr, "heddle: cannot write %s: %s; the run goes on without it\n", printable(path_).c_str(),
-                   std::system_category().message(-r).c_str());
+      std::fprintf(stderr, "heddle: cannot write %s: %s%s; the run goes on without it\n", printable(path_).c_str(),
+                   std::system_category().message(-r).c_str(), std::string(cure_of(-r)).c_str());
     }
     return false;
   }

@@ -17,8 +17,9 @@ std::string foreign_kind(const std::string& path);
 // system refuses.
 std::optional<std::string> read_own_file(const std::string& path, size_t bytes);
 
-// A log open for appending. A record is in the file whole or not at all: what a full disk left of one is cut off at once, so that readers go on past
-// the gap. A process that dies inside a write leaves a torn record at the end, for the next start to cut.
+// A log open for appending, under this name alone: one that has others, because a run was copied by hard links, is first replaced by a copy. A record
+// is in the file whole or not at all: what a full disk left of one is cut off at once, so that readers go on past the gap. A process that dies inside
+// a write leaves a torn record at the end, for the next start to cut.
 class AppendLog {
  public:
   enum class Open { or_create, create_new };

@@ -212,7 +212,7 @@ void full_disk(const Trained& w, const std::string& before, const std::vector<st
 
 TEST_CASE("a limit on file sizes is met by saves: they fail one by one, the run ends with 74 and its old checkpoints") {
   const Trained w;
-  full_disk(w, "ulimit -f 24;", {"File too large"});
+  full_disk(w, "ulimit -f 24;", {"File too large; a limit on the size of files stands in the way: raise `ulimit -f`"});
 }
 
 // Mounts for root only; elsewhere the file-system shim's tests (tests/checkpoint) and the limit above stand for them.

@@ -40,7 +40,7 @@ TEST_CASE("tokenize under a limit on file sizes ends with 74 and a message, and 
     if (had) REQUIRE(w.heddle(bytes).code == 0);
     const auto before = w.files();
     const auto refused = [&](const std::string& arguments, const std::string& limit, const std::string& file) {
-      expect_refusal(arguments, w.heddle(arguments, limit), 74, {file, "File too large"});
+      expect_refusal(arguments, w.heddle(arguments, limit), 74, {file, "File too large", "ulimit -f"});
       CHECK(w.files() == before);
     };
     refused(bytes, "ulimit -f 4;", "words_train_000000.bin");  // in units of 512 bytes
@@ -73,6 +73,13 @@ TEST_CASE("tokenize takes folders and quoted patterns, and says what looks like 
   CHECK(has(r.err, "heddle: warning: texts/more/d.txt: this is UTF-16 text"));
 }
 
+// The newest checkpoint is of the last step in metrics.jsonl.
+bool logged_and_saved(const Texts& w) {
+  const std::string text = w.read("run/metrics.jsonl");
+  const long steps = std::count(text.begin(), text.end(), '\n');
+  return steps > 0 && has(w.heddle("inspect run --digest").out, "step " + std::to_string(steps) + " digest");
+}
+
 TEST_CASE("a shard cut under a running job ends it with 65 that names file and offset; whole again, the run goes on") {
   const Texts w;
   REQUIRE(w.heddle("tokenize --input words.txt --tokenizer bytes --out shards").code == 0);
@@ -96,10 +103,29 @@ TEST_CASE("a shard cut under a running job ends it with 65 that names file and o
   CHECK(has(log, shard + ": ends at offset 3024, but was " + std::to_string(content.size()) + " bytes long"));
   w.write(shard, content);
   CHECK(w.heddle("inspect run --verify").code == 0);  // the last whole step was saved
+  CHECK(logged_and_saved(w));
   Program again(arguments("1000000"), w / "again.log");
   while (!has(w.read("again.log"), "resumed at step ") && again.age() < 60) std::this_thread::sleep_for(std::chrono::milliseconds(5));
   again.signal(SIGTERM);
   CHECK(again.wait(60) == 75);
+}
+
+TEST_CASE("a held-out shard cut under a running job costs no step") {
+  const Texts w;
+  REQUIRE(w.heddle("tokenize --input words.txt --tokenizer bytes --document-separator blank-line --val-fraction 0.2 --out shards").code == 0);
+  const std::string shard = "shards/words_val_000000.bin";
+  std::vector<std::string> arguments = {HEDDLE_PROGRAM, "pretrain", "--data", w / "shards/words_train_000000.bin", "--val", w / shard, "--out",
+                                        w / "run",      "--steps",  "1000000"};
+  std::istringstream flags(
+      "--device cpu --layers 1 --heads 2 --dim 16 --seq 16 --batch 2 --threads 1 --eval-every 7 --eval-tokens 64 --no-tensorboard");
+  for (std::string word; flags >> word;) arguments.push_back(word);
+  Program job(arguments, w / "job.log");
+  while (!has(w.read("run/metrics.jsonl"), "\n") && job.age() < 60) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  fs::resize_file(w.path / shard, 1024);
+  CHECK(job.wait(60) == 65);
+  INFO(w.read("job.log"));
+  CHECK(has(w.read("job.log"), shard + ": ends at offset 1024"));
+  CHECK(logged_and_saved(w));
 }
 
 }  // namespace

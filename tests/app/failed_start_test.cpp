@@ -117,7 +117,7 @@ TEST_CASE("a run replaces no file that heddle did not write, follows no link and
   const std::string train = "pretrain --data 'shards/*_train_*.bin' --out new --steps 2 --sample-every 1 --sample-tokens 2" + kModel;
   fs::create_directory(w.path / "new");
   w.write("victim", "precious\n");
-  for (const char* name : {"config.toml", "metrics.jsonl", "samples.txt", "shards.txt", "tokenizer.json", "bad_batches.jsonl"}) {
+  for (const char* name : {"LOCK", "LATEST", "config.toml", "metrics.jsonl", "samples.txt", "shards.txt", "tokenizer.json", "bad_batches.jsonl"}) {
     INFO(name);
     const std::string file = std::string("new/") + name;
     fs::create_symlink(w / "victim", w.path / file);
@@ -134,11 +134,9 @@ TEST_CASE("a run replaces no file that heddle did not write, follows no link and
     fs::remove(w.path / file);
   }
   CHECK(w.read("victim") == "precious\n");
-  const std::vector<std::pair<std::string, std::string>> own = {{"config.toml", "steps = 10\n"},
-                                                                {"metrics.jsonl", "{\"loss\": 1}\n"},
-                                                                {"samples.txt", "my samples\n"},
-                                                                {"shards.txt", "shards of milk\n"},
-                                                                {"bad_batches.jsonl", "[1]\n"}};
+  const std::vector<std::pair<std::string, std::string>> own = {{"config.toml", "steps = 10\n"},    {"metrics.jsonl", "{\"loss\": 1}\n"},
+                                                                {"samples.txt", "my samples\n"},    {"LATEST", "news\n"},
+                                                                {"shards.txt", "shards of milk\n"}, {"bad_batches.jsonl", "[1]\n"}};
   for (const auto& [name, text] : own) {
     INFO(name);
     w.write("new/" + name, text);
@@ -193,6 +191,31 @@ TEST_CASE("more threads than this process can have are refused before anything i
   REQUIRE(w.heddle(train + " --threads 1").code == 0);
   w.refused("eval new --data 'shards/*_val_*.bin'", 2, {"OMP_NUM_THREADS=99999"}, "OMP_NUM_THREADS=99999");
   w.refused("generate new --prompt a", 2, {"OMP_NUM_THREADS=99999"}, "OMP_NUM_THREADS=99999");
+}
+
+TEST_CASE("a limit on the stack is kept to, or named: no command ends by a signal") {
+  const Shards w;
+  const std::string small = " --device cpu --layers 1 --heads 2 --dim 16 --seq 16 --batch 2 --no-tensorboard --no-progress";
+  REQUIRE(w.heddle("pretrain --data 'shards/*_train_*.bin' --out run --steps 1 --threads 2" + small).code == 0);
+  int worked = 0;
+  for (const int kilobytes : {64, 80, 96, 128, 160, 256, 512, 1024, 8192}) {
+    for (const std::string& command :
+         {std::string("--help"), std::string("inspect run --verify"), std::string("inspect shards --verify"),
+          std::string("tokenize --input words.txt --tokenizer bpe:270 --out other"), std::string("generate run --prompt a --max-new-tokens 2"),
+          std::string("eval run --data 'shards/*_val_*.bin' --threads 2"),
+          "pretrain --data 'shards/*_train_*.bin' --out run --steps 1000000 --time-limit 0.001s --threads 2" + small}) {
+      const Result r = w.heddle(command, "ulimit -s " + std::to_string(kilobytes) + ";");
+      INFO("ulimit -s " << kilobytes << ": heddle " << command << "\nexit code " << r.code << "\n" << r.err);
+      if (r.code == 2 && kilobytes < 1024) {
+        CHECK(has(r.err, "ulimit -s"));
+        CHECK(has(r.err, "heddle: ["));
+      } else {
+        CHECK((r.code == 0 || (r.code == 75 && command.rfind("pretrain", 0) == 0)));
+        ++worked;
+      }
+    }
+  }
+  CHECK(worked >= 21);
 }
 
 // A process that is told of other ranks and finds none would train alone, next to others that do the same.

@@ -32,4 +32,27 @@ TEST_CASE("a GPU that is asked for and is not there ends with 69, whoever asks; 
   CHECK(has(doctor.out, "devices             none"));
 }
 
+TEST_CASE("20 steps on a simulated GPU, by the CPU's kernels as work of its streams, leave the CPU's bits in any order of the streams") {
+  const Workplace w;
+  std::string text;
+  for (int i = 0; i < 400; ++i) text += "line " + std::to_string(i * i % 97) + (i % 20 == 19 ? "\n\n" : "\n");
+  w.write("book.txt", text);
+  REQUIRE(w.heddle("tokenize --input book.txt --tokenizer bytes --document-separator blank-line --val-fraction 0.1 --out shards").code == 0);
+  const auto digest = [&](const std::string& run, const std::string& device, const std::string& before) {
+    const Result r = w.heddle(
+        "pretrain --layers 2 --heads 2 --kv-heads 1 --dim 32 --seq 16 --batch 2 --total-batch-tokens 64 --lr 0.01 --steps 20 --precision fp32 "
+        "--data 'shards/*_train_*.bin' --val 'shards/*_val_*.bin' --out " +
+            run + " --device " + device,
+        before);
+    INFO(run << " " << before << ": " << r.err);
+    REQUIRE(r.code == 0);
+    CHECK(has(r.out + r.err, "(host) stand in for") == (device == "cuda"));
+    return w.heddle("inspect " + run + " --digest").out;
+  };
+  const std::string cpu = digest("cpu", "cpu", "");
+  CHECK(has(cpu, "step 20 digest"));
+  CHECK(digest("random", "cuda", "HEDDLE_SIM_STREAMS=random:5") == cpu);
+  CHECK(digest("fifo", "cuda", "HEDDLE_SIM_STREAMS=fifo") == cpu);
+}
+
 }  // namespace

@@ -1,10 +1,12 @@
 // heddle inspect and heddle eval on everything they take.
 #include <cmath>
 #include <iostream>
+#include <map>
 #include <sstream>
 
 #include "app/command.h"
 #include "data/dataset.h"
+#include "kernels/api/check.h"
 #include "tests/app/workplace.h"
 #include "tests/support/cost.h"
 
@@ -107,6 +109,94 @@ TEST_CASE("inspect tells what each kind of file holds, gives its digest, and fin
   CHECK(w.heddle("inspect half.json").code == 65);
 }
 
+TEST_CASE("inspect --verify of shards without a dataset.json checks what it can and says what it cannot") {
+  const Trained w;
+  const std::string tokens = "data/words_train_000000.bin", good = w.read(tokens), description = w.read("data/dataset.json");
+  fs::remove(w.path / "data/dataset.json");
+  for (const std::string at : {"data", "data/", tokens.c_str()}) {
+    INFO(at);
+    const Result r = w.heddle("inspect " + at + " --verify");
+    INFO(r.out << r.err);
+    CHECK(r.code == 0);
+    CHECK(has(r.out, "no hash  "));
+    CHECK(has(r.out, "no dataset.json records its hash: changed tokens would go unseen"));
+    CHECK(has(r.out, "every token is below 257"));
+  }
+  const std::map<std::string, std::string> changes = {{"cut short", good.substr(0, good.size() - 2)},
+                                                      {"another magic number", "x" + good.substr(1)},
+                                                      {"token 300", good.substr(0, 1038) + "\x2c\x01" + good.substr(1040)}};
+  for (const auto& [what, content] : changes) {
+    w.write(tokens, content);
+    for (const std::string at : {"data", tokens.c_str()}) {
+      INFO(what << " through " << at);
+      const Result r = w.heddle("inspect " + at + " --verify");
+      INFO(r.out << r.err);
+      CHECK(r.code == 65);
+      CHECK(has(r.out + r.err, tokens));
+    }
+  }
+  w.write(tokens, good);
+  fs::remove(w.path / "data/tokenizer.json");
+  CHECK(has(w.heddle("inspect data --verify").out, "its tokens were not checked: there is no tokenizer.json"));
+  CHECK(w.heddle("inspect data --digest").code == 2);
+  // A shard beside a data set that does not record it.
+  w.write("data/dataset.json", description);
+  w.write("data/more_train_000000.bin", good);
+  const Result more = w.heddle("inspect data --verify");
+  CHECK(has(more.out, "no hash  data/more_train_000000.bin"));
+  CHECK(has(more.out, "dataset.json does not record it"));
+}
+
+// Every figure and word of a dataset.json that the shards and the tokenizer beside it can contradict; documents that go on over shards, too.
+TEST_CASE("inspect --verify holds every figure of dataset.json against the tokens") {
+  const Workplace w;
+  std::string text;
+  for (int i = 0; i < 30; ++i) text += std::string(static_cast<size_t>(40 + 97 * i % 700), static_cast<char>('a' + i % 26)) + "\n\n";
+  w.write("words.txt", text);
+  for (const std::string eot : {"prepend", "append"}) {
+    for (const std::string size : {"100000", "256"}) {
+      INFO(eot << ", shards of " << size);
+      fs::remove_all(w.path / "data");
+      REQUIRE(w.heddle("tokenize --input words.txt --tokenizer bytes --document-separator blank-line --val-fraction 0.2 --out data --eot-position " +
+                       eot + " --shard-tokens " + size)
+                  .code == 0);
+      const Result whole = w.heddle("inspect data --verify");
+      INFO(whole.out << whole.err);
+      REQUIRE(whole.code == 0);
+      CHECK(!has(whole.out, "no hash"));
+      CHECK(!has(whole.out, "not counted"));
+      const std::string good = w.read("data/dataset.json");
+      const auto refused = [&](const std::string& text, const std::string& part) {
+        w.write("data/dataset.json", text);
+        const Result r = w.heddle("inspect data --verify");
+        INFO(part << "\n" << r.out << r.err);
+        CHECK(r.code == 65);
+        CHECK(has(r.out, "DAMAGED"));
+        CHECK(has(r.out, part));
+      };
+      for (const std::string field : {"tokens", "bytes", "documents", "vocab", "eot"}) {
+        const std::string key = "\"" + field + "\": ";
+        for (size_t at = good.find(key), n = 0; at != std::string::npos && n < 3; at = good.find(key, at + 1), ++n) {
+          const size_t digits = at + key.size(), end = good.find_first_not_of("0123456789", digits);
+          const long value = std::stol(good.substr(digits, end - digits));
+          refused(good.substr(0, digits) + std::to_string(field == "eot" ? value - 1 : value + 1) + good.substr(end), "dataset.json records");
+        }
+      }
+      const size_t at = good.find('"' + eot + '"');
+      refused(good.substr(0, at + 1) + (eot == "append" ? "prepend" : "append") + good.substr(at + 1 + eot.size()), "dataset.json records");
+      w.write("data/dataset.json", good);
+      for (const auto& entry : fs::directory_iterator(w.path / "data")) {  // each by itself: what the one before ends with is not known
+        const std::string name = entry.path().filename().string();
+        if (name.ends_with("0.bin") || name.ends_with("1.bin")) CHECK(w.heddle("inspect data/" + name + " --verify").code == 0);
+      }
+    }
+  }
+  fs::remove(w.path / "data/tokenizer.json");
+  const Result r = w.heddle("inspect data --verify");
+  CHECK(r.code == 65);
+  CHECK(has(r.out, "its bytes of text were not counted: that takes the tokenizer"));
+}
+
 TEST_CASE("inspect --verify of a data set costs in proportion to its shards") {
   const Workplace w;
   struct Quiet {
@@ -120,7 +210,7 @@ TEST_CASE("inspect --verify of a data set costs in proportion to its shards") {
     info.tokenizer_fingerprint = std::string(64, '0');
     info.vocab = 257;
     info.eot = 256;
-    for (size_t i = 0; i < n; ++i) info.shards.push_back({"s" + std::to_string(i) + ".bin", "train", 1, 1, 1, std::string(64, '0')});
+    for (size_t i = 0; i < n; ++i) info.shards.push_back({heddle::concat("s", i, ".bin"), "train", 1, 1, 1, std::string(64, '0')});
     const std::string folder = "set" + std::to_string(n);
     fs::create_directories(w.path / folder);
     w.write(folder + "/dataset.json", info.to_json());
@@ -135,6 +225,28 @@ double field(const std::string& json, const std::string& name) {
   const size_t at = json.find("\"" + name + "\": ");
   REQUIRE(at != std::string::npos);
   return std::stod(json.substr(at + name.size() + 4));
+}
+
+TEST_CASE("the columns of inspect stand apart, however long the names of tensors are") {
+  const Trained w;
+  for (const char* optimizer : {"adamw", "muon"}) {
+    const Result r = w.heddle(std::string("pretrain --data 'data/*_train_*.bin' --out ") + optimizer + " --optimizer " + optimizer +
+                              " --device cpu --layers 1 --heads 2 --dim 16 --seq 16 --batch 2 --steps 1 --threads 1 --no-tensorboard --no-progress");
+    INFO(r.err);
+    REQUIRE(r.code == 0);
+    std::istringstream lines(w.heddle(std::string("inspect ") + optimizer).out);
+    int kinds = 0;
+    for (std::string line; std::getline(lines, line);) {
+      const size_t at = line.find_first_of(" ", line.find(" tensor") == line.npos ? line.npos : 2);
+      if (line.rfind("  ", 0) != 0 || !has(line, " elements")) continue;
+      INFO(line);
+      ++kinds;
+      REQUIRE(at != line.npos);
+      CHECK(line.substr(at, 2) == "  ");
+      CHECK(line.find_first_of("0123456789", at) == line.find_first_not_of(' ', at));
+    }
+    CHECK(kinds >= 2);
+  }
 }
 
 TEST_CASE("inspect adds up the shards of each part of a data set") {

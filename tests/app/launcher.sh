@@ -88,17 +88,20 @@ saved() {
   step=$(sed -n '$s/^{"step":\([0-9]*\),.*/\1/p' long/metrics.jsonl)
   "$heddle" inspect long --digest | grep -q "step $step digest" || die "step $step was logged, but not saved"
 }
-stopped() {
-  code=$1 signal=$2 whom=$3 got=0
+start() {
   rm -rf long
   "$mpirun" -np 2 --oversubscribe "$heddle" pretrain --data 'shards/*_train_*.bin' --out long --device cpu --layers 1 --heads 2 --dim 16 --seq 16 \
-    --batch 2 --steps 10000000 --threads 1 --no-tensorboard --log-every 1000000 >log 2>&1 &
+    --batch 2 --steps 10000000 --threads 1 --no-tensorboard --log-every 1000000 "$@" >log 2>&1 &
   job=$! waited=0
   until [ -s long/metrics.jsonl ]; do
     waited=$((waited + 1))
     [ $waited -lt 600 ] || die 'no step within a minute'
     sleep 0.1
   done
+}
+stopped() {
+  code=$1 signal=$2 whom=$3 got=0
+  start
   case $whom in
   job) kill -s "$signal" $job ;;
   rank) kill -s "$signal" "$(cut -d ' ' -f 2 </proc/$job/task/$job/children)" ;;
@@ -117,6 +120,18 @@ stopped 1 TERM job
 stopped 75 TERM rank
 stopped 75 HUP rank
 stopped 130 INT rank
+
+# A shard that is cut while ranks read it: whichever sees it first, all save the last whole step and end with what that one says.
+shard=shards/words_train_000000.bin
+cp $shard whole.bin
+start --total-batch-tokens 128
+truncate -s 1100 $shard
+got=0
+wait $job || got=$?
+[ "$got" = 65 ] || die "a shard that was cut: exit code $got, expected 65"
+said 1 "$shard: ends at offset 1100"
+cp whole.bin $shard
+saved
 
 # A limit too short for anything: a step a start.
 for code in 75 75 0; do

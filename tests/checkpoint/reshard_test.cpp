@@ -296,7 +296,7 @@ TEST_CASE("inspect: a run fits a screen, however much it holds, and details are 
   CHECK(lines(summary) <= 24);
   for (const char* part :
        {"s40-i1          current", "and 36 older ones", "20 unfinished checkpoints", "step          40", "tensors       600, 7700 elements",
-        "  model       100 tensors, 1500 elements, 5.9 KiB", "optim.m", "others", "program: heddle", "--details"}) {
+        "  model         100 tensors, 1500 elements, 5.9 KiB", "optim.m", "others", "program: heddle", "--details"}) {
     INFO(part);
     CHECK(summary.find(part) != std::string::npos);
   }

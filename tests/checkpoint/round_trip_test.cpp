@@ -1,6 +1,7 @@
 // What a checkpoint promises when nothing goes wrong: layout, round trip, branches, retention, any slicing to any other.
 #include <atomic>
 #include <fstream>
+#include <random>
 
 #include "checkpoint/run_directory.h"
 #include "tests/checkpoint/tiny_state.h"
@@ -76,14 +77,16 @@ TEST_CASE("what a killed job left of its small files is swept at the next start,
   const ScratchDirectory run;
   save_steps(run.path(), {5});
   const auto write = [&](const char* name) { std::ofstream(run / name) << "half"; };
-  for (const char* name : {"LATEST.tmp", "config.toml.tmp123", "shards.txt.tmp9", "tokenizer.json.tmp77", "inc/7.base.tmp"}) write(name);
-  for (const char* name : {"notes.tmp", "config.toml.tmpl", "LATEST.tmp.old", "samples.txt.tmp1", "inc/mine.tmp"}) write(name);
+  for (const char* name :
+       {"LATEST.tmp", "config.toml.tmp123", "shards.txt.tmp9", "tokenizer.json.tmp77", "LOCK.tmp", "metrics.jsonl.tmp5", "inc/7.base.tmp"})
+    write(name);
+  for (const char* name : {"notes.tmp", "config.toml.tmpl", "LATEST.tmp.old", "victims.txt.tmp1", "inc/mine.tmp"}) write(name);
   save_steps(run.path(), {10});
   std::vector<std::string> left;
   for (const std::string& name : tree(run.path())) {
     if (name.find(".tmp") != std::string::npos) left.push_back(name);
   }
-  CHECK(left == std::vector<std::string>{"LATEST.tmp.old", "config.toml.tmpl", "inc/mine.tmp", "notes.tmp", "samples.txt.tmp1"});
+  CHECK(left == std::vector<std::string>{"LATEST.tmp.old", "config.toml.tmpl", "inc/mine.tmp", "notes.tmp", "victims.txt.tmp1"});
 }
 
 TEST_CASE("a checkpoint comes back bit for bit, with exactly the documented files") {
@@ -117,7 +120,7 @@ TEST_CASE("--resume: must needs a checkpoint, never refuses one") {
   CHECK(code_of([&] { Checkpoints(run.path(), *comm).find_newest(Resume::never); }) == ExitCode::ok);
   save_steps(run.path(), {5});
   CHECK(code_of([&] { Checkpoints(run.path(), *comm).find_newest(Resume::never); }, &message) == ExitCode::usage);
-  CHECK(message.find("s5-i3") != std::string::npos);
+  CHECK(message.find("s5-i1") != std::string::npos);  // the two starts that saved nothing have given their numbers back
 }
 
 TEST_CASE("one job at a time") {
@@ -225,6 +228,51 @@ TEST_CASE("retention keeps the newest, the multiples and the pinned, and clears 
   CHECK(left == std::vector<std::string>{"s15-i1", "s20-i1", "s40-i1", "s55-i1", "s60-i1"});
   CHECK(checkpoints.stats().committed == 12);
   CHECK(checkpoints.stats().failed == 0);
+}
+
+// What a cluster does to a run: it is started again and again, and no start saves more than once or twice.
+TEST_CASE("checkpoints do not pile up over starts, however few each of them saves") {
+  std::mt19937 engine(7);
+  for (const int keep_last : {2, 3, 5}) {
+    for (const uint64_t keep_every : {0, 20}) {
+      const ScratchDirectory run;
+      CheckpointOptions options = quiet_options();
+      options.keep_last = keep_last;
+      options.keep_every = keep_every;
+      std::vector<uint64_t> wanted;  // steps on the disk
+      uint64_t step = 0;
+      for (int start = 1; start <= 25; ++start) {
+        const auto comm = local_control();
+        Checkpoints checkpoints(run.path(), *comm, options);
+        TinyState state;
+        if (checkpoints.find_newest()) checkpoints.load(state.dict);
+        const bool goes_back = start % 8 == 0;
+        if (goes_back) {  // what was saved after the checkpoint before the newest is dead then, and goes with the next save
+          checkpoints.roll_back();
+          step = checkpoints.find_newest(Resume::must, step - 1)->step;
+          checkpoints.load(state.dict);
+          std::erase_if(wanted, [&](uint64_t s) { return s > step; });
+        }
+        for (uint64_t saves = goes_back ? 1 : engine() % 3; saves > 0; --saves) {
+          step += 5;
+          state.set_to_step(step);
+          checkpoints.save(step, state.dict, "");
+          checkpoints.wait();
+          wanted.push_back(step);
+          const uint64_t oldest = *(wanted.end() - std::min<std::ptrdiff_t>(keep_last, std::ssize(wanted)));
+          std::erase_if(wanted, [&](uint64_t s) { return s < oldest && (keep_every == 0 || s % keep_every != 0); });
+          std::vector<uint64_t> left;
+          for (const auto& entry : std::filesystem::directory_iterator(run / "ckpt")) {
+            left.push_back(parse_checkpoint_name(entry.path().filename().string())->step);
+          }
+          std::sort(left.begin(), left.end());
+          INFO("--keep-last " << keep_last << ", --keep-every " << keep_every << ", start " << start << ", step " << step);
+          REQUIRE(left == wanted);
+        }
+      }
+      CHECK(step > 80);
+    }
+  }
 }
 
 TEST_CASE("saving a committed step again does nothing") {

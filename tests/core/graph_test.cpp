@@ -85,6 +85,8 @@ TEST_CASE("graphs share one pool, eager work never touches it, and it goes with 
 TEST_CASE("a tensor from outside that is freed in a capture stays the graph's") {
   for (const Device device : test::cuda_devices()) {
     const Stream main = current_stream(device);
+    synchronize(device);
+    release_cached(device);  // so that the next one could only be x's block
     Tensor x = filled(4, device, kCount);
     const Tensor y = filled(0, device, kCount);
     synchronize(device);
@@ -97,6 +99,33 @@ TEST_CASE("a tensor from outside that is freed in a capture stays the graph's") 
     CHECK(other.impl().data != address);
     graph.launch();
     CHECK(value_of(y) == 8);
+  }
+}
+
+TEST_CASE("a block that a captured stream still reads is not written by another one of the capture") {
+  for (const Device device : test::cuda_devices()) {
+    const OwnStream side(device);
+    const Stream main = current_stream(device);
+    const Tensor x = filled(5, device, kCount), y = filled(0, device, kCount);
+    synchronize(device);
+    const Graph graph = Graph::capture(main, [&] {
+      Event forked(device), joined(device);
+      Tensor read = Tensor::empty({kCount}, DType::f32, device);
+      scale(read, x, 2, main);
+      forked.record(main);
+      forked.wait(side);
+      scale(y, read, 1, side);
+      record_use(*read.storage(), side);
+      read = Tensor();
+      const Tensor written = Tensor::empty({kCount}, DType::f32, device);
+      fill(written, -1, main);
+      joined.record(side);
+      joined.wait(main);
+    });
+    for (int i = 0; i < 20; ++i) {
+      graph.launch();
+      CHECK(value_of(y) == 10);
+    }
   }
 }
 

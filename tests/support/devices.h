@@ -1,4 +1,5 @@
-// The devices a test runs on: cpu always, cuda:0 where the build and the machine have one (simulated or real).
+// The devices a test runs on: cpu always, cuda:0 where the build and the machine have one (simulated or real; a test program that CMake is told to be
+// SIMULATED_GPU has a simulated one in every build with kernels/sim).
 //
 //   for (Device device : test::devices()) { ... }
 #pragma once

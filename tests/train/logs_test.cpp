@@ -135,6 +135,31 @@ TEST_CASE("metrics are cut back to the resumed step") {
   expect_error([&] { MetricsLog log(dir.path / "missing" / "metrics.jsonl", 1); }, ExitCode::io, {"metrics.jsonl"});
 }
 
+TEST_CASE("what the last record of metrics.jsonl owes is filled in") {
+  const TemporaryDirectory dir;
+  const std::string file = (dir.path / "metrics.jsonl").string();
+  CHECK(!last_record_owes(file, 2, "owed"));
+  const auto line = [](uint64_t step, const std::vector<Metric>& metrics) { return metrics_line(step, metrics) + "\n"; };
+  const std::string one = line(1, {{"owed", true}}), two = line(2, {{"loss", 1.5}, {"owed", true}});
+  for (const auto& [text, owes] : std::vector<std::pair<std::string, bool>>{{"", false},
+                                                                            {one, false},
+                                                                            {two, true},
+                                                                            {one + two, true},
+                                                                            {two + one, false},
+                                                                            {two + line(2, {{"val_loss", 1.0}}), false},
+                                                                            {two + "{\"step\":3", false},
+                                                                            {std::string(10000, '\n') + two, true},
+                                                                            {std::string(10000, 'x'), false}}) {
+    put(file, text);
+    CAPTURE(text.substr(0, 100));
+    CHECK(last_record_owes(file, 2, "owed") == owes);
+    if (!owes) continue;
+    MetricsLog(file, 2).pay(2, "owed", std::vector<Metric>{{"val_loss", 2.5}});
+    CHECK(content(file) == text.substr(0, text.size() - two.size()) + line(2, {{"loss", 1.5}, {"val_loss", 2.5}}));
+    CHECK(!last_record_owes(file, 2, "owed"));
+  }
+}
+
 TEST_CASE("samples are cut back to the resumed step, whatever their text looks like") {
   const TemporaryDirectory dir;
   const std::string file = (dir.path / "samples.txt").string();
@@ -167,6 +192,15 @@ TEST_CASE("samples are cut back to the resumed step, whatever their text looks l
     size_t kept = 0;
     while (after[kept + 1].size() <= length) ++kept;
     if (content(file) != after[kept]) FAIL_CHECK("torn at " << length << ": " << content(file).size() << " bytes kept, not " << after[kept].size());
+  }
+  // Records of early versions have no length; what a later one of them begins goes all the same, and so does a later one behind them.
+  const std::string early = "step 3\nabc\n\nstep 6\nstep by step\n\n";
+  for (const auto& [step, kept] :
+       std::vector<std::pair<uint64_t, std::string>>{{2, ""}, {5, early.substr(0, 12)}, {6, early}, {9, early}, {10, early + after[1]}}) {
+    put(file, early + whole);
+    SampleLog(file, step);
+    CAPTURE(step);
+    CHECK(content(file) == kept);
   }
   put(file, "a note\n" + whole);
   SampleLog(file, 10);

@@ -1,7 +1,9 @@
 #include "train/report/metrics.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <fstream>
 #include <vector>
 
 #include "kernels/api/check.h"
@@ -29,6 +31,10 @@ std::optional<uint64_t> step_of(std::string_view line) {
   return step;
 }
 
+std::string debt_text(std::string_view debt) {
+  return concat(",", quote_text(debt), ":true}\n");
+}
+
 }  // namespace
 
 std::string metrics_line(uint64_t step, std::span<const Metric> metrics) {
@@ -49,6 +55,23 @@ MetricsLog::MetricsLog(const std::filesystem::path& file, std::optional<uint64_t
   } else {
     log_.cut(0);
   }
+}
+
+bool last_record_owes(const std::string& file, uint64_t step, std::string_view debt) {
+  constexpr std::streamoff kMostLine = 4096;
+  std::ifstream in(file, std::ios::binary | std::ios::ate);
+  const std::streamoff size = in.tellg();
+  if (!in || size <= 0) return false;
+  std::string text(static_cast<size_t>(std::min(size, kMostLine)), '\0');
+  in.seekg(size - static_cast<std::streamoff>(text.size()));
+  if (!in.read(text.data(), static_cast<std::streamsize>(text.size())) || !text.ends_with(debt_text(debt))) return false;
+  const size_t before = text.rfind('\n', text.size() - 2);
+  return step_of(std::string_view(text).substr(before == text.npos ? 0 : before + 1)) == step;
+}
+
+void MetricsLog::pay(uint64_t step, std::string_view debt, std::span<const Metric> metrics) {
+  log_.cut(log_.size() - debt_text(debt).size());
+  log_.append(metrics_line(step, metrics).substr(metrics_line(step, {}).size() - 1) + "\n");
 }
 
 void MetricsLog::write(uint64_t step, std::span<const Metric> metrics) {

@@ -22,6 +22,9 @@ struct Metric {
 // {"step":12,"loss":3.25,"note":"x"}, no newline. A NaN or an infinity becomes null: JSON has neither.
 std::string metrics_line(uint64_t step, std::span<const Metric> metrics);
 
+// Whether the last record of the file is of this step and owes something: ends with the metric `debt`, true.
+bool last_record_owes(const std::string& file, uint64_t step, std::string_view debt);
+
 // A full disk does not stop a run: what cannot be written is left out, whole lines at a time (core/io/own_file.h).
 class MetricsLog {
  public:
@@ -31,6 +34,9 @@ class MetricsLog {
 
   void write(uint64_t step, std::span<const Metric> metrics);
   void write(uint64_t step, std::initializer_list<Metric> metrics) { write(step, std::span<const Metric>(metrics.begin(), metrics.size())); }
+
+  // Puts what the last record owes, last_record_owes(), in the place of the debt.
+  void pay(uint64_t step, std::string_view debt, std::span<const Metric> metrics);
 
   // Drops everything from the first line of a later step on, and a torn last line: what a roll-back or a resume leaves behind.
   void cut_after(uint64_t step);

@@ -12,7 +12,8 @@ constexpr size_t kMostHeader = 64;
 constexpr std::string_view kEnd = "\n\n";
 
 struct Header {
-  uint64_t step = 0, bytes = 0;
+  uint64_t step = 0;
+  std::optional<uint64_t> bytes;  // none in the records of early versions, whose text nobody can tell the end of
 };
 
 // A record's first line, without its newline; nullopt for a line of another origin.
@@ -25,7 +26,11 @@ std::optional<Header> parse_header(std::string_view line) {
     return error == std::errc{};
   };
   Header h;
-  if (!number("step ", h.step) || !number(", ", h.bytes) || line != " bytes") return std::nullopt;
+  uint64_t bytes = 0;
+  if (!number("step ", h.step)) return std::nullopt;
+  if (line.empty()) return h;
+  if (!number(", ", bytes) || line != " bytes") return std::nullopt;
+  h.bytes = bytes;
   return h;
 }
 
@@ -51,10 +56,11 @@ void SampleLog::cut_after(uint64_t step) {
     const std::string_view seen(buffer.data(), log_.read(at, buffer.data(), buffer.size()));
     const size_t newline = seen.find('\n');
     const std::optional<Header> header = newline == seen.npos ? std::nullopt : parse_header(seen.substr(0, newline));
-    if (header) {
+    if (header && header->step > step) break;
+    if (header && header->bytes) {
       const uint64_t body = at + newline + 1, room = size - body;
-      if (header->step > step || room < kEnd.size() || header->bytes > room - kEnd.size()) break;  // later, or torn
-      at = body + header->bytes + kEnd.size();
+      if (room < kEnd.size() || *header->bytes > room - kEnd.size()) break;  // torn
+      at = body + *header->bytes + kEnd.size();
     } else if (newline != seen.npos) {
       at += newline + 1;
     } else if (at + seen.size() < size) {
