@@ -12,6 +12,7 @@
 #include "core/tensor.h"
 #include "data/tokenizer.h"
 #include "data/windows.h"
+#include "kernels/api/check.h"
 #include "models/transformer.h"
 #include "parallel/control.h"
 
