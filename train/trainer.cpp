@@ -147,7 +147,7 @@ bool Trainer::run_as_tree(const StepPlan& plan, const FillBatch& fill, const std
   return true;
 }
 
-bool Trainer::launch(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
+bool Trainer::start(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
   if (plan.micro_steps >= slots_) {  // so that no micro-step waits for the copy of another
     slots_ = plan.micro_steps + 1;
     staging_.emplace(device_, upload_bytes(options_), static_cast<int>(slots_));
@@ -166,7 +166,7 @@ StepReport Trainer::result() {
 }
 
 std::optional<StepReport> Trainer::step(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
-  if (!launch(plan, fill, stop)) return std::nullopt;
+  if (!start(plan, fill, stop)) return std::nullopt;
   return result();
 }
 

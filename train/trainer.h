@@ -67,8 +67,8 @@ class Trainer {
 
   // Queues a step. `stop` is asked after each fill, on all ranks alike: what a rank learns of its data there, it can tell the others. False: it said
   // so; nothing has changed, the step can be run again.
-  bool launch(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop = {});
-  // What the step launched last came to; the host waits for it.
+  bool start(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop = {});
+  // What the step started last came to; the host waits for it.
   StepReport result();
   // Both. nullopt: stopped.
   std::optional<StepReport> step(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop = {});

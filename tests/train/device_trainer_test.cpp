@@ -33,7 +33,7 @@ struct Session {
     return c;
   }
   // Random tokens, a document border in the middle; three micro-steps.
-  bool launch(uint64_t step) {
+  bool start(uint64_t step) {
     const FillBatch fill = [&](int64_t m, const BatchView& into) {
       for (int64_t i = 0; i < kBatch * kSeq; ++i) {
         const Philox::Block words =
@@ -43,7 +43,7 @@ struct Session {
         into.document_start[i] = i % kSeq > kSeq / 2 ? kSeq / 2 + 1 : 0;
       }
     };
-    return trainer.launch({.micro_steps = 3, .valid_targets = 3 * kBatch * (kSeq - 1), .lr = 1, .clip_norm = 1, .z_loss = 1e-4f}, fill);
+    return trainer.start({.micro_steps = 3, .valid_targets = 3 * kBatch * (kSeq - 1), .lr = 1, .clip_norm = 1, .z_loss = 1e-4f}, fill);
   }
 };
 
@@ -58,9 +58,9 @@ TEST_CASE("a device trains as the CPU does, and a step waits for nothing", "[dev
     Session there(device, dtype, muon);
     for (uint64_t step = 0; step < steps; ++step) {
       CAPTURE(step);
-      REQUIRE(here.launch(step));
+      REQUIRE(here.start(step));
       const uint64_t before = runtime(device.type).host_synchronisations();
-      REQUIRE(there.launch(step));
+      REQUIRE(there.start(step));
       CHECK(runtime(device.type).host_synchronisations() == before);
       const StepReport want = here.trainer.result(), got = there.trainer.result();
       CHECK(got.loss == want.loss);
