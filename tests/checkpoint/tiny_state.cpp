@@ -158,9 +158,9 @@ class ThreadControl final : public Control {
     return m.result;
   }
   std::unique_ptr<Control> split(int, int) override {  // all ranks together is all the tests need
-    gather_text("");
+    gather_text("", 0);
     if (rank_ == 0) meeting_->child = std::make_shared<Meeting>(meeting_->size);
-    gather_text("");
+    gather_text("", 0);
     return std::make_unique<ThreadControl>(rank_, meeting_->child);
   }
   std::unique_ptr<Communicator> communicator(Device, const CommunicatorOptions&) override { return nullptr; }
