@@ -279,7 +279,7 @@ TEST_CASE("the evaluator computes no more sequences than there are, shared evenl
   const test::Intercept<kernels::EmbeddingForwardArgs> count(
       kernels::embedding_forward, [](const kernels::EmbeddingForwardArgs& args) { computed += args.tokens.numel() / kSeq; }, nullptr);
   for (const int64_t batch : {int64_t{1}, int64_t{2}, rows - 1, rows, rows + 1, int64_t{65536}}) {
-    Evaluator evaluator(options, batch, 0, nullptr, Device{}, *s.comm);
+    Evaluator evaluator(options, batch, 0, nullptr, Device{}, *s.control);
     const int64_t rounds = (rows + batch - 1) / batch;
     CAPTURE(rows, batch, rounds);
     computed = 0;
