@@ -91,7 +91,6 @@ Tensor Tensor::from(std::span<const double> values, Shape shape, DType dtype, De
       }
     }
     copy_bytes(t.impl().data, device, host.data(), Device{}, host.size() * sizeof(T));
-    synchronize(device);
   };
   switch (dtype) {
     case DType::f32: copy(float{}); break;
@@ -108,7 +107,6 @@ Tensor Tensor::from(std::span<const int32_t> values, Shape shape, Device device)
   HEDDLE_CHECK(static_cast<int64_t>(values.size()) == shape.numel(), "tensor", values.size(), " values do not fill the shape ", shape_text(shape));
   Tensor t = empty(shape, DType::i32, device);
   copy_bytes(t.impl().data, device, values.data(), Device{}, values.size_bytes());
-  synchronize(device);
   return t;
 }
 
@@ -169,7 +167,6 @@ std::vector<double> Tensor::to_vector() const {
   }
   std::vector<std::byte> host(dense.bytes().size());
   copy_bytes(host.data(), Device{}, dense.impl().data, device(), host.size());
-  synchronize(device());
   std::vector<double> values(static_cast<size_t>(numel()));
   const auto read = [&]<class T>(T) {
     for (size_t i = 0; i < values.size(); ++i) {

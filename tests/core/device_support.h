@@ -1,6 +1,7 @@
 // What the tests of devices share: a device array of floats that kernels work on, and which order a simulated device runs its streams in.
 #pragma once
 
+#include <cmath>
 #include <cstdlib>
 #include <string>
 #include <vector>
