@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 . cmake/packages.sh
 . tests/environment.sh
 
-parts=(tests clang compile-matrix kills random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz stall mutants)
+parts=(tests clang compile-matrix kills random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz stall mutants equivalence)
 usage() {
   cat <<TEXT
 usage: tests/nightly.sh [--kills N] [--flag-sets N] [--power-loss-states N] [--fuzz-seconds N] [--mutants-seed N] [PART...]
@@ -101,7 +101,7 @@ part tests ./test.sh --strict --full --keep-going
 part clang all_by_clang
 part compile-matrix tests/compile_matrix.sh --strict
 part kills env HEDDLE_KILLS="$kills" $cpu/bin/kills_test
-part random-flags env HEDDLE_FLAG_SETS="$flag_sets" HEDDLE_FLAG_SEED="$RANDOM" build/cpu/bin/random_flags_test
+part random-flags env HEDDLE_FLAG_SETS="$flag_sets" HEDDLE_FLAG_SEED="$RANDOM" $cpu/bin/random_flags_test
 part power-loss env HEDDLE_POWER_LOSS_STATES="$states" $cpu/bin/test_checkpoint_power_loss
 part simulated-gcc in_every_mode gcc -DCMAKE_CXX_COMPILER=g++ -DHEDDLE_SIM_CHECK_COMPILER=OFF
 part simulated-clang in_every_mode clang -DCMAKE_CXX_COMPILER=clang++
@@ -111,6 +111,7 @@ part gpu-build ctest --test-dir $cpu -C nightly -L nightly --output-on-failure
 part fuzz env HEDDLE_FUZZ_BUILD=build/fuzz-strict HEDDLE_WERROR=ON tests/fuzz/run.sh "$fuzz_seconds"
 part stall stall
 part mutants mutants
+part equivalence tests/equivalence/run.sh
 
 printf '\n'
 printf '%s\n' "${rows[@]}"

@@ -10,6 +10,7 @@ cd "$(dirname "$0")/../.."
 commit=${1:-6e1f61b}
 shift || true
 
+git cat-file -e "$commit^{commit}" 2>/dev/null || { echo "skipped: this clone has no commit $commit"; exit 77; }
 work=build/equivalence
 mkdir -p "$work"
 [ -e "$work/old/.git" ] || git worktree add --force --detach "$work/old" "$commit" >/dev/null 2>&1
