@@ -179,11 +179,11 @@ std::optional<T> parse_command(const Request& request, size_t input_bytes) {
 void run_target(std::string_view input) {
   Request request = read_request(input);
   if (request.command == "generate") {
-    if (const auto options = parse_command<GenerateOptions>(request, input.size())) {
+    if (const auto options = parse_command<app::GenerateOptions>(request, input.size())) {
       for (const int32_t id : options->prompt_tokens()) require(id >= 0, "--prompt-ids gives ", id);
     }
   } else if (request.command == "eval") {
-    parse_command<EvalOptions>(request, input.size());
+    parse_command<app::EvalOptions>(request, input.size());
   } else if (request.command == "pretrain") {
     parse_pretrain_request(request, input.size());
   }
