@@ -9,6 +9,8 @@
 
 #include "checkpoint/checkpoints.h"
 #include "checkpoint/loading.h"
+#include "core/io/strict_json.h"
+#include "infer/load.h"
 #include "kernels/api/check.h"
 #include "kernels/api/kernel.h"
 #include "models/transformer.h"
@@ -77,7 +79,10 @@ void split(const std::string& from, const std::string& to) {
   Checkpoints checkpoints(to, *comm, options);
   checkpoints.find_newest(Checkpoints::Resume::never);
   StateDict state = kept.state;
-  state.scalars = loaded.scalars;
+  nlohmann::json scalars = parse_strict_json(loaded.scalars, from);
+  scalars[kModelCounter] = nlohmann::json::parse(to_json(kept.model->config()));
+  scalars[kDocumentMaskCounter] = kept.config.doc_mask;
+  state.scalars = scalars.dump();
   checkpoints.save(loaded.step, state, loaded.config);
   checkpoints.wait();
 }
