@@ -241,6 +241,16 @@ TEST_CASE("a mesh puts the ranks on its axes, tp innermost") {
   CHECK((tensor.tp().size() == n && tensor.tp().rank() == control().rank() && tensor.dp().size() == 1));
   CHECK((tensor.shape().tp_rank == control().rank() && tensor.shape().dp_rank == 0));
   CHECK(has(message([&] { Mesh(copy(), n + 1, 1, Device{}); }), "ranks, but"));
+  if (n != 4) return;
+  const Mesh both(copy(), 2, 2, Device{});
+  const int rank = control().rank();
+  CHECK((both.shape().dp_rank == rank / 2 && both.shape().tp_rank == rank % 2));
+  CHECK((both.dp().rank() == rank / 2 && both.tp().rank() == rank % 2));
+  Buffer across_dp = mine(DType::f32, 1), across_tp = mine(DType::f32, 1);
+  both.dp().all_reduce(across_dp.view(), Stream{}).join(Stream{});
+  both.tp().all_reduce(across_tp.view(), Stream{}).join(Stream{});
+  CHECK(test::element(across_dp.view(), 0) == at(rank % 2, 0) + at(rank % 2 + 2, 0));
+  CHECK(test::element(across_tp.view(), 0) == at(rank / 2 * 2, 0) + at(rank / 2 * 2 + 1, 0));
 }
 
 TEST_CASE("barrier: nobody leaves before the last has come") {
