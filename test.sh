@@ -7,10 +7,11 @@ cd "$(dirname "$0")"
 
 usage() {
   cat <<'TEXT'
-usage: ./test.sh [--strict] [--full] [--keep-going] [--jobs N] [--no-install]
+usage: ./test.sh [--area NAME | --full] [--strict] [--keep-going] [--jobs N] [--no-install]
   (nothing)     lint, build, all tests, the program built by clang, the CPU kernels compiled for two other CPUs
   --full        also the program for GPUs by nvcc, the kernels, core and data tests under AddressSanitizer and UndefinedBehaviorSanitizer, and a little
                 fuzzing
+  --area NAME   only what tests/NAME tests: builds it and runs it (core, kernels, sim, train, ...)
   --strict      warnings are errors; builds in folders of its own, so that neither form makes the other build anew
   --keep-going  run the remaining parts after one has failed
   --jobs N      parallel compilations (default: all cores); tests run two at a time
@@ -18,10 +19,11 @@ usage: ./test.sh [--strict] [--full] [--keep-going] [--jobs N] [--no-install]
 TEXT
 }
 
-full=0 strict='' keep_going=0 jobs=$(nproc)
+full=0 area='' strict='' keep_going=0 jobs=$(nproc)
 while [ $# -gt 0 ]; do
   case $1 in
     --full) full=1 ;;
+    --area) [ $# -gt 1 ] && [ -e "tests/$2/CMakeLists.txt" ] || { echo "test.sh: --area takes a folder of tests/" >&2; usage >&2; exit 2; }; area=$2; shift ;;
     --strict) strict=-strict ;;
     --keep-going) keep_going=1 ;;
     --no-install) install_packages=0 ;;
@@ -76,11 +78,15 @@ cpu=build/cpu$strict
 build() {
   configure "$cpu" --preset cpu -DHEDDLE_WERROR=$werror || return 1
   sed -n '/^-- heddle /,$p' "$cpu.log" | grep -v -e 'Configuring done' -e 'Generating done' -e 'Build files'
-  cmake --build "$cpu" --parallel "$jobs" --target all heddle_headers
+  if [ -n "$area" ]; then
+    cmake --build "$cpu" --parallel "$jobs" --target "tests/$area/all"
+  else
+    cmake --build "$cpu" --parallel "$jobs" --target all heddle_headers
+  fi
 }
 
 tests() {
-  ctest --test-dir "$cpu" -j $tests_at_once --no-tests=error --output-on-failure | tee build/ctest.log
+  ctest --test-dir "$cpu" ${area:+-L "^$area$"} -j $tests_at_once --no-tests=error --output-on-failure | tee build/ctest.log
 }
 
 clang() {
@@ -131,9 +137,11 @@ part 3 "packages" packages
 part 1 "lint" cmake -P cmake/lint.cmake  # before the build, since it takes a second; ctest runs it again
 part 12 "configure and build" build
 part 6 "tests" tests
-part 3 "program by clang" clang
-part 2 "other CPUs" other_cpus
-if [ $full = 1 ]; then
+if [ -z "$area" ]; then
+  part 3 "program by clang" clang
+  part 2 "other CPUs" other_cpus
+fi
+if [ $full = 1 ] && [ -z "$area" ]; then
   part 6 "program for GPUs" gpu
   part 4 "fuzz" fuzz
   part 8 "sanitizers" asan

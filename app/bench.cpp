@@ -6,6 +6,8 @@
 #include "app/command.h"
 #include "kernels/api/check.h"
 #include "kernels/api/forced_kernels.h"
+#include "kernels/api/printable.h"
+#include "parallel/launch.h"
 #include "train/config/resolve.h"
 
 namespace heddle::app {
@@ -13,19 +15,20 @@ namespace {
 
 constexpr char kDefaultVocab[] = "50304";
 
-constexpr CommandHelp kHelp = {"bench", "train-step|ops|save-stall [model flags]",
-                               "Measures this machine, with the model, batch, optimizer and machine flags of heddle pretrain. Without a model it is "
-                               "gpt-10m; a model of --depth or --layers has the vocabulary 50304 unless --vocab says another.\n"
-                               "train-step: whole optimizer steps on random tokens, one JSON line. gflops is the rate of a step, counting only the "
-                               "model's arithmetic; matmul_gflops that of the step's matrix products run by themselves; matmul_fraction is gflops / "
-                               "matmul_gflops, 1 for a step that does nothing else.\n"
-                               "ops: every op at this model's shapes in a table beside its floor: its arithmetic at the rate of the fastest of those "
-                               "products, or a copy of as many bytes, whichever takes longer. n/a: the op was faster, so that is no floor.\n"
-                               "save-stall: what writing a checkpoint in the background costs the steps beside it, one JSON line.",
-                               "  heddle bench train-step --model gpt-10m --seq 256 --batch 8 --threads 2\n"
-                               "  heddle bench train-step --model gpt2-124m --seq 256 --batch 4 --precision bf16\n"
-                               "  heddle bench ops --depth 6 --seq 512\n"
-                               "  heddle bench save-stall --save-dir runs --repeats 5"};
+constexpr CommandHelp kHelp = {
+    "bench", "train-step|ops|save-stall [model flags]",
+    "Measures this machine, with the model, batch, optimizer and machine flags of heddle pretrain. Without a model it is "
+    "gpt-10m; a model of --depth or --layers has the vocabulary 50304 unless --vocab says another.\n"
+    "train-step: whole optimizer steps on random tokens, one JSON line. gflops is the rate of a step, counting only the "
+    "model's arithmetic; matmul_gflops that of the step's matrix products run by themselves; matmul_fraction is gflops / "
+    "matmul_gflops, 1 for a step that does nothing else.\n"
+    "ops: every op at this model's shapes in a table beside its floor: its arithmetic at the rate of the fastest of those "
+    "products, or a copy of as many bytes, whichever takes longer. n/a: the op was faster, so that is no floor.\n"
+    "save-stall: what writing a checkpoint in the background costs the steps beside it, one JSON line; under mpirun the ranks save one together.",
+    "  heddle bench train-step --model gpt-10m --seq 256 --batch 8 --threads 2\n"
+    "  heddle bench train-step --model gpt2-124m --seq 256 --batch 4 --precision bf16\n"
+    "  heddle bench ops --depth 6 --seq 512\n"
+    "  heddle bench save-stall --save-dir runs --repeats 5"};
 
 }  // namespace
 
@@ -57,13 +60,21 @@ int bench_command(Args args) {
   if (!config.is_set("seq")) config.seq = 256;
   if (!config.is_set("vocab") && config.model.empty()) config.set("vocab", kDefaultVocab, Source::flag, "bench");
   bench.shape = resolve(config, {.ranks = 1, .vocab = config.vocab});
+  const Launch launch = launch_of_this_process();
+  if (launch.ranks > 1 && what != "save-stall") {
+    fail("bench",
+         concat(what, " is the work of one process, but was started as ", counted(launch.ranks, "rank"), " (", launch.variable,
+                "): start it without mpirun or srun"),
+         ExitCode::usage);
+  }
   const kernels::ForcedKernels forced(config.kernel);
   if (what == "train-step") {
     std::printf("%s\n", bench_train_step(bench).c_str());
   } else if (what == "ops") {
     bench_ops(bench);
   } else if (what == "save-stall") {
-    std::printf("%s\n", bench_save_stall(bench).c_str());
+    const std::string line = bench_save_stall(bench);
+    if (launch.rank == 0) std::printf("%s\n", line.c_str());
   } else {
     fail("bench", concat("\"", what, "\" is not train-step, ops or save-stall"), ExitCode::usage);
   }

@@ -19,17 +19,21 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The run directory of the bench: below `where`, gone at the end.
+// The run directory of the bench: below `where`, gone at the end. Rank 0 makes it, all ranks use it.
 struct ScratchRun {
   fs::path path;
-  explicit ScratchRun(const std::string& where) {
-    std::string pattern = (fs::path(where.empty() ? "." : where) / "heddle-save-stall-XXXXXX").string();
-    if (::mkdtemp(pattern.data()) == nullptr) fail("bench", concat("cannot make a directory in ", where.empty() ? "." : where), ExitCode::io);
-    path = pattern;
+  Control& control;
+  ScratchRun(const std::string& where, Control& of) : control(of) {
+    std::string pattern;
+    if (control.rank() == 0) {
+      pattern = fs::absolute(fs::path(where.empty() ? "." : where) / "heddle-save-stall-XXXXXX").string();
+      if (::mkdtemp(pattern.data()) == nullptr) fail("bench", concat("cannot make a directory in ", where.empty() ? "." : where), ExitCode::io);
+    }
+    path = control.gather_text(pattern).front();
   }
   ~ScratchRun() {
     std::error_code ignored;
-    fs::remove_all(path, ignored);
+    if (control.rank() == 0) fs::remove_all(path, ignored);
   }
 };
 
@@ -39,8 +43,8 @@ std::string bench_save_stall(BenchOptions options) {
   constexpr double kInterval = 200;  // seconds between saves: about the optimum for a stall of 2 s and a failure every 3 hours
   constexpr int kPlainSteps = 6;     // measured before each save
   StepTimer session(options.config, options.shape, "bench");
-  const ScratchRun run(options.save_dir);
-  const std::unique_ptr<Control> control = local_control();
+  const std::unique_ptr<Control> control = world_control();
+  const ScratchRun run(options.save_dir, *control);
   Checkpoints checkpoints(run.path, *control);
   checkpoints.find_newest();
   StateDict state;
@@ -70,6 +74,7 @@ std::string bench_save_stall(BenchOptions options) {
     save.write = checkpoints.stats().write_seconds;
     saves.push_back(save);
   }
+  checkpoints.wait();
   if (checkpoints.stats().failed > 0) fail("bench", checkpoints.last_error().value_or("a save failed"), ExitCode::io);
   const double plain_step = median(plain);
   std::vector<double> call, stall, write, slower;
@@ -81,13 +86,15 @@ std::string bench_save_stall(BenchOptions options) {
     stall.push_back(s.call + std::max(0.0, excess));
   }
   char line[1024];
-  std::snprintf(line, sizeof line,
-                "{\"bench\": \"save-stall\", \"parameters\": %lld, \"bytes\": %llu, \"saves\": %zu, \"step_ms\": %.2f, \"copy_ms\": %.2f, "
-                "\"slower_steps_ms\": %.2f, \"stall_ms\": %.2f, \"stall_ms_max\": %.2f, \"write_ms\": %.1f, \"blocked\": %llu, "
-                "\"stall_of_200_s\": %.5f}",
-                static_cast<long long>(session.model.parameter_count()), static_cast<unsigned long long>(checkpoints.stats().bytes), saves.size(),
-                plain_step * 1e3, median(call) * 1e3, median(slower) * 1e3, median(stall) * 1e3, *std::max_element(stall.begin(), stall.end()) * 1e3,
-                median(write) * 1e3, static_cast<unsigned long long>(checkpoints.stats().blocked), median(stall) / kInterval);
+  std::snprintf(
+      line, sizeof line,
+      "{\"bench\": \"save-stall\", \"ranks\": %d, \"parameters\": %lld, \"bytes\": %llu, \"saves\": %zu, \"step_ms\": %.2f, \"copy_ms\": %.2f, "
+      "\"slower_steps_ms\": %.2f, \"stall_ms\": %.2f, \"stall_ms_max\": %.2f, \"write_ms\": %.1f, \"blocked\": %llu, "
+      "\"stall_of_200_s\": %.5f}",
+      control->size(), static_cast<long long>(session.model.parameter_count()), static_cast<unsigned long long>(checkpoints.stats().bytes),
+      saves.size(), plain_step * 1e3, median(call) * 1e3, median(slower) * 1e3, median(stall) * 1e3,
+      *std::max_element(stall.begin(), stall.end()) * 1e3, median(write) * 1e3, static_cast<unsigned long long>(checkpoints.stats().blocked),
+      median(stall) / kInterval);
   return line;
 }
 

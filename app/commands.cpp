@@ -9,7 +9,7 @@ constexpr Command kCommands[] = {
     {"generate", "text from a trained model", false, generate_command},
     {"eval", "loss and bits per byte of a trained model on held-out shards", true, eval_command},
     {"inspect", "what a run, a checkpoint or a file holds; digests and verification", false, inspect_command},
-    {"bench", "measure training steps and ops on this machine", false, bench_command},
+    {"bench", "measure training steps and ops on this machine", true, bench_command},
     {"doctor", "what this machine and this build have, in one paste", true, doctor_command},
 };
 

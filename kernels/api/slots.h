@@ -1,7 +1,5 @@
-// Every Kernel slot there is.
+// Every Kernel slot there is, listed once.
 #pragma once
-
-#include <tuple>
 
 #include "kernels/api/attention.h"
 #include "kernels/api/cross_entropy.h"
@@ -14,15 +12,47 @@
 #include "kernels/api/reduce.h"
 #include "kernels/api/rope.h"
 
+// The one list: slot(Arguments, name) for every Kernel. kernels.cpp defines them from it.
+// clang-format off
+#define HEDDLE_KERNEL_SLOTS(slot)                  \
+  slot(MatmulArgs, matmul)                         \
+  slot(AttentionForwardArgs, attention_forward)    \
+  slot(AttentionBackwardArgs, attention_backward)  \
+  slot(NormForwardArgs, norm_forward)              \
+  slot(NormBackwardArgs, norm_backward)            \
+  slot(AxpbyArgs, axpby)                           \
+  slot(MultiplyArgs, multiply)                     \
+  slot(MapArgs, map)                               \
+  slot(MapBackwardArgs, map_backward)              \
+  slot(SwigluArgs, swiglu)                         \
+  slot(SwigluBackwardArgs, swiglu_backward)        \
+  slot(FillArgs, fill)                             \
+  slot(RopeArgs, rope)                             \
+  slot(EmbeddingForwardArgs, embedding_forward)    \
+  slot(EmbeddingBackwardArgs, embedding_backward)  \
+  slot(CrossEntropyArgs, cross_entropy)            \
+  slot(SumArgs, sum)                               \
+  slot(ColumnSumArgs, column_sum)                  \
+  slot(SoftmaxArgs, softmax)                       \
+  slot(SoftmaxBackwardArgs, softmax_backward)      \
+  slot(NormalArgs, normal)                         \
+  slot(DropoutArgs, dropout)                       \
+  slot(AdamWArgs, adamw)                           \
+  slot(MuonMomentumArgs, muon_momentum)            \
+  slot(NormalizeArgs, normalize)                   \
+  slot(MuonApplyArgs, muon_apply)                  \
+  slot(FinishNormArgs, finish_norm)                \
+  slot(AdvanceStepArgs, advance_step)
+// clang-format on
+
 namespace heddle::kernels {
 
 // visit(kernel) for every slot.
 template <class Visit>
 void for_each_kernel(const Visit& visit) {
-  std::apply([&](auto&... kernel) { (visit(kernel), ...); },
-             std::tie(matmul, attention_forward, attention_backward, norm_forward, norm_backward, axpby, multiply, map, map_backward, swiglu,
-                      swiglu_backward, fill, rope, embedding_forward, embedding_backward, cross_entropy, sum, column_sum, softmax, softmax_backward,
-                      normal, dropout, adamw, muon_momentum, normalize, muon_apply, finish_norm, advance_step));
+#define HEDDLE_VISIT_SLOT(Args, slot) visit(slot);
+  HEDDLE_KERNEL_SLOTS(HEDDLE_VISIT_SLOT)
+#undef HEDDLE_VISIT_SLOT
 }
 
 }  // namespace heddle::kernels

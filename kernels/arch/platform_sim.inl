@@ -2,7 +2,7 @@
 #include <string>
 #include <tuple>
 
-#include "kernels/sim/device.h"
+#include "kernels/sim/core/device.h"
 
 // CUDA's qualifiers: its own headers define some of them for host compilers, as attributes these do not know.
 #undef __global__

@@ -1,4 +1,4 @@
-// The simulated half of ptx.h: what must be a template, passed on to functions in kernels/sim/ptx_*.cpp. Those stand in sources that are never
+// The simulated half of ptx.h: what must be a template, passed on to functions in kernels/sim/ptx/*.cpp. Those stand in sources that are never
 // instrumented, because an instruction's own accesses are not the kernel's: they say themselves what they touch and who touches it.
 #pragma once
 
@@ -7,7 +7,7 @@
 
 #include "kernels/arch/fragments.h"
 #include "kernels/arch/ptx_types.h"
-#include "kernels/sim/machine.h"
+#include "kernels/sim/core/machine.h"
 
 namespace heddle::ptx {
 namespace detail {

@@ -2,8 +2,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/sim/check.h"
-#include "kernels/sim/machine.h"
+#include "kernels/sim/check/check.h"
+#include "kernels/sim/core/machine.h"
 #include "tests/sim/core_kernels.h"
 #include "tests/sim/core_modes.h"
 #include "tests/support/catch.h"

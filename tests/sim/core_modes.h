@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "kernels/api/check.h"
-#include "kernels/sim/machine.h"
+#include "kernels/sim/core/machine.h"
 #include "tests/support/catch.h"
 
 namespace heddle::test {

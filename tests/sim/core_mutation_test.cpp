@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/sim/mutation.h"
+#include "kernels/sim/core/mutation.h"
 #include "tests/sim/core_kernels.h"
 #include "tests/sim/core_modes.h"
 #include "tests/support/catch.h"

@@ -1,10 +1,10 @@
-// Instructions of the tests' own. Like those of kernels/sim/ptx_*.cpp they are compiled without instrumentation and say what they touch.
+// Instructions of the tests' own. Like those of kernels/sim/ptx/*.cpp they are compiled without instrumentation and say what they touch.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/sim/machine.h"
+#include "kernels/sim/core/machine.h"
 
 namespace heddle::test {
 

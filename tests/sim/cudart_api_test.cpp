@@ -3,7 +3,7 @@
 #include <cudaTypedefs.h>
 
 #include "kernels/api/check.h"
-#include "kernels/sim/cudart_tensor_map.h"
+#include "kernels/sim/cudart/tensor_map.h"
 #include "tests/sim/cudart_kernels.h"
 #include "tests/sim/cudart_support.h"
 

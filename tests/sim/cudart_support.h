@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/sim/cudart.h"
+#include "kernels/sim/cudart/cudart.h"
 #include "tests/support/catch.h"
 
 namespace heddle::test {

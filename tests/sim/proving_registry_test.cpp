@@ -7,7 +7,7 @@
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
 #include "kernels/cuda/register.h"
-#include "kernels/sim/cudart.h"
+#include "kernels/sim/cudart/cudart.h"
 #include "tests/sim/proving_checks.h"
 #include "tests/sim/proving_kernels.h"
 #include "tests/support/catch.h"

@@ -10,8 +10,8 @@
 #include "kernels/cuda/gemm_sm90_config.h"
 #include "kernels/cuda/norm_config.h"
 #include "kernels/cuda/tile_raster.h"
-#include "kernels/sim/check.h"
-#include "kernels/sim/machine.h"
+#include "kernels/sim/check/check.h"
+#include "kernels/sim/core/machine.h"
 #include "tests/sim/proving_cases.h"
 #include "tests/support/catch.h"
 

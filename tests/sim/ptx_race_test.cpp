@@ -3,7 +3,7 @@
 #include <cstring>
 #include <memory>
 
-#include "kernels/sim/check.h"
+#include "kernels/sim/check/check.h"
 #include "tests/sim/ptx_kernels.h"
 #include "tests/sim/ptx_support.h"
 

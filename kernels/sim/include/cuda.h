@@ -14,7 +14,7 @@ typedef enum cudaError_enum { CUDA_SUCCESS = 0, CUDA_ERROR_INVALID_VALUE = 1, CU
 
 #define CU_TENSOR_MAP_NUM_QWORDS 16
 
-// Opaque. The simulated machine's own form of it is kernels/sim/cudart_tensor_map.h.
+// Opaque. The simulated machine's own form of it is kernels/sim/cudart/tensor_map.h.
 typedef struct CUtensorMap_st {
   alignas(128) cuuint64_t opaque[CU_TENSOR_MAP_NUM_QWORDS];
 } CUtensorMap;

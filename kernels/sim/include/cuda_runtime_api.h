@@ -1,5 +1,5 @@
 // The calls of the CUDA runtime that heddle makes, with the toolkit's signatures. Source: CUDA Runtime API reference. They are implemented by
-// kernels/sim/cudart*.cpp; a build with the toolkit's own cuda_runtime_api.h links the same implementation.
+// kernels/sim/cudart/*.cpp; a build with the toolkit's own cuda_runtime_api.h links the same implementation.
 #pragma once
 
 #include "kernels/sim/include/driver_types.h"

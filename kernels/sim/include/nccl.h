@@ -1,5 +1,5 @@
 // The calls of NCCL that heddle makes, with the library's signatures. Source: NCCL documentation, "NCCL API". They are implemented over MPI by
-// kernels/sim/nccl_*.cpp; a build with the library's own nccl.h links the same implementation.
+// kernels/sim/nccl/*.cpp; a build with the library's own nccl.h links the same implementation.
 #pragma once
 
 #include <climits>
