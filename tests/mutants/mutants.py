@@ -17,15 +17,17 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-FOLDERS = ("kernels/cpu", "core", "optim", "models", "data", "parallel", "train", "app")
+FOLDERS = ("kernels/cpu", "core", "optim", "models", "data", "parallel", "checkpoint", "infer", "train", "app")
 # The tests asked after a fault in a folder, nearest first: its own, then those of the folders that include it.
 STAGES = {
     "kernels": ("kernels", "core", "optim", "models", "train"),
-    "core": ("core", "models", "parallel", "optim", "train", "app"),
+    "core": ("core", "models", "parallel", "optim", "checkpoint", "train", "app"),
     "optim": ("optim", "train"),
-    "models": ("models", "train", "app"),
+    "models": ("models", "infer", "train", "app"),
     "data": ("data", "train", "app"),
     "parallel": ("parallel", "train"),
+    "checkpoint": ("checkpoint", "train", "app"),
+    "infer": ("infer", "train", "app"),
     "train": ("train", "app"),
     "app": ("app", "train"),
 }
