@@ -100,6 +100,7 @@ void Run::open_directory() {
                                                                         : Checkpoints::Resume::automatic;
   found_ = checkpoints->find_newest(mode);
   if (found_) {
+    describe_model(found_->scalars, config.out);  // of this version?
     ResumedConfig resumed = resume_config(found_->config, config, "the configuration of step " + std::to_string(found_->step));
     for (const ResumeDifference& d : resumed.overridden) {
       console.line(concat("resume: ", d.field, " was ", d.saved, ", now ", d.given, " (", d.origin.place, ")"));

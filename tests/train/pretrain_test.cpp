@@ -402,6 +402,28 @@ TEST_CASE("a run directory in use, a batch that does not divide, ranks that are 
   CHECK(test::contains(test::error_of([&] { run(out.path(), {{"resume", "never"}}); }, ExitCode::usage), out.path()));
 }
 
+TEST_CASE("a run of a version before 0.2 is refused with 78, whoever opens it, and left as it is") {
+  const Scratch now, before, fresh;
+  REQUIRE(run(now.path(), {{"steps", "1"}, {"warmup", "0"}}) == kDone);
+  {
+    const auto control = local_control();
+    Checkpoints checkpoints(before.path(), *control);
+    checkpoints.find_newest();
+    float value = 1;
+    StateDict state;
+    state.tensors.push_back({"model.blocks.0.attn.qkv.weight", make_view(&value, {1}), {1}, {{0, 1}}});
+    state.scalars = "{\"step\": 1}";
+    checkpoints.save(1, state, describe_checkpoint(now.path()).config);
+    checkpoints.wait();
+  }
+  for (const auto& [out, more] : std::vector<std::pair<std::string, Flags>>{{before.path(), {}}, {fresh.path(), {{"init-from", before.path()}}}}) {
+    CAPTURE(out);
+    CHECK(test::contains(test::error_of([&, out = out, more = more] { run(out, more); }, ExitCode::mismatch), "before 0.2"));
+  }
+  CHECK(fs::exists(before / "ckpt/s1-i1/MANIFEST"));
+  CHECK(!fs::exists(before / "quarantine"));
+}
+
 TEST_CASE("--init-from starts a new run from the weights alone") {
   const Scratch first, second, third;
   REQUIRE(run(first.path()) == kDone);
