@@ -89,31 +89,31 @@ tests() {
   ctest --test-dir "$cpu" ${area:+-L "^$area$"} -j $tests_at_once --no-tests=error --output-on-failure | tee build/ctest.log
 }
 
+has_clang() {
+  echo '#include <omp.h>
+        int main() { return omp_get_max_threads() < 1; }' | clang++ -fopenmp -x c++ - -o build/clang-probe >build/clang-probe.log 2>&1
+}
+has_nvcc() { PATH=$PATH:/usr/local/cuda/bin command -v nvcc >/dev/null; }
+
 clang() {
-  if ! echo '#include <omp.h>
-             int main() { return omp_get_max_threads() < 1; }' | clang++ -fopenmp -x c++ - -o build/clang-probe >build/clang-probe.log 2>&1; then
-    echo "skipped: no clang++ with OpenMP here (apt-get install clang libomp-dev)"
-    return 77
-  fi
+  has_clang || { echo "skipped: no clang++ with OpenMP here (apt-get install clang libomp-dev)"; return 77; }
   configure build/clang$strict --preset clang -DHEDDLE_WERROR=$werror || return 1
   cmake --build build/clang$strict --parallel "$jobs" --target heddle_program && build/clang$strict/bin/heddle --version
+}
+
+# The CUDA sources by nvcc, all else by clang++ where it is installed: one build shows both. Without a GPU the program must say so, and end with 69.
+gpu() {
+  local compilers=() status=0
+  has_clang && compilers=(-DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++)
+  configure build/cuda$strict --preset cuda "${compilers[@]}" -DHEDDLE_WERROR=$werror && cmake --build build/cuda$strict --parallel "$jobs" || return 1
+  build/cuda$strict/bin/heddle --version
+  build/cuda$strict/bin/heddle bench ops --device cuda >build/gpu.log 2>&1 || status=$?
+  [ -e /dev/nvidia0 ] || { cat build/gpu.log; [ $status = 69 ]; }
 }
 
 # The two that differ most; tests/nightly.sh has them all.
 other_cpus() {
   tests/compile_matrix.sh ${strict:+--strict} --jobs "$jobs" x86-64-v4 aarch64
-}
-
-# Where nvcc is installed. Without a GPU the program must say so, and end with 69.
-gpu() {
-  if ! PATH=$PATH:/usr/local/cuda/bin command -v nvcc >/dev/null; then
-    echo "skipped: no nvcc here (CUDA toolkit)"
-    return 77
-  fi
-  configure build/cuda$strict --preset cuda -DHEDDLE_WERROR=$werror && cmake --build build/cuda$strict --parallel "$jobs" || return 1
-  local status=0
-  build/cuda$strict/bin/heddle bench ops --device cuda >build/gpu.log 2>&1 || status=$?
-  [ -e /dev/nvidia0 ] || { cat build/gpu.log; [ $status = 69 ]; }
 }
 
 # g++ 12 warns wrongly about instrumented code, so warnings stay warnings here. Only the verdict is printed when all passes.
@@ -138,11 +138,10 @@ part 1 "lint" cmake -P cmake/lint.cmake  # before the build, since it takes a se
 part 12 "configure and build" build
 part 6 "tests" tests
 if [ -z "$area" ]; then
-  part 3 "program by clang" clang
+  if [ $full = 1 ] && has_nvcc; then part 6 "by clang, for GPUs" gpu; else part 3 "program by clang" clang; fi
   part 2 "other CPUs" other_cpus
 fi
 if [ $full = 1 ] && [ -z "$area" ]; then
-  part 6 "program for GPUs" gpu
   part 4 "fuzz" fuzz
   part 8 "sanitizers" asan
 fi
