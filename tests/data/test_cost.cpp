@@ -31,7 +31,7 @@ TEST_CASE("cost of a prompt: its length and the added tokens, not their product"
   const auto prompt = [](const std::vector<std::string>& names, std::string text) -> Work {
     return [tokenizer = with_special(names), text = std::move(text)] { tokenizer->encode_with_special(text); };
   };
-  check_cost("many added tokens", 100000, [&](size_t n) {
+  check_cost("many added tokens", 10000, [&](size_t n) {
     std::vector<std::string> names;
     for (size_t i = 0; i < n / 8; ++i) names.push_back(concat("<|reserved_", i, "|>"));
     std::string text;

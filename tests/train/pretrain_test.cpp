@@ -421,7 +421,7 @@ TEST_CASE("a run of a version before 0.2 is refused with 78, whoever opens it, a
     CHECK(test::contains(test::error_of([&, out = out, more = more] { run(out, more); }, ExitCode::mismatch), "before 0.2"));
   }
   CHECK(fs::exists(before / "ckpt/s1-i1/MANIFEST"));
-  CHECK(!fs::exists(before / "quarantine"));
+  CHECK((!fs::exists(before / "quarantine") || fs::is_empty(before / "quarantine")));
 }
 
 TEST_CASE("--init-from starts a new run from the weights alone") {
