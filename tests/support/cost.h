@@ -32,7 +32,7 @@ inline double cpu_seconds(const std::function<void()>& work) {
 // `make(n)` prepares an input of size n, outside the clock, and returns the work to time, which owns it. CHECKs that four times the input takes
 // less than six times the time: linear cost gives 4, n log n a little more, quadratic cost 16. `n` grows until time(n) can be measured.
 inline void check_cost(const std::string& name, size_t n, const std::function<std::function<void()>(size_t)>& make) {
-  constexpr double kMeasurable = 1e-3;  // seconds; more would leave the caches, and four times as much be slower for that reason
+  constexpr double kMeasurable = 2e-4;  // seconds; more would leave the caches, and four times as much be slower for that reason
   constexpr int kMostDoublings = 16, kMostLooks = 4;
   std::array<double, 3> seconds{};  // at n, 2n, 4n
   for (int doublings = 0; (seconds[0] = cpu_seconds(make(n))) < kMeasurable; n *= 2) {
