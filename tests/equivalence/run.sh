@@ -13,7 +13,11 @@ shift || true
 git cat-file -e "$commit^{commit}" 2>/dev/null || { echo "skipped: this clone has no commit $commit"; exit 77; }
 work=build/equivalence
 mkdir -p "$work"
-[ -e "$work/old/.git" ] || git worktree add --force --detach "$work/old" "$commit" >/dev/null 2>&1
+if ! { [ -e "$work/old/.git" ] && git -C "$work/old" rev-parse --git-dir >/dev/null 2>&1; }; then
+  rm -rf "$work/old"
+  git worktree prune
+  git worktree add --force --detach "$work/old" "$commit" >/dev/null 2>&1
+fi
 git -C "$work/old" checkout -q --detach "$commit"
 cmake --preset cpu >"$work/configure.log" && cmake --build --preset cpu --target heddle_program split_parts >"$work/build.log"
 (cd "$work/old" && cmake --preset cpu -DHEDDLE_TESTS=OFF >../configure-old.log && cmake --build --preset cpu --target heddle_program >../build-old.log)
