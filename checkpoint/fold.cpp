@@ -25,7 +25,7 @@ uint64_t fold_piece(std::string_view name, DType dtype, std::span<const int64_t>
   const size_t rank = box.size();
   HEDDLE_CHECK(rank <= kMostRank, "checkpoint", "tensor \"", name, "\" has ", rank, " dimensions, at most ", kMostRank);
   if (volume(box) == 0) return 0;
-  const uint64_t seed = fold_seed(name);
+  const uint64_t seed = fnv1a(name);
   // Rows along the last axis are consecutive in the whole tensor; odometer over the others.
   std::array<int64_t, kMostRank> step{}, index{};
   int64_t s = 1;

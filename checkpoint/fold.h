@@ -9,14 +9,9 @@
 #include <string_view>
 
 #include "core/io/boxes.h"
+#include "core/io/fnv1a.h"
 
 namespace heddle {
-
-inline uint64_t fold_seed(std::string_view name) {  // FNV-1a
-  uint64_t h = 0xcbf29ce484222325u;
-  for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  return h;
-}
 
 inline uint64_t fold_mix(uint64_t seed, uint64_t index, uint64_t bits) {
   uint64_t x = seed + index * 0x9E3779B97F4A7C15u;

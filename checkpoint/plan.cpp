@@ -83,13 +83,13 @@ std::string shard_label(uint64_t shard, uint64_t shards, uint64_t step, uint64_t
   return "step " + padded(step) + ", incarnation " + padded(incarnation) + ", shard " + std::to_string(shard) + " of " + std::to_string(shards);
 }
 
-std::vector<std::string> exchange(Control& comm, const std::string& text, const Error* error, double seconds) {
-  if (comm.size() == 1) {
+std::vector<std::string> exchange(Control& control, const std::string& text, const Error* error, double seconds) {
+  if (control.size() == 1) {
     if (error != nullptr) throw *error;
     return {text};
   }
   const std::string mine = error != nullptr ? "-" + std::to_string(static_cast<int>(error->code())) + " " + error->what() : "+" + text;
-  std::vector<std::string> all = comm.gather_text(mine, seconds);
+  std::vector<std::string> all = control.gather_text(mine, seconds);
   for (std::string& one : all) {
     if (one.empty()) fail("checkpoint", "a rank sent an empty answer");
     if (one[0] == '-') {
@@ -103,9 +103,9 @@ std::vector<std::string> exchange(Control& comm, const std::string& text, const 
   return all;
 }
 
-Plan make_plan(const StateDict& state, Control& comm) {
-  const std::vector<std::string> texts = agree(comm, [&] { return describe(state); });
-  const auto ranks = static_cast<size_t>(comm.size());
+Plan make_plan(const StateDict& state, Control& control) {
+  const std::vector<std::string> texts = agree(control, [&] { return describe(state); });
+  const auto ranks = static_cast<size_t>(control.size());
   std::vector<std::vector<Claim>> claims;
   for (const std::string& text : texts) claims.push_back(parse_claims(text));
 
@@ -156,9 +156,13 @@ Plan make_plan(const StateDict& state, Control& comm) {
       for (const Range& r : box) file.shape.push_back(static_cast<uint64_t>(r.size()));
       files[owner].push_back(std::move(file));
       for (const Holding& h : holders) {
-        if (h.rank != comm.rank()) continue;
-        plan.held[h.claim] = {
-            h.claim, plan.tensors.size() - 1, tensor.pieces.size(), 0, holders.size() > 1 ? plan.replicas : HeldPiece::kSingle, owner == comm.rank()};
+        if (h.rank != control.rank()) continue;
+        plan.held[h.claim] = {h.claim,
+                              plan.tensors.size() - 1,
+                              tensor.pieces.size(),
+                              0,
+                              holders.size() > 1 ? plan.replicas : HeldPiece::kSingle,
+                              owner == control.rank()};
       }
       if (holders.size() > 1) ++plan.replicas;
       tensor.pieces.push_back({static_cast<uint64_t>(owner), 0, box});

@@ -37,28 +37,28 @@ struct Plan {
 
 // Collective. Checks each entry (dense view, box inside the shape, sizes agree) and that the pieces of all ranks cover every tensor exactly.
 // Throws Error(usage) on every rank.
-Plan make_plan(const StateDict& state, Control& comm);
+Plan make_plan(const StateDict& state, Control& control);
 
 // What a shard says of itself, under the key "heddle" of its metadata: fixed width, so that only digits change from save to save.
 std::string shard_label(uint64_t shard, uint64_t shards, uint64_t step, uint64_t incarnation);
 
 // Every rank's answer, in rank order; when one is an error, that error on all ranks. Collective. `error` wins over `text`. `seconds`: how long a rank
 // may keep the others waiting (Error(hung)); 0: for ever.
-std::vector<std::string> exchange(Control& comm, const std::string& text, const Error* error, double seconds);
+std::vector<std::string> exchange(Control& control, const std::string& text, const Error* error, double seconds);
 
 // exchange() of what `body` returns or throws, so that no rank is left waiting for one that failed.
 template <class Body>
-std::vector<std::string> agree(Control& comm, Body body, double seconds = 0) {
+std::vector<std::string> agree(Control& control, Body body, double seconds = 0) {
   std::string text;
   try {
     text = body();
   } catch (const Error& e) {
-    return exchange(comm, {}, &e, seconds);
+    return exchange(control, {}, &e, seconds);
   } catch (const std::bad_alloc&) {
     const Error e("[checkpoint] out of host memory", ExitCode::runtime);
-    return exchange(comm, {}, &e, seconds);
+    return exchange(control, {}, &e, seconds);
   }
-  return exchange(comm, text, nullptr, seconds);
+  return exchange(control, text, nullptr, seconds);
 }
 
 }  // namespace heddle

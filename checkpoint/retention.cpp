@@ -23,7 +23,7 @@ void SaveWriter::housekeeping(Body body) {
 }
 
 void SaveWriter::after_commit() {
-  const bool first = comm_.rank() == 0;
+  const bool first = control_.rank() == 0;
   if (first) {
     housekeeping([&] {
       const std::lock_guard lock(mutex_);
@@ -49,7 +49,7 @@ void SaveWriter::after_commit() {
 
 void SaveWriter::scrub() {
   const CheckpointId id{job_.step, job_.incarnation};
-  const auto rank = static_cast<size_t>(comm_.rank());
+  const auto rank = static_cast<size_t>(control_.rank());
   FileSystem& fs = run_.fs();
   // Each rank its own shard. A device error is damage here: this checkpoint cannot be relied on.
   const auto read_back = [&]() -> std::string {
@@ -72,7 +72,7 @@ void SaveWriter::scrub() {
       return e.what();
     }
   };
-  for (const std::string& damage : agree(comm_, read_back, options_.exchange_limit)) {
+  for (const std::string& damage : agree(control_, read_back, options_.exchange_limit)) {
     if (damage.empty()) continue;
     if (options_.log) options_.log(concat(damage, "; the checkpoint is moved to quarantine"));
     const std::lock_guard lock(mutex_);

@@ -34,7 +34,7 @@ constexpr size_t kTextReserve = size_t{256} << 10;  // for config and scalars, w
 
 }  // namespace
 
-SaveWriter::SaveWriter(RunDirectory& run, Control& comm, const CheckpointOptions& options) : run_(run), comm_(comm), options_(options) {}
+SaveWriter::SaveWriter(RunDirectory& run, Control& control, const CheckpointOptions& options) : run_(run), control_(control), options_(options) {}
 
 SaveWriter::~SaveWriter() {
   if (!thread_.joinable()) return;
@@ -50,20 +50,20 @@ SaveWriter::~SaveWriter() {
 void SaveWriter::prepare(const StateDict& like) {
   drain();
   prepared_ = false;
-  plan_ = make_plan(like, comm_);
-  const auto rank = static_cast<size_t>(comm_.rank());
+  plan_ = make_plan(like, control_);
+  const auto rank = static_cast<size_t>(control_.rank());
   const SafetensorsHeader& layout = plan_.shards[rank];
   image_.assign(layout.file_size, std::byte{0});  // touches every page now
   const std::string header = write_safetensors_header(layout);
   std::memcpy(image_.data(), header.data(), header.size());
-  label_at_ = header.find(shard_label(rank, static_cast<uint64_t>(comm_.size()), 0, 0));
+  label_at_ = header.find(shard_label(rank, static_cast<uint64_t>(control_.size()), 0, 0));
   block_.resize(kBlockBytes);
   size_t copies = 0;
   for (const HeldPiece& held : plan_.held) copies += held.owned ? 0 : piece_bytes(plan_, held);
   copies_.assign(copies, std::byte{0});
   replica_folds_.assign(plan_.replicas, 0);
 
-  shards_.assign(static_cast<size_t>(comm_.size()), {});
+  shards_.assign(static_cast<size_t>(control_.size()), {});
   for (size_t r = 0; r < shards_.size(); ++r) {
     shards_[r].bytes = plan_.shards[r].file_size;
     shards_[r].crc32c.assign(block_count(shards_[r].bytes), 0);
@@ -231,9 +231,9 @@ void SaveWriter::run_job() {
       commit(directory);
     } else {
       agree(
-          comm_,
+          control_,
           [&] {
-            if (comm_.rank() == 0) {
+            if (control_.rank() == 0) {
               take_descriptions();
               commit(directory);
             }
@@ -297,7 +297,7 @@ void SaveWriter::fold_snapshot() {
 
 void SaveWriter::write_shard(const Handle& directory) {
   FileSystem& fs = run_.fs();
-  const auto rank = static_cast<size_t>(comm_.rank());
+  const auto rank = static_cast<size_t>(control_.rank());
   SavedShard& shard = shards_[rank];
   fold_snapshot();
   Name name;
@@ -331,17 +331,17 @@ void SaveWriter::write_shards(Handle& directory) {
     return;
   }
   agree(
-      comm_,
+      control_,
       [&] {
         if (snapshot_error_) std::rethrow_exception(snapshot_error_);
-        if (comm_.rank() == 0) directory = open_directory(true);
+        if (control_.rank() == 0) directory = open_directory(true);
         return std::string();
       },
       options_.exchange_limit);
   descriptions_ = agree(
-      comm_,
+      control_,
       [&] {
-        if (comm_.rank() != 0) directory = open_directory(false);
+        if (control_.rank() != 0) directory = open_directory(false);
         write_shard(directory);
         return describe_shard();
       },
@@ -349,7 +349,7 @@ void SaveWriter::write_shards(Handle& directory) {
 }
 
 std::string SaveWriter::describe_shard() const {
-  const SavedShard& shard = shards_[static_cast<size_t>(comm_.rank())];
+  const SavedShard& shard = shards_[static_cast<size_t>(control_.rank())];
   std::string out;
   append_number(out, fold_, ' ');
   out += hex(shard.sha256);
@@ -424,7 +424,7 @@ void SaveWriter::commit(const Handle& directory) {
 
 void SaveWriter::abandon() {
   // All ranks have stopped writing when this runs: the error reached them through one exchange.
-  if (comm_.rank() == 0) run_.remove({job_.step, job_.incarnation}, shards_.size());
+  if (control_.rank() == 0) run_.remove({job_.step, job_.incarnation}, shards_.size());
 }
 
 }  // namespace heddle

@@ -26,7 +26,7 @@ struct Kept {
 
 class SaveWriter {
  public:
-  SaveWriter(RunDirectory& run, Control& comm, const CheckpointOptions& options);
+  SaveWriter(RunDirectory& run, Control& control, const CheckpointOptions& options);
   ~SaveWriter();
 
   void prepare(const StateDict& like);
@@ -49,7 +49,7 @@ class SaveWriter {
     double begun = 0;  // seconds
   };
 
-  bool alone() const { return comm_.size() == 1; }
+  bool alone() const { return control_.size() == 1; }
   void check_text(const StateDict& state, const std::string& config) const;
   void take_snapshot(uint64_t incarnation, uint64_t step, const StateDict& state);
   void rethrow_locked();
@@ -72,7 +72,7 @@ class SaveWriter {
   void housekeeping(Body body);
 
   RunDirectory& run_;
-  Control& comm_;
+  Control& control_;
   const CheckpointOptions& options_;
 
   // Made by prepare().

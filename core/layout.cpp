@@ -4,6 +4,7 @@
 #include <numeric>
 #include <unordered_map>
 
+#include "core/io/fnv1a.h"
 #include "kernels/api/check.h"
 #include "kernels/api/optimizer.h"
 
@@ -38,8 +39,7 @@ void append(std::vector<Range>& ranges, Range next) {
 }  // namespace
 
 uint64_t name_key(std::string_view name) {
-  uint64_t h = 0xcbf29ce484222325u;
-  for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  uint64_t h = fnv1a(name);
   h = (h ^ (h >> 33)) * 0xff51afd7ed558ccdu;
   h = (h ^ (h >> 33)) * 0xc4ceb9fe1a85ec53u;
   return h ^ (h >> 33);
@@ -124,12 +124,6 @@ Layout::Layout(const Module& module, const MeshShape& mesh, const Options& optio
     *least += places_[i].range.size();
     places_[i].owner = static_cast<int>(least - load.begin());
   }
-}
-
-int64_t Layout::elements(Section s) const {
-  int64_t n = 0;
-  for (const Slot& slot : slots_) n += slot.section == s ? slot.range.size() : 0;
-  return n;
 }
 
 std::vector<Range> Layout::owned(size_t bucket, int dp_rank) const {

@@ -74,7 +74,6 @@ class Layout {
   int64_t size() const { return section(Section::frozen).end; }            // elements
   Range trainable() const { return {0, section(Section::frozen).begin}; }  // what has gradients and state
   Range section(Section s) const { return sections_[static_cast<size_t>(s)]; }
-  int64_t elements(Section s) const;  // of parameters: padding does not count
   const std::vector<Slot>& slots() const { return slots_; }
   const std::vector<Place>& places() const { return places_; }
   const std::vector<Bucket>& buckets() const { return buckets_; }

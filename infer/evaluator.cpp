@@ -21,9 +21,9 @@ double EvalResult::bits_per_word() const {
 
 namespace {
 
-WindowOptions shared(WindowOptions windows, int64_t tokens, Control& comm) {
+WindowOptions shared(WindowOptions windows, int64_t tokens, Control& control) {
   windows.tokens = tokens;
-  windows.reading = shared_reading(comm);
+  windows.reading = shared_reading(control);
   return windows;
 }
 
@@ -35,16 +35,16 @@ int64_t even_batch(uint64_t rows, int64_t most, int ranks) {
 
 }  // namespace
 
-Evaluator::Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Control& comm)
-    : windows_(shared(windows, tokens, comm)), comm_(comm), device_(device), seq_(windows.seq), rows_(windows_.rows()) {
-  batch_ = even_batch(rows_, batch, comm.size());
+Evaluator::Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Control& control)
+    : windows_(shared(windows, tokens, control)), control_(control), device_(device), seq_(windows.seq), rows_(windows_.rows()) {
+  batch_ = even_batch(rows_, batch, control.size());
   if (tokenizer) {
     double counts[2] = {};  // whole numbers below 2^53; one rank reads for all
-    if (comm.rank() == 0) {
+    if (control.rank() == 0) {
       counts[0] = static_cast<double>(windows_.scored_bytes(0, rows_, *tokenizer));
       counts[1] = static_cast<double>(windows_.scored_words(0, rows_, *tokenizer));
     }
-    const std::vector<double> all = comm.sum_in_rank_order(counts);
+    const std::vector<double> all = control.sum_in_rank_order(counts);
     bytes_ = static_cast<uint64_t>(all[0]);
     words_ = static_cast<uint64_t>(all[1]);
   }
@@ -59,9 +59,9 @@ std::optional<EvalResult> Evaluator::run(const Transformer& model, const std::fu
                                          const std::function<void(const Error&)>& failed) {
   const int64_t n = batch_ * seq_;
   double nats = 0;
-  const uint64_t per_round = static_cast<uint64_t>(batch_) * static_cast<uint64_t>(comm_.size());
+  const uint64_t per_round = static_cast<uint64_t>(batch_) * static_cast<uint64_t>(control_.size());
   for (uint64_t round = 0; round < rows_; round += per_round) {
-    const uint64_t first = round + static_cast<uint64_t>(comm_.rank()) * static_cast<uint64_t>(batch_);
+    const uint64_t first = round + static_cast<uint64_t>(control_.rank()) * static_cast<uint64_t>(batch_);
     const BatchView batch{batch_, seq_, staging_.data(), staging_.data() + n, staging_.data() + 2 * n};
     try {
       windows_.fill(first, batch);
@@ -76,7 +76,7 @@ std::optional<EvalResult> Evaluator::run(const Transformer& model, const std::fu
     }
     for (double loss : model.token_losses(tokens_, targets_, document_start_).to_vector()) nats += loss;
   }
-  return EvalResult{comm_.sum_in_rank_order(nats), windows_.scored_tokens(0, rows_), bytes_, words_};
+  return EvalResult{control_.sum_in_rank_order(nats), windows_.scored_tokens(0, rows_), bytes_, words_};
 }
 
 }  // namespace heddle

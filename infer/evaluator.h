@@ -33,7 +33,7 @@ class Evaluator {
  public:
   // tokens: the first this many are scored, or all when there are fewer; 0: all. batch: a rank's sequences at a time, at most: as few as the same
   // number of rounds allows, so that little is computed for nothing. The tokenizer may be absent. Collective: the ranks share the reading.
-  Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Control& comm);
+  Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Control& control);
   // Collective. `stop`, when given, is asked after each batch is read; true ends the evaluation early and gives nullopt. `failed`, when given, is
   // told of data that cannot be read, and `stop` has to say so on all ranks then.
   std::optional<EvalResult> run(const Transformer& model, const std::function<bool()>& stop = {},
@@ -44,7 +44,7 @@ class Evaluator {
 
  private:
   Windows windows_;
-  Control& comm_;
+  Control& control_;
   Device device_;
   int64_t batch_ = 0, seq_;
   uint64_t rows_ = 0, bytes_ = 0, words_ = 0;

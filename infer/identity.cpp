@@ -64,8 +64,8 @@ std::string coverage_text(const Loader& loader) {
   return text;
 }
 
-SharedReading shared_reading(Control& comm) {
-  return {comm.rank(), comm.size(), [&comm](const std::string& mine) { return comm.gather_text(mine); }};
+SharedReading shared_reading(Control& control) {
+  return {control.rank(), control.size(), [&control](const std::string& mine) { return control.gather_text(mine); }};
 }
 
 }  // namespace heddle

@@ -31,7 +31,7 @@ std::string unidentified_text(const std::string& first_file, const std::string& 
 // How many tokens the samples of `loader` use, and where the others are; one line.
 std::string coverage_text(const Loader& loader);
 
-// The ranks of `comm` read every shard once between them.
-SharedReading shared_reading(Control& comm);
+// The ranks of `control` read every shard once between them.
+SharedReading shared_reading(Control& control);
 
 }  // namespace heddle

@@ -22,8 +22,6 @@ struct Part {
   std::string name;             // relative to the module that registers it; empty: the Parameter's own
   std::vector<int64_t> global;  // shape of the unsharded tensor, rank >= 1
   Box box;                      // this rank's piece; empty: the whole
-  // On this rank the gradient is a share: the replicas' shares are summed. False: every replica computes the whole gradient.
-  bool partial_gradient = false;
 };
 
 struct ParameterSpec {

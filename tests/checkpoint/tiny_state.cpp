@@ -91,7 +91,7 @@ void for_each_element(const StateDict& dict, uint64_t step, Visit visit) {
     const auto size = static_cast<size_t>(size_of(e.data.dtype));
     for_each_run(e.box, e.box, whole, [&](int64_t mine, int64_t global, int64_t count) {
       for (int64_t i = 0; i < count; ++i) {
-        const uint64_t bits = fold_mix(fold_seed(e.name) + step * 7919, static_cast<uint64_t>(global + i), step);
+        const uint64_t bits = fold_mix(fnv1a(e.name) + step * 7919, static_cast<uint64_t>(global + i), step);
         visit(e.data.data + static_cast<size_t>(mine + i) * size, &bits, size);
       }
     });

@@ -1,5 +1,5 @@
 // A step on a device that works on its own: nothing in it waits for the host, and on a simulated GPU, whose ops the host does where there is no
-// kernel yet, it is the CPU's step bit by bit.
+// kernel yet, it is in f32 the CPU's step bit by bit.
 #include <cmath>
 
 #include "core/device.h"
