@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/device_cuda.h"
+#include "core/fault.h"
 #include "kernels/api/check.h"
 
 namespace heddle {
@@ -171,7 +172,10 @@ void copy_bytes(void* to, Device to_device, const void* from, Device from_device
   const Device driver = to_device.type == DeviceType::cpu ? from_device : to_device;
   const Stream stream = current_stream(driver);
   copy_async(to, to_device, from, from_device, bytes, stream);
-  if (to_device.type != from_device.type && bytes > 0) runtime(driver.type).synchronize(stream);
+  if (to_device.type == from_device.type || bytes == 0) return;
+  const bool fault_comes_along = to_device.type == DeviceType::cpu && fetch_fault(driver, stream);
+  runtime(driver.type).synchronize(stream);
+  if (fault_comes_along) raise_fetched_fault(driver);
 }
 
 void synchronize(Device device) {

@@ -96,6 +96,7 @@ class CudaRuntime final : public Runtime {
   }
   void make_current(int device) override {
     check(cudaSetDevice(device), "cudaSetDevice");
+    kernels::cuda_device_of_thread = device;
   }
 
   void* allocate(int device, size_t bytes) override {

@@ -1,8 +1,9 @@
-// How an op runs a kernel: choose a candidate, give it scratch, run it on the device's current stream.
+// How an op runs a kernel: choose a candidate, give it scratch and the device's fault word, run it on the current stream.
 #pragma once
 
 #include <type_traits>
 
+#include "core/fault.h"
 #include "core/storage.h"
 #include "kernels/api/kernel.h"
 
@@ -12,6 +13,7 @@ template <class Args>
 void launch(const kernels::Kernel<Args>& kernel, std::type_identity_t<Args> args, Device device) {
   const kernels::Candidate<Args>& candidate = kernel.choose(device.type, args);
   const Stream stream = current_stream(device);
+  if constexpr (requires { args.fault; }) args.fault = fault_word(device);
   if constexpr (requires { args.scratch; }) {
     const size_t bytes = candidate.scratch ? candidate.scratch(args) : 0;
     std::shared_ptr<Storage> scratch;
@@ -22,6 +24,9 @@ void launch(const kernels::Kernel<Args>& kernel, std::type_identity_t<Args> args
     candidate.run(args, stream);  // the block returns to this stream's pool: later work on it comes after the kernel
   } else {
     candidate.run(args, stream);
+  }
+  if constexpr (requires { args.fault; }) {
+    if (device.type == DeviceType::cpu) raise_fault(device, kernel.op());
   }
 }
 

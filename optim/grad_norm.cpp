@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "core/launch.h"
+#include "kernels/api/check.h"
 #include "kernels/api/optimizer.h"
 #include "kernels/api/reduce.h"
 
@@ -12,8 +13,7 @@ StepControl::StepControl(Device device)
     : device_(device),
       memory_(allocate(device, sizeof(StepState), MemoryTag::workspace, current_stream(device))),
       squared_(Tensor::zeros({1}, DType::f64, device, MemoryTag::workspace)),
-      result_(device, sizeof(StepState)),
-      sent_(device) {
+      ring_{Slot{PinnedMemory(device, sizeof(StepState)), Event(device)}, Slot{PinnedMemory(device, sizeof(StepState)), Event(device)}} {
   set(StepState{});
 }
 
@@ -28,21 +28,26 @@ StepState StepControl::get() const {
 }
 
 void StepControl::send_result() {
+  HEDDLE_CHECK(sent_ - taken_ < kResults, "step", "the results of ", kResults, " steps are on their way: take one");
   const Stream stream = current_stream(device_);
-  copy_async(result_.data(), Device{}, memory_->data(), device_, sizeof(StepState), stream);
-  sent_.record(stream);
+  Slot& slot = ring_[sent_++ % kResults];
+  copy_async(slot.memory.data(), Device{}, memory_->data(), device_, sizeof(StepState), stream);
+  slot.sent.record(stream);
 }
 
 StepState StepControl::take_result() {
-  if (!sent_.reached()) sent_.synchronize();
+  HEDDLE_CHECK(taken_ < sent_, "step", "no result is on its way");
+  const Slot& slot = ring_[taken_++ % kResults];
+  if (!slot.sent.reached()) slot.sent.synchronize();
   StepState host;
-  std::memcpy(&host, result_.data(), sizeof host);
+  std::memcpy(&host, slot.memory.data(), sizeof host);
   return host;
 }
 
-void StepControl::finish_norm(const Arena& arena, const Tensor& loss) {
+void StepControl::finish_norm(const Arena& arena, const Tensor& losses, const View& faults) {
   launch(kernels::sum, {.x = arena.grads().view(), .out = {squared_.view(), false}, .squares = true}, device_);
-  launch(kernels::finish_norm, {.squared_norm = squared_.view(), .step = device_state(), .loss = loss ? loss.view() : View{}}, device_);
+  launch(kernels::finish_norm,
+         {.squared_norm = squared_.view(), .step = device_state(), .loss = losses ? losses.view() : View{}, .faults = faults}, device_);
 }
 
 void StepControl::advance() {

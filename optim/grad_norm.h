@@ -1,6 +1,8 @@
 // The global gradient norm and what follows from it, decided on the device; and a step's StepState there.
 #pragma once
 
+#include <array>
+
 #include "core/arena.h"
 #include "core/device.h"
 #include "kernels/api/step_state.h"
@@ -14,13 +16,15 @@ class StepControl {
 
   StepState* device_state() const { return reinterpret_cast<StepState*>(memory_->data()); }
 
-  // Fills loss, grad_norm, clip_scale, finite and apply from arena.grads(), whose padding is zero and counts nothing, and from the step's mean loss
-  // (); without it the norm alone decides.
-  void finish_norm(const Arena& arena, const Tensor& loss = {});
+  // Decides about the step (kernels/api/optimizer.h) from arena.grads(), whose padding is zero and counts nothing, from the ranks' shares of its mean
+  // loss (ranks) and from their faults (ranks) i32; without them the norm alone decides.
+  void finish_norm(const Arena& arena, const Tensor& losses = {}, const View& faults = {});
   // After the optimizers.
   void advance();
 
-  // Sends the state as it is here on its way to the host, without waiting; take_result() waits for it, once for each send_result().
+  // Sends the state as it is here on its way to the host, without waiting. take_result() waits for the oldest that was not taken yet; up to kResults
+  // may be on their way.
+  static constexpr size_t kResults = 2;
   void send_result();
   StepState take_result();
 
@@ -32,8 +36,12 @@ class StepControl {
   Device device_;
   std::shared_ptr<Storage> memory_;
   Tensor squared_;  // (1) f64
-  PinnedMemory result_;
-  Event sent_;
+  struct Slot {
+    PinnedMemory memory;
+    Event sent;
+  };
+  std::array<Slot, kResults> ring_;
+  size_t sent_ = 0, taken_ = 0;  // so far
 };
 
 }  // namespace heddle

@@ -1,8 +1,10 @@
 #include "train/pretrain.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <csignal>
+#include <deque>
 #include <filesystem>
 #include <memory>
 
@@ -61,12 +63,12 @@ void add_validation(std::vector<Metric>& values, const EvalResult& result) {
   if (result.bytes) values.push_back({"val_bits_per_byte", result.bits_per_byte()});
 }
 
-// A step that was taken, on its way through the loop.
+// A step that was queued, on its way through the loop.
 struct Step {
   StepPlan plan;
-  StepReport report;
-  SpikeVerdict verdict;
-  uint64_t first_sample = 0;
+  uint64_t number = 0, first_sample = 0, cursor = 0, tokens = 0;  // the run's counters once it is done
+  Clock::time_point begun;
+  StepState result;
   double seconds = 0;
   std::optional<EvalResult> validation;
   bool validation_stopped = false;  // it was due, and is still owed
@@ -81,6 +83,7 @@ class Loop {
         signals_(signals),
         lines_(config_.log_every, static_cast<uint64_t>(config_.steps)),
         steps_(static_cast<uint64_t>(config_.steps)),
+        late_(run.device.type == DeviceType::cpu ? 0 : 1),
         saved_step_(run.step) {}
 
   // The exit code.
@@ -95,17 +98,8 @@ class Loop {
     if (run_.step < steps_) run_.write_files();
     logs_.emplace(run_);
     if (owes_validation_) make_up_validation();
-    while (run_.step < steps_) {
-      Step step;
-      if (!train(step)) break;  // stopped before the update: the state is that of the last whole step
-      if (rolled_back(step)) continue;
-      print(step);
-      const bool last = run_.step == steps_;
-      if (run_.evaluator && (due(config_.eval_every, run_.step) || last)) validate(step);
-      if (due(config_.sample_every, run_.step)) sample();
-      log(step);
-      if (due(config_.save_every, run_.step) || last) save();
-    }
+    while (run_.step < steps_ && train()) settle(rests_after(run_.step) ? 0 : late_);
+    settle(0);  // stopped before an update: the state is that of the last whole step
     return finish();
   }
 
@@ -115,9 +109,11 @@ class Loop {
   void make_up_validation();
   bool weights_are_finite() const;
   [[noreturn]] void fail_diverged(const std::string& what) const;
-  [[noreturn]] void fail_spent(const std::string& why, const SpikeVerdict& verdict) const;
-  bool train(Step& step);
-  bool rolled_back(const Step& step);
+  [[noreturn]] void fail_spent(const Step& step, const std::string& why, const SpikeVerdict& verdict) const;
+  bool rests_after(uint64_t step) const;
+  bool train();
+  void settle(size_t outstanding);
+  bool rolled_back(const Step& step, const SpikeVerdict& verdict);
   void print(const Step& step);
   void validate(Step& step);
   void show_validation(const EvalResult& result);
@@ -134,6 +130,9 @@ class Loop {
   LossMeter loss_;
   LineTimer lines_;
   const uint64_t steps_;
+  const size_t late_;         // a device is given the next step before the result of the last one is waited for; a CPU has it when it is done
+  std::deque<Step> queued_;   // the newest ones, whose results were not looked at yet
+  Clock::time_point settled_; // when the newest result was there
   uint64_t saved_step_;              // the state of this step is on the disk, or on its way
   bool has_trained_ = false;         // this start took a step
   double val_loss_ = 0;              // the newest
@@ -165,10 +164,10 @@ void Loop::fail_diverged(const std::string& what) const {
 }
 
 // Nothing of a run that came to this is saved: what it had learned may have been going wrong for long.
-void Loop::fail_spent(const std::string& why, const SpikeVerdict& verdict) const {
-  const uint64_t lost = run_.step - saved_step_;
+void Loop::fail_spent(const Step& step, const std::string& why, const SpikeVerdict& verdict) const {
+  const uint64_t lost = step.number - saved_step_;
   const std::string steps = counted(lost, "step"), are = lost == 1 ? " is lost" : " are lost";
-  fail("pretrain", concat("step ", run_.step, ": ", verdict.reason, ", and ", why, ". ",
+  fail("pretrain", concat("step ", step.number, ": ", verdict.reason, ", and ", why, ". ",
                           saved_step_ == 0 ? concat("Nothing was saved yet: the ", steps, " of this run", are, "; a smaller --save-every (now ",
                                                     config_.save_every, ") keeps more")
                                            : concat("The ", steps, " since the checkpoint of step ", saved_step_, are),
@@ -177,16 +176,22 @@ void Loop::fail_spent(const std::string& why, const SpikeVerdict& verdict) const
                           "; bad_batches.jsonl lists the data"));
 }
 
-bool Loop::train(Step& step) {
-  const Clock::time_point start = Clock::now();
+// Whether something is to be done with the state after a step, so that no further one may be begun before its result was looked at.
+bool Loop::rests_after(uint64_t step) const {
+  return step == steps_ || (run_.evaluator && due(config_.eval_every, step)) || due(config_.sample_every, step) || due(config_.save_every, step);
+}
+
+// Queues a step. False: stopped.
+bool Loop::train() {
+  Step step;
+  step.begun = Clock::now();
   const uint64_t first = run_.bad_batches->next_clean(run_.cursor, static_cast<uint64_t>(run_.samples));
   StepPlan& plan = step.plan;
   plan.micro_steps = run_.micro_steps;
   plan.valid_targets = run_.loader->valid_targets(first, static_cast<uint64_t>(run_.samples));
   plan.lr = static_cast<float>(run_.schedule.factor(run_.step));
   plan.clip_norm = static_cast<float>(config_.grad_clip);
-  plan.max_grad_norm = run_.spikes.max_grad_norm();
-  plan.max_loss = run_.spikes.max_loss();
+  plan.spike_z = config_.spike_z;
   plan.z_loss = static_cast<float>(config_.z_loss);
   const uint64_t mine = first + static_cast<uint64_t>(run_.control().rank()) * run_.rank_samples();
   const auto fill = [&](int64_t m, const BatchView& into) {
@@ -199,34 +204,53 @@ bool Loop::train(Step& step) {
     const bool last = m + 1 == run_.micro_steps;
     run_.loader->prefetch(mine + static_cast<uint64_t>(last ? run_.samples : (m + 1) * config_.batch), config_.batch);
   };
-  const std::optional<StepReport> report = run_.trainer->step(plan, fill, [this] { return must_stop(); });
-  if (!report) return false;
+  if (!run_.trainer->start(plan, fill, [this] { return must_stop(); })) return false;
   has_trained_ = true;
-  step.report = *report;
   step.first_sample = first;
-  ++run_.step;
-  run_.cursor = first + static_cast<uint64_t>(run_.samples);
-  run_.tokens += static_cast<uint64_t>(config_.total_batch_tokens);
-  step.seconds = seconds_since(start);
-  rate_.add(static_cast<double>(config_.total_batch_tokens), step.seconds);
-  step.verdict = run_.spikes.observe(report->loss, report->grad_norm, report->finite);
+  step.number = ++run_.step;
+  step.cursor = run_.cursor = first + static_cast<uint64_t>(run_.samples);
+  step.tokens = run_.tokens += static_cast<uint64_t>(config_.total_batch_tokens);
+  queued_.push_back(step);
   return true;
 }
 
+// Looks at the results of steps until as many are outstanding, and does what is due after them. The run's own counters are those of the step at hand
+// where something rests on its state.
+void Loop::settle(size_t outstanding) {
+  while (queued_.size() > outstanding) {
+    Step step = std::move(queued_.front());
+    queued_.pop_front();
+    step.result = run_.trainer->result();
+    // From when it could begin: the device was busy with the one before.
+    step.seconds = std::chrono::duration<double>(Clock::now() - std::max(step.begun, settled_)).count();
+    settled_ = Clock::now();
+    rate_.add(static_cast<double>(config_.total_batch_tokens), step.seconds);
+    if (rolled_back(step, run_.spikes.judge(step.result))) continue;
+    print(step);
+    const bool last = step.number == steps_;
+    if (run_.evaluator && (due(config_.eval_every, step.number) || last)) validate(step);
+    if (due(config_.sample_every, step.number)) sample();
+    log(step);
+    if (due(config_.save_every, step.number) || last) save();
+  }
+}
+
 // Acts on the verdict on a step: writes down what was withheld, goes back to the last checkpoint (true), or gives up.
-bool Loop::rolled_back(const Step& step) {
-  const SpikeVerdict& verdict = step.verdict;
+bool Loop::rolled_back(const Step& step, const SpikeVerdict& verdict) {
   if (verdict.action == SpikeAction::withheld && run_.is_first()) {
     const Loader::Place place = run_.loader->place(step.first_sample);
     try {
-      run_.bad_batches->add({run_.step, step.first_sample, static_cast<uint64_t>(run_.samples), place.file, place.offset, verdict.reason, false});
+      run_.bad_batches->add({step.number, step.first_sample, static_cast<uint64_t>(run_.samples), place.file, place.offset, verdict.reason, false});
     } catch (const Error& e) {
       run_.console.warn(e.what());  // for people to look at; a replay withholds the step again by itself
     }
   }
-  if (verdict.action == SpikeAction::stop) fail_spent(concat("the budget of --spike-rollbacks ", config_.spike_rollbacks, " is used up"), verdict);
+  if (verdict.action == SpikeAction::stop)
+    fail_spent(step, concat("the budget of --spike-rollbacks ", config_.spike_rollbacks, " is used up"), verdict);
   if (verdict.action != SpikeAction::roll_back) return false;
-  if (saved_step_ == 0) fail_spent("there is no checkpoint to go back to", verdict);
+  if (saved_step_ == 0) fail_spent(step, "there is no checkpoint to go back to", verdict);
+  for (; !queued_.empty(); queued_.pop_front()) run_.trainer->result();  // begun from a state that is given up
+  run_.step = step.number, run_.cursor = step.cursor, run_.tokens = step.tokens;
   run_.roll_back(saved_step_, verdict.reason);
   saved_step_ = run_.step;  // an earlier one where the newest save had failed
   logs_->cut_after(run_.step);
@@ -235,19 +259,19 @@ bool Loop::rolled_back(const Step& step) {
 }
 
 void Loop::print(const Step& step) {
-  if (std::isfinite(step.report.loss)) loss_.add(step.report.loss);
-  if (lines_.due(run_.step)) {
+  if (std::isfinite(step.result.loss)) loss_.add(step.result.loss);
+  if (lines_.due(step.number)) {
     StepLine line;
-    line.step = run_.step, line.steps = steps_;
-    line.loss = std::isfinite(step.report.loss) ? loss_.value() : step.report.loss;
-    line.grad_norm = step.report.grad_norm;
+    line.step = step.number, line.steps = steps_;
+    line.loss = std::isfinite(step.result.loss) ? loss_.value() : step.result.loss;
+    line.grad_norm = step.result.grad_norm;
     line.lr = step.plan.lr * config_.lr;
     line.tokens_per_second =
         rate_.tokens_per_second() > 0 ? rate_.tokens_per_second() : static_cast<double>(config_.total_batch_tokens) / step.seconds;
-    line.note = step.report.applied ? "" : "withheld";
+    line.note = step.result.apply ? "" : "withheld";
     run_.console.step(line);
   }
-  run_.console.progress("step", run_.step, steps_, rate_.seconds_per_step());
+  run_.console.progress("step", step.number, steps_, rate_.seconds_per_step());
 }
 
 void Loop::validate(Step& step) {
@@ -284,24 +308,24 @@ void Loop::sample() {
 }
 
 void Loop::log(const Step& step) {
-  const StepReport& report = step.report;
+  const StepState& result = step.result;
   const double tokens_per_second = static_cast<double>(config_.total_batch_tokens) / step.seconds, lr = step.plan.lr * config_.lr;
-  std::vector<Metric> values = {{"loss", report.loss},
+  std::vector<Metric> values = {{"loss", result.loss},
                                 {"lr", lr},
-                                {"grad_norm", report.grad_norm},
-                                {"tokens", static_cast<int64_t>(run_.tokens)},
+                                {"grad_norm", double{result.grad_norm}},
+                                {"tokens", static_cast<int64_t>(step.tokens)},
                                 {"tokens_per_s", tokens_per_second},
                                 {"step_ms", step.seconds * 1e3}};
-  if (!report.applied) values.push_back({"withheld", true});
+  if (!result.apply) values.push_back({"withheld", true});
   if (step.validation) add_validation(values, *step.validation);
   if (step.validation_stopped) values.push_back({kValidationStopped, true});
-  if (logs_->metrics) logs_->metrics->write(run_.step, values);
+  if (logs_->metrics) logs_->metrics->write(step.number, values);
   if (!logs_->events) return;
   TensorBoardLog& events = *logs_->events;
-  events.scalar(run_.step, "train/loss", report.loss);
-  events.scalar(run_.step, "train/grad_norm", report.grad_norm);
-  events.scalar(run_.step, "train/lr", lr);
-  events.scalar(run_.step, "train/tokens_per_s", tokens_per_second);
+  events.scalar(step.number, "train/loss", result.loss);
+  events.scalar(step.number, "train/grad_norm", double{result.grad_norm});
+  events.scalar(step.number, "train/lr", lr);
+  events.scalar(step.number, "train/tokens_per_s", tokens_per_second);
   if (step.validation) show_validation(*step.validation);
 }
 

@@ -92,13 +92,18 @@ void Run::take_counters(uint64_t saved_step) {
     }
     cursor = counter("cursor", kNumberEnd - 1);
     tokens = counter("tokens", kNumberEnd - 1);
-    trainer->set_counters(step, counter("adam_t", step), counter("skipped", step));
-    std::array<double, SpikeState::kSize> spike{};
-    saved.at("spike").get_to(spike);
-    SpikeState memory = SpikeState::unpack(spike);
+    StepState kept;
+    kept.step = step;
+    kept.adam_t = counter("adam_t", step);
+    kept.skipped = counter("skipped", step);
+    std::array<double, kPackedSpikes> packed{};
+    saved.at("spike").get_to(packed);
+    int64_t rollbacks = 0;
+    kept.spikes = unpack(packed, rollbacks);
+    trainer->go_on_from(kept);
+    spikes.used(rollbacks);
     // A job killed between a roll-back and its next save has used up budget that no checkpoint records.
-    memory.rollbacks = std::max(memory.rollbacks, static_cast<double>(bad_batches->rollbacks()));
-    spikes.restore(memory);
+    spikes.used(static_cast<int64_t>(bad_batches->rollbacks()));
     if (const std::string recorded = saved.value(kTokenizerCounter, ""); !recorded.empty()) {
       if (loader->tokenizer()) require_same_tokenizer({config.out + " (its checkpoint)", recorded, 0}, *loader->tokenizer());
       tokenizer_fingerprint_ = recorded;
@@ -231,14 +236,14 @@ void Run::write_files() {
 }
 
 void Run::save() {
-  const StepState counters = trainer->counters();
+  const StepState counters = trainer->kept();
   nlohmann::json scalars = {{"step", step},
                             {"cursor", cursor},
                             {"tokens", tokens},
                             {"adam_t", counters.adam_t},
                             {"skipped", counters.skipped},
                             {"seed", config.seed},
-                            {"spike", spikes.state().pack()},
+                            {"spike", pack(counters.spikes, spikes.rollbacks())},
                             {"data", loader->fingerprint()}};
   scalars[kModelCounter] = nlohmann::json::parse(to_json(model->config()));
   scalars[kDocumentMaskCounter] = config.doc_mask;
@@ -254,11 +259,7 @@ void Run::roll_back(uint64_t to, const std::string& reason) {
   const std::optional<Checkpoints::Loaded> back = checkpoints->find_newest(Checkpoints::Resume::must, to);
   checkpoints->load(state);
   optimizer->masters_changed();
-  const SpikeState before = spikes.state();
   take_counters(back->step);
-  SpikeState after = spikes.state();
-  after.rollbacks = before.rollbacks;  // going back does not refill the budget
-  spikes.restore(after);
   const Loader::Place place = loader->place(cursor);
   if (is_first()) bad_batches->add({bad_step, cursor, bad_end - cursor, place.file, place.offset, reason, true});
   console.warn(concat("rolled back from step ", bad_step, " to ", step, ": ", reason, "; samples [", cursor, ", ", bad_end, ") are left out"));

@@ -54,7 +54,7 @@ Run::Run(RunConfig given, Mesh& of)
     : config(std::move(given)),
       mesh(of),
       console({.enabled = is_first(), .progress = config.progress, .terminal = !launch_of_this_process().found && ::isatty(STDERR_FILENO) == 1}),
-      spikes(SpikeOptions{}) {
+      spikes() {
   use_threads(config.threads);
   device = choose_device(config.device);
   if (!config.model.empty()) preset(config.model);  // an unknown name is an error before anything is made
@@ -167,7 +167,7 @@ void Run::build() {
   trainer = std::make_unique<Trainer>(
       next_token_objective(*model), *arena, *optimizer, mesh.dp(),
       Trainer::Options{.batch = config.batch, .seq = config.seq, .document_mask = config.doc_mask, .deterministic = config.deterministic});
-  spikes = SpikeGuard({.z = config.spike_z, .nonfinite_limit = config.nonfinite_limit, .rollbacks = config.spike_rollbacks});
+  spikes = SpikeGuard({.nonfinite_limit = config.nonfinite_limit, .rollbacks = config.spike_rollbacks});
   bad_batches = std::make_unique<BadBatchLedger>(file("bad_batches.jsonl"));
   optimizer->add_state(state);
 }

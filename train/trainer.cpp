@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/autograd/engine.h"
+#include "core/fault.h"
 #include "core/launch.h"
 #include "kernels/api/pointwise.h"
 
@@ -42,13 +43,17 @@ Trainer::Trainer(Objective objective, Arena& arena, Optimizer& optimizer, Commun
   batch_ = {part(0), part(1), options.document_mask ? part(2) : Tensor()};
   nll_ = Tensor::zeros({}, arena.grads().dtype(), device_);
   loss_ = Tensor::zeros({}, arena.grads().dtype(), device_);
+  losses_ = Tensor::zeros({comm.size()}, loss_.dtype(), device_);
+  faults_ = Tensor::zeros({comm.size()}, DType::i32, device_);
+  fault_word(device_);  // made before the first step
 }
 
-void Trainer::set_counters(uint64_t step, uint64_t adam_t, uint64_t skipped) {
+void Trainer::go_on_from(const StepState& kept) {
   StepState state = control_.get();
-  state.step = state.rng_stream = step;
-  state.adam_t = adam_t;
-  state.skipped = skipped;
+  state.step = state.rng_stream = kept.step;
+  state.adam_t = kept.adam_t;
+  state.skipped = kept.skipped;
+  state.spikes = kept.spikes;
   control_.set(state);
 }
 
@@ -58,8 +63,7 @@ std::optional<Tensor> Trainer::micro_step(int64_t index, const StepPlan& plan, c
   const StepInput input{.lr = plan.lr,
                         .loss_scale = plan.valid_targets > 0 ? 1.0f / static_cast<float>(plan.valid_targets) : 0.0f,
                         .clip_norm = plan.clip_norm,
-                        .max_grad_norm = plan.max_grad_norm,
-                        .max_loss = plan.max_loss};
+                        .spike_z = plan.spike_z};
   std::memcpy(slot.data(), &input, sizeof input);
   auto* const numbers = reinterpret_cast<int32_t*>(slot.data() + kBatchAt);
   fill(index, BatchView{options_.batch, options_.seq, numbers, numbers + n, numbers + 2 * n});
@@ -84,9 +88,7 @@ bool Trainer::run_in_order(const StepPlan& plan, const FillBatch& fill, const st
       backward(*loss, leaves_, [this](const Tensor& leaf) { buckets_.ready(leaf); });
     }
   }
-  const Stream stream = current_stream(device_);
-  comm_.all_reduce(loss_.view(), stream).join(stream);
-  buckets_.finish(stream);
+  buckets_.finish(current_stream(device_));
   return true;
 }
 
@@ -140,10 +142,13 @@ bool Trainer::run_as_tree(const StepPlan& plan, const FillBatch& fill, const std
       add(loss, other_loss);
     }
     comm_.broadcast(sum.view(), 0, stream).join(stream);
-    comm_.broadcast(loss.view(), 0, stream).join(stream);
   }
   launch(kernels::axpby, {.a = sum.view(), .out = {grads.view(), false}}, device_);
-  launch(kernels::axpby, {.a = loss.view(), .out = {loss_.view(), false}}, device_);
+  if (comm_.rank() == 0) {  // which has all of it
+    launch(kernels::axpby, {.a = loss.view(), .out = {loss_.view(), false}}, device_);
+  } else {
+    launch(kernels::fill, {loss_.view(), 0}, device_);
+  }
   return true;
 }
 
@@ -153,19 +158,29 @@ bool Trainer::start(const StepPlan& plan, const FillBatch& fill, const std::func
     staging_.emplace(device_, upload_bytes(options_), static_cast<int>(slots_));
   }
   if (!(options_.deterministic ? run_as_tree(plan, fill, stop) : run_in_order(plan, fill, stop))) return false;
-  control_.finish_norm(arena_, loss_);
+  // Every rank decides from what all of them found, in rank order: no two can come to different decisions.
+  const Stream stream = current_stream(device_);
+  const View fault = make_view(reinterpret_cast<std::byte*>(&fault_word(device_)->kind), DType::i32, {1});
+  const Work losses = comm_.all_gather(make_view(loss_.impl().data, loss_.dtype(), {1}), losses_.view(), {}, stream);
+  comm_.all_gather(fault, faults_.view(), {}, stream).join(stream);
+  losses.join(stream);
+  control_.finish_norm(arena_, losses_, faults_.view());
   optimizer_.step(control_.device_state());
   control_.advance();
   control_.send_result();
   return true;
 }
 
-StepReport Trainer::result() {
+StepState Trainer::result() {
   const StepState state = control_.take_result();
-  return {.loss = state.loss, .grad_norm = state.grad_norm, .applied = state.apply != 0, .finite = state.finite != 0};
+  if (state.fault) {
+    raise_fault(device_, "train");  // this rank's own
+    fail("train", "another rank met data that it cannot use", ExitCode::bad_data);
+  }
+  return state;
 }
 
-std::optional<StepReport> Trainer::step(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
+std::optional<StepState> Trainer::step(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
   if (!start(plan, fill, stop)) return std::nullopt;
   return result();
 }

@@ -41,16 +41,8 @@ struct StepPlan {
   int64_t valid_targets = 0;  // of the whole step, over all ranks: what the loss divides by
   float lr = 1;               // the schedule's factor
   float clip_norm = 0;        // <= 0: none
-  float max_grad_norm = 0;    // the update is withheld above it; <= 0: never
-  float max_loss = 0;         // the same of the step's loss
+  double spike_z = 0;         // the update is withheld as many deviations above what is usual; <= 0: never
   float z_loss = 0;
-};
-
-struct StepReport {
-  double loss = 0;       // mean negative log likelihood of the step's valid targets, nats; z-loss is not in it
-  double grad_norm = 0;  // before clipping
-  bool applied = true;   // false: withheld, nothing changed
-  bool finite = true;
 };
 
 class Trainer {
@@ -68,14 +60,15 @@ class Trainer {
   // Queues a step. `stop` is asked after each fill, on all ranks alike: what a rank learns of its data there, it can tell the others. False: it said
   // so; nothing has changed, the step can be run again.
   bool start(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop = {});
-  // What the step started last came to; the host waits for it.
-  StepReport result();
+  // What the oldest step came to whose result was not taken yet; the host waits for it. Two may be outstanding, so that the next step is queued before
+  // the last one's is looked at. Error(bad_data) when a kernel of this or another rank met data that it cannot use; no rank applied the update then.
+  StepState result();
   // Both. nullopt: stopped.
-  std::optional<StepReport> step(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop = {});
+  std::optional<StepState> step(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop = {});
 
-  // Counters that a resumed run continues: adam_t, skipped, step.
-  StepState counters() const { return control_.get(); }
-  void set_counters(uint64_t step, uint64_t adam_t, uint64_t skipped);
+  // What a run goes on with from a checkpoint: step, adam_t, skipped and spikes of a StepState. Between steps; both wait.
+  StepState kept() const { return control_.get(); }
+  void go_on_from(const StepState& kept);
 
  private:
   // What to go backward from; nll_ is its loss. The first micro-step of a step brings the StepInput along. nullopt: `stop` said so.
@@ -98,6 +91,7 @@ class Trainer {
   Tensor upload_;                   // the same in device memory
   Batch batch_;                     // views of it
   Tensor nll_, loss_;               // () f32: shares of the step's mean loss, of this micro-step and of all so far
+  Tensor losses_, faults_;          // (ranks): what every rank's came to; faults_ i32
 };
 
 }  // namespace heddle

@@ -4,7 +4,8 @@
 //   head h reads KV head h / (H / Hkv) (GQA, Ainslie et al. 2023)
 //   visible keys of p:  max(document_start[b][t], p - window + 1) <= j <= p          window <= 0: no limit
 //   out (B, T, H, D) = softmax(scale q k^T) v;  lse (B, H, T) = log sum exp over the visible keys, natural log
-//   document_start (B, T) i32, in key positions (S == T when given); absent: one document
+//   document_start (B, T) i32, in key positions (S == T when given); absent: one document. One outside [0, t] is a Fault; what is written then is of
+//   no use
 //
 // Backward (S == T): dq, dk, dv are written ("="), like q, k, v views of a packed buffer. Needs out, lse and d_out.
 // dtypes: f32, bf16, f64 alike for q, k, v, out and the gradients; lse f32 (f64 for f64). Strides free, last stride 1.
@@ -13,6 +14,7 @@
 
 #include <span>
 
+#include "kernels/api/fault.h"
 #include "kernels/api/kernel.h"
 #include "kernels/api/types.h"
 
@@ -25,6 +27,7 @@ struct AttentionForwardArgs {
   float scale = 0;
   int64_t window = 0;
   std::span<std::byte> scratch;
+  Fault* fault = nullptr;
 };
 
 struct AttentionBackwardArgs {
@@ -34,6 +37,7 @@ struct AttentionBackwardArgs {
   float scale = 0;
   int64_t window = 0;
   std::span<std::byte> scratch;
+  Fault* fault = nullptr;
 };
 
 extern Kernel<AttentionForwardArgs> attention_forward;

@@ -5,9 +5,10 @@
 //   losses (N) <- loss[n], 0 for ignored rows; f32 (f64 for f64)
 //   nll (N) <- loss[n] without the z term; may be absent
 //   write_gradient: logits[n][v] <- scale step->loss_scale ((1 + 2 z_loss lse) softmax - [v == target]), 0 for ignored rows, in place
-// step may be null (loss_scale 1). A target outside [0, V) that is not ignore_index is an Error naming the row.
+// step may be null (loss_scale 1). A target outside [0, V) that is not ignore_index is a Fault naming the row; what is written then is of no use.
 #pragma once
 
+#include "kernels/api/fault.h"
 #include "kernels/api/kernel.h"
 #include "kernels/api/step_state.h"
 #include "kernels/api/types.h"
@@ -21,6 +22,7 @@ struct CrossEntropyArgs {
   float z_loss = 0, scale = 1;
   bool write_gradient = false;
   const StepState* step = nullptr;
+  Fault* fault = nullptr;
 };
 
 extern Kernel<CrossEntropyArgs> cross_entropy;

@@ -9,6 +9,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "kernels/api/check.h"
@@ -19,10 +21,28 @@ namespace heddle::kernels {
 // Why a candidate cannot run these arguments; nullopt: it can.
 using Refusal = std::optional<std::string>;
 
+// A refusal of these parts, Views as their shapes, joined to text only where somebody will read it: a launch passes over candidates that refuse, and
+// builds no strings.
+inline thread_local constinit bool refusals_in_words = false;
+template <class... Parts>
+Refusal refused(const Parts&... parts) {
+  [[maybe_unused]] const auto printed = []<class Part>(const Part& part) -> decltype(auto) {
+    if constexpr (std::is_same_v<Part, View>) {
+      return shape_text(part);
+    } else {
+      return (part);
+    }
+  };
+  return Refusal(refusals_in_words ? concat("", printed(parts)...) : std::string());
+}
+
+// The CUDA device that this thread launches on, for candidates that ask what it is: whoever calls cudaSetDevice says so here.
+inline thread_local constinit int cuda_device_of_thread = 0;
+
 template <class Args>
 struct Candidate {
   std::string_view name;                     // "onednn", "sm80"
-  Refusal (*refuses)(const Args&);           // pure; nullptr: takes everything
+  Refusal (*refuses)(const Args&);           // pure, by refused(...); nullptr: takes everything
   size_t (*scratch)(const Args&) = nullptr;  // bytes of args.scratch that run() needs; nullptr: none
   void (*run)(const Args&, Stream) = nullptr;
 };
@@ -48,15 +68,23 @@ class Kernel {
 
   const Candidate<Args>& choose(DeviceType device, const Args& args) const {
     const std::string_view forced = forced_[static_cast<size_t>(device)];
-    std::string why;
     for (const Candidate<Args>& candidate : candidates(device)) {
       if (!forced.empty() && candidate.name != forced) continue;
-      Refusal refusal = candidate.refuses ? candidate.refuses(args) : Refusal{};
-      if (!refusal) return candidate;
-      why += concat("; ", candidate.name, ": ", *refusal);
+      if (!candidate.refuses || !candidate.refuses(args)) return candidate;
     }
-    fail(op_, concat("no kernel on ", device == DeviceType::cpu ? "cpu" : "cuda", " takes these arguments",
-                     why.empty() ? std::string("; none is registered") : why));
+    fail(op_, concat("no kernel on ", device == DeviceType::cpu ? "cpu" : "cuda", " takes these arguments; ", reasons(device, args)));
+  }
+
+  // "tiles: head size 512 is above 256; ...": what each candidate of the device has against these arguments.
+  std::string reasons(DeviceType device, const Args& args) const {
+    std::string why;
+    refusals_in_words = true;
+    for (const Candidate<Args>& candidate : candidates(device)) {
+      const Refusal refusal = candidate.refuses ? candidate.refuses(args) : Refusal{};
+      if (refusal) why += concat(why.empty() ? "" : "; ", candidate.name, ": ", *refusal);
+    }
+    refusals_in_words = false;
+    return why.empty() ? "none is registered" : why;
   }
 
  private:

@@ -57,11 +57,17 @@ struct MuonApplyArgs {
   const StepState* step = nullptr;
 };
 
-// Decides about the step from the squared norm of the whole gradient and its loss: fills loss, grad_norm, clip_scale, finite, apply (see StepState).
+// Decides about the step from the squared norm of the whole gradient, its loss and what went wrong: fills all that StepState says of this step, and
+// brings its statistics up to date. The same bits on every rank where `loss` and `faults` are gathered from all.
+//   loss = the ranks' shares added in rank order; z-scores against the statistics before this step; a step that stands out, or is not finite, moves
+//   no average; weight of a new value in an average: max(1 - kSpikeDecay, 4 / (observations + 4)), at first a memory of the last quarter of the run,
+//   since the steep fall of the first steps must not pass for noise for hundreds more
+// A fault, a value that is not finite, or a spike (with spike_z > 0, from kSpikeWarmUp observations on) withholds the update: apply 0.
 struct FinishNormArgs {
   View squared_norm;  // (1) f64 or f32
   StepState* step = nullptr;
-  View loss;  // () f64 or f32, of the whole step; may be absent
+  View loss;    // (ranks) or () f64 or f32: shares of the step's mean loss; absent: it is 0 and not looked at
+  View faults;  // (ranks) i32, not 0: a fault; may be absent
 };
 
 // After the optimizers: adam_t += apply, skipped += 1 - apply, step += 1, rng_stream = step.

@@ -1,7 +1,8 @@
 // The nvcc half of platform.h.
 #include <cooperative_groups.h>
 
-#include <string>
+#include <map>
+#include <utility>
 
 // HEDDLE_SHARED(float, tile, [256]) or HEDDLE_SHARED(int, flag): a variable of the block.
 #define HEDDLE_SHARED(type, name, ...) __shared__ type name __VA_ARGS__
@@ -28,10 +29,19 @@ __device__ __forceinline__ void grid_sync() {
 
 template <class... Params, class... Args>
 void launch_kernel(void (*kernel)(Params...), const char* name, const LaunchShape& shape, Stream stream, Args&&... args) {
+  const auto checked = [name](cudaError_t status) {
+    if (status != cudaSuccess) check_cuda(status, concat("launch of ", name).c_str());
+  };
   constexpr size_t kSharedWithoutAsking = 48 * 1024;
-  const std::string what = concat("launch of ", name);
-  if (shape.shared_bytes > kSharedWithoutAsking)
-    check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)), what.c_str());
+  if (shape.shared_bytes > kSharedWithoutAsking) {
+    // The driver is told once for each kernel and device (and again when a launch wants more).
+    static thread_local std::map<std::pair<const void*, int>, size_t> told;
+    size_t& most = told[{reinterpret_cast<const void*>(kernel), stream.device.index}];
+    if (shape.shared_bytes > most) {
+      checked(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)));
+      most = shape.shared_bytes;
+    }
+  }
   cudaLaunchAttribute attributes[2];
   unsigned count = 0;
   if (shape.cluster.x * shape.cluster.y * shape.cluster.z > 1) {
@@ -53,7 +63,7 @@ void launch_kernel(void (*kernel)(Params...), const char* name, const LaunchShap
   config.stream = native(stream);
   config.attrs = attributes;
   config.numAttrs = count;
-  check_cuda(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...), what.c_str());
+  checked(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...));
 }
 
 }  // namespace heddle

@@ -2,22 +2,25 @@
 #include "kernels/cpu/attention_internal.h"
 #include "kernels/cpu/attention_tasks_internal.h"
 #include "kernels/cpu/register_internal.h"
+#include "kernels/cpu/rules_internal.h"
 
 namespace heddle::kernels::cpu {
 
 Refusal head_size_refusal(const View& q) {
   if (q.rank != 4 || q.size(3) <= attention::kMaxHead) return std::nullopt;
-  return concat("head size ", q.size(3), " is above ", attention::kMaxHead);
+  return refused("head size ", q.size(3), " is above ", attention::kMaxHead);
 }
 
-void check_document_start(std::string_view op, const View& document_start, int64_t queries) {
-  if (!document_start) return;
+bool documents_start_before(Fault* fault, const View& document_start, int64_t queries) {
+  if (!document_start) return true;
   for (int64_t b = 0; b < document_start.size(0); ++b) {
     const int32_t* start = document_start.as<const int32_t>() + b * document_start.step(0);
     for (int64_t t = 0; t < queries; ++t) {
-      HEDDLE_CHECK(start[t] >= 0 && start[t] <= t, op, "document_start[", b, "][", t, "] is ", start[t], ", not in [0, ", t, "]");
+      if (start[t] < 0 || start[t] > t)
+        return noted(fault, {.kind = FaultKind::document_start, .row = b, .column = t, .value = start[t], .limit = t});
     }
   }
+  return true;
 }
 
 double attention_flops(const View& q, const View& k) {

@@ -199,7 +199,7 @@ void attention_run(const AttentionBackwardArgs& args, Stream) {
   check(args);
   HEDDLE_CHECK(args.scratch.size() >= attention_scratch(args), "attention_backward", "scratch too small: ", args.scratch.size(), " of ",
                attention_scratch(args), " bytes");
-  check_document_start("attention_backward", args.document_start, args.q.size(1));
+  if (!documents_start_before(args.fault, args.document_start, args.q.size(1))) return;
   if (args.q.numel() == 0) return;
   switch (args.q.dtype) {
     case DType::f32: return run_as<float>(args);

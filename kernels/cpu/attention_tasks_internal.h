@@ -15,8 +15,8 @@ void attention_run(const AttentionBackwardArgs&, Stream);
 // Tiles live in buffers of one thread, sized for heads up to kMaxHead.
 Refusal head_size_refusal(const View& q);
 
-// Every query must see at least its own key: 0 <= document_start[b][t] <= t.
-void check_document_start(std::string_view op, const View& document_start, int64_t queries);
+// Every query must see at least its own key: 0 <= document_start[b][t] <= t. False: the first that does not is noted.
+bool documents_start_before(Fault* fault, const View& document_start, int64_t queries);
 
 // Of the forward pass, masking aside.
 double attention_flops(const View& q, const View& k);

@@ -71,8 +71,8 @@ void run(const CrossEntropyArgs& args, Stream) {
   const int32_t* const targets = args.targets.as<const int32_t>();
   for (int64_t n = 0; n < args.targets.size(0); ++n) {
     if ((targets[n] < 0 || targets[n] >= args.logits.size(1)) && targets[n] != args.ignore_index) {
-      fail("cross_entropy", concat("target outside the vocabulary: targets[", n, "] = ", targets[n], ", V = ", args.logits.size(1)),
-           ExitCode::bad_data);
+      noted(args.fault, {.kind = FaultKind::target, .row = n, .value = targets[n], .limit = args.logits.size(1)});
+      return;
     }
   }
   with_compute_type(args.logits.dtype == DType::f64, [&](auto zero) { rows<decltype(zero)>(args); });

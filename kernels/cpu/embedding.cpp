@@ -15,24 +15,25 @@ int64_t position_of(const View& start, int64_t b, int64_t t) {
   return start ? t - at(start, b, t) : t;
 }
 
-// Bad indices are found before anything is written. `rows`, `positions`: sizes of the tables, < 0 when there is none to index.
-void check_indices(std::string_view op, const View& tokens, const View& start, int64_t rows, int64_t positions) {
+// Bad indices are found before anything is read by them. `rows`, `positions`: sizes of the tables, < 0 when there is none to index.
+bool indices_are_inside(Fault* fault, const View& tokens, const View& start, int64_t rows, int64_t positions) {
   for (int64_t b = 0; b < tokens.size(0); ++b) {
     for (int64_t t = 0; t < tokens.size(1); ++t) {
       if (rows >= 0) {
         const int32_t token = at(tokens, b, t);
         if (token < 0 || token >= rows) {
-          fail(op, concat("token outside the vocabulary: tokens[b = ", b, "][t = ", t, "] = ", token, ", V = ", rows), ExitCode::bad_data);
+          return noted(fault, {.kind = FaultKind::token, .row = b, .column = t, .value = token, .limit = rows});
         }
       }
       if (positions >= 0) {
         const int64_t position = position_of(start, b, t);
         if (position < 0 || position >= positions) {
-          fail(op, concat("position outside the table: b = ", b, ", t = ", t, " gives ", position, ", P = ", positions), ExitCode::bad_data);
+          return noted(fault, {.kind = FaultKind::position, .row = b, .column = t, .value = position, .limit = positions});
         }
       }
     }
   }
+  return true;
 }
 
 template <class T>
@@ -118,7 +119,7 @@ Refusal refuses(const EmbeddingForwardArgs& args) {
   return rules;
 }
 void run(const EmbeddingForwardArgs& args, Stream) {
-  check_indices("embedding_forward", args.tokens, args.start, args.weight.size(0), args.position ? args.position.size(0) : -1);
+  if (!indices_are_inside(args.fault, args.tokens, args.start, args.weight.size(0), args.position ? args.position.size(0) : -1)) return;
   with_compute_type(args.out.dtype == DType::f64, [&](auto zero) { forward<decltype(zero)>(args); });
 }
 
@@ -144,8 +145,10 @@ size_t scratch(const EmbeddingBackwardArgs& args) {
 }
 void run(const EmbeddingBackwardArgs& args, Stream) {
   check_scratch("embedding_backward", args.scratch, scratch(args));
-  check_indices("embedding_backward", args.tokens, args.start, args.d_weight ? args.d_weight.to.size(0) : -1,
-                args.d_position ? args.d_position.to.size(0) : -1);
+  if (!indices_are_inside(args.fault, args.tokens, args.start, args.d_weight ? args.d_weight.to.size(0) : -1,
+                          args.d_position ? args.d_position.to.size(0) : -1)) {
+    return;
+  }
   with_compute_type(args.d_out.dtype == DType::f64, [&](auto zero) {
     using T = decltype(zero);
     if (args.d_weight) scatter_rows<T>(args, args.d_weight, [&](int64_t b, int64_t t) { return static_cast<int64_t>(at(args.tokens, b, t)); });

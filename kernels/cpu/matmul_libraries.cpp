@@ -166,7 +166,7 @@ void run_eigen(const MatmulArgs& args, Stream) {
 
 #if HEDDLE_HAVE_ONEDNN
 Refusal onednn_refuses(const MatmulArgs& args) {
-  if (args.a.dtype == DType::f64) return "dnnl_sgemm has no f64";
+  if (args.a.dtype == DType::f64) return refused("dnnl_sgemm has no f64");
   return std::nullopt;
 }
 

@@ -275,7 +275,7 @@ void run_slabs(const MatmulArgs& args) {
 }
 
 Refusal refuses(const MatmulArgs& args) {
-  if (const auto m = shape_of(args).m; m < kThin) return concat("packing b does not pay for ", m, " rows");
+  if (const auto m = shape_of(args).m; m < kThin) return refused("packing b does not pay for ", m, " rows");
   return std::nullopt;
 }
 

@@ -172,38 +172,4 @@ void run(const MuonApplyArgs& args, Stream) {
   with_compute_type(args.master.dtype == DType::f64, [&](auto zero) { muon_apply_as<decltype(zero)>(args); });
 }
 
-Refusal refuses(const FinishNormArgs& args) {
-  return Rules()
-      .present("squared_norm", args.squared_norm)
-      .need(args.squared_norm.numel() == 1 && (args.squared_norm.dtype == DType::f64 || args.squared_norm.dtype == DType::f32), "squared_norm ",
-            args.squared_norm, " must be one f32 or f64")
-      .need(!args.loss || (args.loss.numel() == 1 && (args.loss.dtype == DType::f64 || args.loss.dtype == DType::f32)), "loss ", args.loss,
-            " must be one f32 or f64")
-      .need(args.step != nullptr, "step is absent");
-}
-void run(const FinishNormArgs& args, Stream) {
-  const auto number = [](const View& v) { return v.dtype == DType::f64 ? *v.as<const double>() : static_cast<double>(*v.as<const float>()); };
-  const double squared = number(args.squared_norm);
-  const auto loss = args.loss ? static_cast<float>(number(args.loss)) : 0.0f;
-  StepState& step = *args.step;
-  step.loss = args.loss ? number(args.loss) : 0.0;
-  step.grad_norm = static_cast<float>(std::sqrt(squared));
-  const bool clip = std::isfinite(step.grad_norm) && step.clip_norm > 0 && step.grad_norm > step.clip_norm;
-  step.clip_scale = clip ? step.clip_norm / step.grad_norm : 1.0f;
-  step.finite = step.grad_norm * step.clip_scale <= kMostGradNorm && std::isfinite(loss) ? 1 : 0;  // false for a NaN
-  const bool spike = (step.max_grad_norm > 0 && step.grad_norm > step.max_grad_norm) || (step.max_loss > 0 && loss > step.max_loss);
-  step.apply = step.finite && !spike ? 1 : 0;
-}
-
-Refusal refuses(const AdvanceStepArgs& args) {
-  return Rules().need(args.step != nullptr, "step is absent");
-}
-void run(const AdvanceStepArgs& args, Stream) {
-  StepState& step = *args.step;
-  step.adam_t += static_cast<uint64_t>(step.apply);
-  step.skipped += static_cast<uint64_t>(1 - step.apply);
-  step.step += 1;
-  step.rng_stream = step.step;
-}
-
 }  // namespace heddle::kernels::cpu

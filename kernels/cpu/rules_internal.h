@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <span>
 
+#include "kernels/api/fault.h"
 #include "kernels/api/kernel.h"
 
 namespace heddle::kernels::cpu {
@@ -15,7 +16,7 @@ class Rules {
   // Parts are joined to text only when the rule is broken; a View prints its shape.
   template <class... Parts>
   Rules& need(bool ok, const Parts&... parts) {
-    if (!ok && !refusal_) refusal_ = concat(printed(parts)...);
+    if (!ok && !refusal_) refusal_ = refused(parts...);
     return *this;
   }
 
@@ -36,7 +37,7 @@ class Rules {
     int axis = 0;
     for (int64_t size : sizes) same = same && v.shape[static_cast<size_t>(axis++)] == size;
     std::string want;
-    if (!same && !refusal_) {
+    if (!same && !refusal_ && refusals_in_words) {
       for (int64_t size : sizes) want += concat(want.empty() ? "" : ", ", size);
     }
     return need(same, name, " ", v, " must have shape (", want, ")");
@@ -66,17 +67,14 @@ class Rules {
   operator Refusal() const { return refusal_; }
 
  private:
-  template <class Part>
-  static decltype(auto) printed(const Part& part) {
-    if constexpr (std::is_same_v<Part, View>) {
-      return shape_text(part);
-    } else {
-      return (part);
-    }
-  }
-
   Refusal refusal_;
 };
+
+// Notes a fault unless there is one already. Always false, for `return noted(...)`.
+inline bool noted(Fault* word, const Fault& found) {
+  if (word && word->kind == FaultKind::none) *word = found;
+  return false;
+}
 
 inline void check_scratch(std::string_view op, std::span<std::byte> scratch, size_t needed) {
   HEDDLE_CHECK(scratch.size() >= needed, op, "scratch is too small: ", scratch.size(), " bytes, needs ", needed);

@@ -8,14 +8,14 @@ namespace heddle::kernels::cuda {
 namespace {
 
 Refusal refuses(const AttentionForwardArgs& args) {
-  if (args.q.dtype != DType::bf16) return concat("bf16 only, not ", shape_text(args.q));
-  if (args.q.size(3) != 64 && args.q.size(3) != 128) return concat("head dimensions 64 and 128 only, not ", args.q.size(3));
-  if (args.scale <= 0) return concat("scale must be positive, not ", args.scale);
+  if (args.q.dtype != DType::bf16) return refused("bf16 only, not ", args.q);
+  if (args.q.size(3) != 64 && args.q.size(3) != 128) return refused("head dimensions 64 and 128 only, not ", args.q.size(3));
+  if (args.scale <= 0) return refused("scale must be positive, not ", args.scale);
   for (const View* view : {&args.q, &args.k, &args.v, &args.out}) {
-    if (!rows_aligned_16(*view)) return "rows must start at multiples of 16 bytes";
+    if (!rows_aligned_16(*view)) return refused("rows must start at multiples of 16 bytes");
   }
-  if (args.lse && !args.lse.contiguous()) return "lse must be dense";
-  if (args.document_start && !args.document_start.contiguous()) return "document_start must be dense";
+  if (args.lse && !args.lse.contiguous()) return refused("lse must be dense");
+  if (args.document_start && !args.document_start.contiguous()) return refused("document_start must be dense");
   return {};
 }
 

@@ -1,24 +1,43 @@
-// What launching code asks about the current device. Host only.
+// What launching code asks about the device this thread launches on. Host only.
 #pragma once
 
+#include <vector>
+
+#include "kernels/api/kernel.h"
 #include "kernels/arch/platform.h"
 
 namespace heddle::kernels::cuda {
 
-inline int device_attribute(cudaDeviceAttr attribute) {
-  int device = 0, value = 0;
-  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  check_cuda(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");
-  return value;
+struct DeviceFacts {
+  int multiprocessors = 0;
+  int compute_capability = 0;  // 80 for A100, 90 for H100
+};
+
+// Of every device, asked once: a launch asks the driver nothing.
+inline const DeviceFacts& device_facts() {
+  static const std::vector<DeviceFacts> all = [] {
+    int devices = 0;
+    check_cuda(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+    const auto ask = [](cudaDeviceAttr attribute, int device) {
+      int value = 0;
+      check_cuda(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");
+      return value;
+    };
+    std::vector<DeviceFacts> facts;
+    for (int device = 0; device < devices; ++device) {
+      facts.push_back({ask(cudaDevAttrMultiProcessorCount, device),
+                       10 * ask(cudaDevAttrComputeCapabilityMajor, device) + ask(cudaDevAttrComputeCapabilityMinor, device)});
+    }
+    return facts;
+  }();
+  return all.at(static_cast<size_t>(cuda_device_of_thread));
 }
 
 inline int multiprocessors() {
-  return device_attribute(cudaDevAttrMultiProcessorCount);
+  return device_facts().multiprocessors;
 }
-
-// 80 for A100, 90 for H100.
 inline int compute_capability() {
-  return 10 * device_attribute(cudaDevAttrComputeCapabilityMajor) + device_attribute(cudaDevAttrComputeCapabilityMinor);
+  return device_facts().compute_capability;
 }
 
 // Can TMA, cp.async and 16-byte accesses read rows of this view?

@@ -37,18 +37,18 @@ Params matmul_params(const MatmulArgs& args) {
 
 // Common to the Ampere and Hopper kernels: bf16 operands whose rows start at multiples of 16 bytes, no fused epilogue.
 inline Refusal refuses_tensor_core_matmul(const MatmulArgs& args) {
-  if (args.a.dtype != DType::bf16) return concat("bf16 operands only, not ", shape_text(args.a));
-  if (args.c.to.dtype != DType::bf16 && args.c.to.dtype != DType::f32) return concat("bf16 or f32 results only, not ", shape_text(args.c.to));
-  if (args.bias || args.residual || args.preact || args.epilogue != Epilogue::none || args.column_sum) return "no fused epilogue";
-  if (args.trans_a && args.trans_b) return "not both operands transposed";
+  if (args.a.dtype != DType::bf16) return refused("bf16 operands only, not ", args.a);
+  if (args.c.to.dtype != DType::bf16 && args.c.to.dtype != DType::f32) return refused("bf16 or f32 results only, not ", args.c.to);
+  if (args.bias || args.residual || args.preact || args.epilogue != Epilogue::none || args.column_sum) return refused("no fused epilogue");
+  if (args.trans_a && args.trans_b) return refused("not both operands transposed");
   for (const View* view : {&args.a, &args.b, &args.c.to}) {
     if (reinterpret_cast<uintptr_t>(view->data) % 16 != 0 || view->step(0) * size_of(view->dtype) % 16 != 0)
-      return concat("rows must start at multiples of 16 bytes: ", shape_text(*view), ", row stride ", view->step(0));
+      return refused("rows must start at multiples of 16 bytes: ", *view, ", row stride ", view->step(0));
   }
   const MatmulShape shape = shape_of(args);
   constexpr int64_t kLongest = INT32_MAX / 2;
-  if (shape.k == 0) return "K is 0";
-  if (shape.m > kLongest || shape.n > kLongest || shape.k > kLongest) return "a side longer than 2^30";
+  if (shape.k == 0) return refused("K is 0");
+  if (shape.m > kLongest || shape.n > kLongest || shape.k > kLongest) return refused("a side longer than 2^30");
   return {};
 }
 

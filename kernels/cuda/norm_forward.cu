@@ -11,12 +11,12 @@ bool absent_or_aligned(const View& v) {
 }
 
 Refusal refuses(const NormForwardArgs& args) {
-  if (args.x.dtype != DType::bf16) return concat("bf16 only, not ", shape_text(args.x));
-  if (args.x.rank != 2) return concat("x (N, C) only, not ", shape_text(args.x));
+  if (args.x.dtype != DType::bf16) return refused("bf16 only, not ", args.x);
+  if (args.x.rank != 2) return refused("x (N, C) only, not ", args.x);
   if (args.x.size(1) % 8 != 0 || args.x.size(1) > norm_config(args.kind, 8192).longest_row())
-    return concat("C must be a multiple of 8 up to 8192, not ", args.x.size(1));
+    return refused("C must be a multiple of 8 up to 8192, not ", args.x.size(1));
   for (const View* view : {&args.x, &args.residual, &args.gain, &args.bias, &args.sum, &args.y}) {
-    if (!absent_or_aligned(*view)) return "rows must start at multiples of 16 bytes";
+    if (!absent_or_aligned(*view)) return refused("rows must start at multiples of 16 bytes");
   }
   return {};
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/api/fault.h"
 #include "kernels/api/kernel.h"
 #include "tests/support/buffer.h"
 #include "tests/support/catch.h"
@@ -24,7 +25,14 @@ void run(const kernels::Kernel<Args>& kernel, Args args) {
   const std::vector<std::byte> poison(candidate.scratch ? candidate.scratch(args) : 0, std::byte{0xFF});
   std::vector<std::byte> scratch = poison;
   if constexpr (requires { args.scratch; }) args.scratch = scratch;
-  candidate.run(args, Stream{});
+  if constexpr (requires { args.fault; }) {
+    kernels::Fault fault;
+    args.fault = &fault;
+    candidate.run(args, Stream{});
+    if (fault.kind != kernels::FaultKind::none) fail(kernel.op(), kernels::fault_text(fault), ExitCode::bad_data);
+  } else {
+    candidate.run(args, Stream{});
+  }
 }
 
 // The text of the Error that running these arguments throws; "" when it throws none.

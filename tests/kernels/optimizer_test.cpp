@@ -5,6 +5,7 @@
 
 #include "tests/kernels/kernel_case.h"
 #include "tests/oracles/optimizer.h"
+#include "tests/support/spikes.h"
 
 namespace heddle::kernels {
 namespace {
@@ -190,7 +191,8 @@ TEST_CASE("finish_norm: clip, skip and non-finite decisions", "[optimizer]") {
       squared.put(0, row.squared);
       StepState step;
       step.clip_norm = row.clip_norm;
-      step.max_grad_norm = row.max_grad_norm;
+      step.spike_z = test::kHairTrigger;
+      step.spikes = test::held_at(row.max_grad_norm);
       step.finite = step.apply = 7;
       step.clip_scale = nan;
       run(finish_norm, FinishNormArgs{squared.view(), &step});
@@ -216,17 +218,47 @@ TEST_CASE("finish_norm: a loss above its limit or not finite withholds the updat
       Buffer squared(type, {1}), loss(type, {});
       squared.put(0, 4), loss.put(0, row.loss);
       StepState step;
-      step.clip_norm = 1, step.max_grad_norm = 100, step.max_loss = row.max_loss;
+      step.clip_norm = 1, step.spike_z = test::kHairTrigger, step.spikes = test::held_at(100, row.max_loss);
       run(finish_norm, FinishNormArgs{.squared_norm = squared.view(), .step = &step, .loss = loss.view()});
       INFO("loss " << row.loss << " max " << row.max_loss);
       CHECK(step.grad_norm == 2);
       CHECK(step.clip_scale == 0.5f);
       CHECK(step.finite == row.finite);
       CHECK(step.apply == row.apply);
-      step.max_loss = 1e-3f;  // without a loss its limit says nothing
+      step.spikes = test::held_at(100, 1e-3);  // without a loss its limit says nothing
       run(finish_norm, FinishNormArgs{squared.view(), &step});
       CHECK(step.apply == 1);
     }
+  }
+}
+
+TEST_CASE("finish_norm: shares of the loss are added in rank order; a fault of any rank withholds the update and moves nothing", "[optimizer]") {
+  for (DType type : {DType::f64, DType::f32}) {
+    Buffer squared(type, {1}), losses(type, {4}), faults(DType::i32, {4});
+    squared.put(0, 4);
+    const double shares[] = {1, 0x1p-24, 0x1p-24, 0x1p-23};  // in f32 the small ones are lost one by one, and not if they are added first
+    for (int64_t i = 0; i < 4; ++i) losses.put(i, shares[i]), faults.put(i, 0);
+    StepState step;
+    FinishNormArgs args{.squared_norm = squared.view(), .step = &step, .loss = losses.view(), .faults = faults.view()};
+    run(finish_norm, args);
+    CHECK(step.loss == (type == DType::f32 ? 1 + 0x1p-23 : 1 + 0x1p-22));
+    CHECK(step.apply == 1);
+    CHECK(step.spikes.observations == 1);
+    const SpikeStatistics before = step.spikes;
+    for (int64_t rank = 0; rank < 4; ++rank) {
+      faults.put(rank, 2);
+      losses.put(rank, std::numeric_limits<double>::quiet_NaN());  // whatever else such a rank has come to
+      run(finish_norm, args);
+      CHECK(step.fault == 1);
+      CHECK(step.apply == 0);
+      CHECK(step.spikes.observations == before.observations);
+      CHECK(step.spikes.nonfinite_run == 0);
+      CHECK(step.spikes.loss_mean == before.loss_mean);
+      faults.put(rank, 0), losses.put(rank, 1);
+    }
+    run(finish_norm, args);
+    CHECK(step.fault == 0);
+    CHECK(step.apply == 1);
   }
 }
 

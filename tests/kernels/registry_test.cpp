@@ -44,13 +44,19 @@ struct ProbeArgs {
 
 TEST_CASE("registry: the first candidate that takes the arguments, or the one forced by name", "[registry]") {
   Kernel<ProbeArgs> probe("probe");
-  const auto refuse_large = [](const ProbeArgs& args) { return args.size > 10 ? Refusal(concat("size ", args.size, " > 10")) : Refusal(); };
-  const auto refuse_huge = [](const ProbeArgs& args) { return args.size > 100 ? Refusal("too big") : Refusal(); };
+  static std::string words;  // of the last refusal
+  const auto refuse_large = [](const ProbeArgs& args) {
+    const Refusal refusal = args.size > 10 ? refused("size ", args.size, " > 10") : Refusal();
+    words = refusal.value_or("");
+    return refusal;
+  };
+  const auto refuse_huge = [](const ProbeArgs& args) { return args.size > 100 ? refused("too big") : Refusal(); };
   CHECK(test::error_of(probe, ProbeArgs{}).find("none is registered") != std::string::npos);
   probe.add(DeviceType::cpu, {"small", refuse_large});
   probe.add(DeviceType::cpu, {"large", refuse_huge});
   CHECK(probe.choose(DeviceType::cpu, {5}).name == "small");
   CHECK(probe.choose(DeviceType::cpu, {50}).name == "large");
+  CHECK(words.empty());  // a launch that passes over it builds no text
   probe.force("large");
   CHECK(probe.choose(DeviceType::cpu, {5}).name == "large");
   probe.force("");

@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "tests/optim/support.h"
+#include "tests/support/spikes.h"
 
 namespace heddle {
 namespace {
@@ -20,7 +21,8 @@ StepState limits(float clip_norm, float max_grad_norm) {
   StepState s;
   s.lr = 1;
   s.clip_norm = clip_norm;
-  s.max_grad_norm = max_grad_norm;
+  s.spike_z = test::kHairTrigger;
+  s.spikes = test::held_at(max_grad_norm);
   return s;
 }
 
@@ -72,7 +74,7 @@ TEST_CASE("a bad gradient changes nothing but the counters: no value, master or 
   StepControl control(Device{});
   const auto step = [&](float max_grad_norm) {
     StepState s = control.get();
-    s.lr = 1, s.clip_norm = 1, s.max_grad_norm = max_grad_norm;
+    s.lr = 1, s.clip_norm = 1, s.spike_z = test::kHairTrigger, s.spikes = test::held_at(max_grad_norm);
     control.set(s);
     control.finish_norm(c.arena);
     optimizer->step(control.device_state());

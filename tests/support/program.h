@@ -33,6 +33,7 @@ class Program {
     pid_ = ::fork();
     if (pid_ != 0) return;
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    ::signal(SIGHUP, SIG_DFL);  // tests that were started by nohup send it all the same
     const int out = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644), in = ::open("/dev/null", O_RDONLY);
     ::dup2(in, 0), ::dup2(out, 1), ::dup2(out, 2);
     if (prepare) prepare();

@@ -64,8 +64,8 @@ TEST_CASE("a device trains as the CPU does, and a step waits for nothing", "[dev
       const uint64_t before = runtime(device.type).host_synchronisations();
       REQUIRE(there.start(step));
       CHECK(runtime(device.type).host_synchronisations() == before);
-      const StepReport want = here.trainer.result(), got = there.trainer.result();
-      CHECK(got.applied);
+      const StepState want = here.trainer.result(), got = there.trainer.result();
+      CHECK(got.apply);
       if (dtype == DType::f32) {
         CHECK(got.loss == want.loss);
         CHECK(got.grad_norm == want.grad_norm);
@@ -76,7 +76,7 @@ TEST_CASE("a device trains as the CPU does, and a step waits for nothing", "[dev
     if (dtype != DType::f32) continue;
     CHECK((there.arena.values().to_vector() == here.arena.values().to_vector()));
     CHECK((there.optimizer->masters().to_vector() == here.optimizer->masters().to_vector()));
-    CHECK(there.trainer.counters().adam_t == steps);
+    CHECK(there.trainer.kept().adam_t == steps);
   }
 }
 

@@ -45,33 +45,33 @@ TEST_CASE("a NaN or an infinity anywhere in the gradient leaves every weight and
   CAPTURE(muon, static_cast<int>(dtype));
   const auto comm = local_communicator();
   Session session(muon, dtype, *comm);
-  for (int i = 0; i < 3; ++i) REQUIRE(session.step(1).applied);
+  for (int i = 0; i < 3; ++i) REQUIRE(session.step(1).apply);
   int unchanged = 0, cases = 0;
-  uint64_t applied = session.trainer().counters().adam_t;
+  uint64_t applied = session.trainer().kept().adam_t;
   for (const float value : {kNaN, kInf, -kInf, -kNaN}) {
     for (const double place : {0.0, 0.123, 0.5, 0.9}) {
       for (const float clip : {0.0f, 1.0f}) {
         CAPTURE(value, place, clip);
         const std::string before = session.state();
-        StepReport report;
+        StepState report;
         {
           const test::BadGradients bad({1}, value, place);
           report = session.step(clip);
         }
-        CHECK(!report.applied);
+        CHECK(!report.apply);
         CHECK(!report.finite);
         CHECK(std::isfinite(report.loss));
-        CHECK(session.trainer().counters().adam_t == applied);
+        CHECK(session.trainer().kept().adam_t == applied);
         unchanged += session.state() == before;
         ++cases;
       }
     }
-    CHECK(session.step(1).applied);  // and training goes on
+    CHECK(session.step(1).apply);  // and training goes on
     ++applied;
   }
   CHECK(unchanged == cases);
   CHECK(cases == 32);
-  CHECK(session.trainer().counters().skipped == 32);
+  CHECK(session.trainer().kept().skipped == 32);
 }
 
 // Loss spikes too: the ledger, the log and the device's counters tell of the same steps.
@@ -101,22 +101,22 @@ TEST_CASE("1e30 in the gradient is clipped; without clipping the update is withh
   CAPTURE(muon);
   const auto comm = local_communicator();
   Session session(muon, DType::f32, *comm);
-  for (int i = 0; i < 3; ++i) REQUIRE(session.step(1).applied);
+  for (int i = 0; i < 3; ++i) REQUIRE(session.step(1).apply);
   for (const float value : {1e30f, -1e30f, 1e20f, 3e38f}) {
     CAPTURE(value);
     const std::string before = session.state();
     {
       const test::BadGradients bad({1}, value);
-      const StepReport report = session.step(0);
-      CHECK(!report.applied);
+      const StepState report = session.step(0);
+      CHECK(!report.apply);
       CHECK(!report.finite);
       CHECK(report.grad_norm == std::abs(value));
     }
     CHECK(session.state() == before);
     {
       const test::BadGradients bad({1}, value);
-      const StepReport report = session.step(1);
-      CHECK(report.applied);
+      const StepState report = session.step(1);
+      CHECK(report.apply);
       CHECK(report.finite);
     }
     CHECK(session.state() != before);
@@ -124,7 +124,7 @@ TEST_CASE("1e30 in the gradient is clipped; without clipping the update is withh
   }
   {
     const test::BadGradients bad({1}, 1e18f);  // large, and its square is finite: applied
-    CHECK(session.step(0).applied);
+    CHECK(session.step(0).apply);
   }
   CHECK(session.all_finite());
 }

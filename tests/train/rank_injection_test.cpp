@@ -47,22 +47,22 @@ TEST_CASE("a NaN or an infinity on one of the ranks withholds the step on all, a
   const bool muon = GENERATE(false, true), deterministic = GENERATE(false, true);
   CAPTURE(muon, deterministic, world().rank());
   test::Session session(muon, DType::f32, world(), deterministic);
-  for (int i = 0; i < 3; ++i) REQUIRE(session.step(1).applied);
+  for (int i = 0; i < 3; ++i) REQUIRE(session.step(1).apply);
   for (int rank = 0; rank < world().size(); ++rank) {
     for (const float value : {kNaN, kInf, -kInf}) {
       CAPTURE(rank, value);
       const std::string before = session.state();
-      const uint64_t applied = session.trainer().counters().adam_t;
+      const uint64_t applied = session.trainer().kept().adam_t;
       {
         const BadRank bad(rank, value);
-        const StepReport report = session.step(1);
-        CHECK(!report.applied);
+        const StepState report = session.step(1);
+        CHECK(!report.apply);
         CHECK(!report.finite);
       }
       CHECK(session.state() == before);
-      CHECK(session.trainer().counters().adam_t == applied);
+      CHECK(session.trainer().kept().adam_t == applied);
       CHECK(all_equal(session.state()));
-      CHECK(session.step(1).applied);  // and training goes on, on all of them
+      CHECK(session.step(1).apply);  // and training goes on, on all of them
       CHECK(session.state() != before);
       CHECK(all_equal(session.state()));
     }
@@ -74,22 +74,22 @@ TEST_CASE("a loss above the limit withholds the step on all of the ranks") {
   test::Session session(false, DType::f32, world(), deterministic);
   const double loss = session.step(1).loss;
   const std::string before = session.state();
-  CHECK(!session.step(1, static_cast<float>(loss / 2)).applied);
+  CHECK(!session.step(1, static_cast<float>(loss / 2)).apply);
   CHECK(session.state() == before);
-  CHECK(session.step(1, static_cast<float>(loss * 2)).applied);
+  CHECK(session.step(1, static_cast<float>(loss * 2)).apply);
   CHECK(session.state() != before);
   CHECK(all_equal(session.state()));
 }
 
 TEST_CASE("1e30 on one of the ranks is clipped on all alike") {
   test::Session session(false, DType::f32, world());
-  for (int i = 0; i < 3; ++i) REQUIRE(session.step(1).applied);
+  for (int i = 0; i < 3; ++i) REQUIRE(session.step(1).apply);
   for (int rank = 0; rank < world().size(); ++rank) {
     CAPTURE(rank, world().rank());
     const std::string before = session.state();
     {
       const BadRank bad(rank, 1e30f);
-      CHECK(session.step(1).applied);
+      CHECK(session.step(1).apply);
     }
     CHECK(session.state() != before);
     CHECK(session.all_finite());

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "tests/models/support.h"
+#include "tests/support/spikes.h"
 #include "tests/train/pretrain_support.h"
 #include "train/config/shape.h"
 #include "train/objectives.h"
@@ -28,9 +29,14 @@ class Session {
                  {.batch = 2, .seq = kSeq, .document_mask = true, .deterministic = deterministic}) {
     optimizer_->add_state(state_);
   }
-  StepReport step(float clip_norm, float max_loss = 0) {
+  StepState step(float clip_norm, float max_loss = 0) {
     StepPlan plan;
-    plan.max_loss = max_loss;
+    if (max_loss > 0) {
+      StepState kept = trainer_.kept();
+      kept.spikes = held_at(0, max_loss);
+      trainer_.go_on_from(kept);
+      plan.spike_z = kHairTrigger;
+    }
     plan.micro_steps = 2;
     const auto samples = static_cast<uint64_t>(4 * comm_.size());
     plan.valid_targets = loader_.valid_targets(first_, samples);

@@ -9,6 +9,7 @@
 #include "infer/evaluator.h"
 #include "kernels/api/embedding.h"
 #include "tests/models/support.h"
+#include "tests/support/spikes.h"
 #include "tests/support/compare.h"
 #include "tests/train/pretrain_support.h"
 #include "train/memory_plan.h"
@@ -59,7 +60,7 @@ struct Session {
   FillBatch fill(uint64_t first) {
     return [this, first](int64_t m, const BatchView& into) { loader.fill(first + static_cast<uint64_t>(m * options.batch), into); };
   }
-  StepReport step(uint64_t first, int64_t samples, StepPlan plan = {}) {
+  StepState step(uint64_t first, int64_t samples, StepPlan plan = {}) {
     plan.micro_steps = samples / options.batch;
     plan.valid_targets = loader.valid_targets(first, static_cast<uint64_t>(samples));
     plan.clip_norm = 1;
@@ -103,7 +104,7 @@ TEST_CASE("four micro-steps of two sequences are one of eight, whatever counts i
   REQUIRE(four.loader.valid_targets(first, 2) != four.loader.valid_targets(first + 2, 2));  // a mean of means would be another number
   double magnitude = 0;                                                                     // what the sums add: the sequences' own gradients
   for (uint64_t s = 0; s < 8; ++s) magnitude += largest(gradient_of(single, first + s, 1, valid));
-  const StepReport a = four.step(first, 8), b = one.step(first, 8);
+  const StepState a = four.step(first, 8), b = one.step(first, 8);
   // The longest path from a weight to its gradient adds this many products, in another order here and there.
   const double terms = 8.0 * kSeq * (4 * 32) * 2;
   CHECK(std::abs(a.loss - b.loss) <= test::gamma(terms, DType::f64) * b.loss);
@@ -152,7 +153,7 @@ TEST_CASE("the loss is the mean over the targets that count, within their docume
     }
     CHECK(counted == valid);
     CHECK((counted < samples * kSeq) == mask);
-    const StepReport report = s.step(first, samples);
+    const StepState report = s.step(first, samples);
     // Every term is positive; a logit is a sum of 32 products, and 257 exponentials follow.
     CHECK(std::abs(report.loss - nats / static_cast<double>(valid)) <= test::gamma(samples * kSeq + 32 + 257, DType::f32) * report.loss);
     losses.push_back(report.loss);
@@ -165,7 +166,7 @@ TEST_CASE("z-loss is part of what is minimised and not of the loss that is repor
   Session with({.batch = 2, .deterministic = deterministic}), without({.batch = 2, .deterministic = deterministic});
   StepPlan plan;
   plan.z_loss = 0.5f;
-  const StepReport a = with.step(0, 4, plan), b = without.step(0, 4);
+  const StepState a = with.step(0, 4, plan), b = without.step(0, 4);
   CHECK(a.loss == b.loss);
   CHECK(a.grad_norm > 1.2 * b.grad_norm);  // it does pull
 }
@@ -173,18 +174,23 @@ TEST_CASE("z-loss is part of what is minimised and not of the loss that is repor
 TEST_CASE("an update whose loss is above the limit is withheld, one at the limit is not") {
   const bool deterministic = GENERATE(false, true);
   Session s({.batch = 2, .deterministic = deterministic}), same({.batch = 2, .deterministic = deterministic});
-  StepPlan plan;
-  plan.max_loss = static_cast<float>(same.step(0, 4).loss);
+  const auto limit = static_cast<float>(same.step(0, 4).loss);
   const std::vector<double> before = s.arena.values().to_vector();
-  StepPlan below = plan;
-  below.max_loss = std::nextafter(plan.max_loss, 0.0f);
-  const StepReport withheld = s.step(0, 4, below);
-  CHECK(!withheld.applied);
+  const auto step_held_at = [&](float most) {
+    StepState kept = s.trainer.kept();
+    kept.spikes = test::held_at(0, most);
+    s.trainer.go_on_from(kept);
+    StepPlan plan;
+    plan.spike_z = test::kHairTrigger;
+    return s.step(0, 4, plan);
+  };
+  const StepState withheld = step_held_at(std::nextafter(limit, 0.0f));
+  CHECK(!withheld.apply);
   CHECK(withheld.finite);
   CHECK((s.arena.values().to_vector() == before));
-  CHECK(s.trainer.counters().adam_t == 0);
-  CHECK(s.trainer.counters().skipped == 1);
-  CHECK(s.step(0, 4, plan).applied);
+  CHECK(s.trainer.kept().adam_t == 0);
+  CHECK(s.trainer.kept().skipped == 1);
+  CHECK(step_held_at(limit).apply);
   CHECK((s.arena.values().to_vector() == same.arena.values().to_vector()));
 }
 
@@ -212,7 +218,7 @@ TEST_CASE("the memory plan holds every gradient buffer of a step") {
 TEST_CASE("a step without any target that counts has no loss, no gradient and stays finite") {
   Session s({.batch = 2});
   StepPlan plan;
-  const std::optional<StepReport> report = s.trainer.step(plan, [](int64_t, const BatchView& into) {
+  const std::optional<StepState> report = s.trainer.step(plan, [](int64_t, const BatchView& into) {
     for (int64_t i = 0; i < into.batch * into.seq; ++i) into.tokens[i] = 1, into.targets[i] = -1, into.document_start[i] = 0;
   });
   REQUIRE(report.has_value());
@@ -232,10 +238,10 @@ TEST_CASE("a stop between micro-steps gives no report and changes no state") {
     int asked = 0;
     CHECK(!stopped.trainer.step(plan, stopped.fill(0), [&] { return ++asked == 2; }).has_value());
     CHECK((stopped.arena.values().to_vector() == before));
-    CHECK(stopped.trainer.counters().step == 0);
-    CHECK(stopped.trainer.counters().adam_t == 0);
+    CHECK(stopped.trainer.kept().step == 0);
+    CHECK(stopped.trainer.kept().adam_t == 0);
     // The same step again is the step it would have been.
-    const StepReport again = stopped.step(0, 8), once = straight.step(0, 8);
+    const StepState again = stopped.step(0, 8), once = straight.step(0, 8);
     CHECK(again.loss == once.loss);
     CHECK(again.grad_norm == once.grad_norm);
     CHECK((stopped.arena.values().to_vector() == straight.arena.values().to_vector()));
@@ -263,7 +269,7 @@ TEST_CASE("after three steps a trainer asks the device for nothing") {
           CHECK(now.live_total == live);
         }
       }
-      CHECK(s.trainer.counters().adam_t == 12);
+      CHECK(s.trainer.kept().adam_t == 12);
     }
   }
 }

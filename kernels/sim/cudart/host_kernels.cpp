@@ -13,13 +13,10 @@ struct Host {
   static inline const Kernel<Args>* kernel = nullptr;  // an argument type has one slot
 
   static Refusal refuses(const Args& args) {
-    std::string why;
     for (const Candidate<Args>& candidate : kernel->candidates(DeviceType::cpu)) {
-      const Refusal refusal = candidate.refuses ? candidate.refuses(args) : Refusal{};
-      if (!refusal) return {};
-      why += concat(why.empty() ? "" : ", ", *refusal);
+      if (!candidate.refuses || !candidate.refuses(args)) return {};
     }
-    return why.empty() ? "the CPU's kernels are not registered" : why;
+    return refusals_in_words ? Refusal(kernel->reasons(DeviceType::cpu, args)) : refused();
   }
   static size_t scratch(const Args& args) {
     const Candidate<Args>& candidate = kernel->choose(DeviceType::cpu, args);
