@@ -1,4 +1,5 @@
 // What ops say about arguments that do not fit: the op, the rule, the values.
+#include "core/autograd/engine.h"
 #include "core/ops/ops.h"
 #include "kernels/api/check.h"
 #include "tests/support/gradcheck.h"
@@ -82,6 +83,10 @@ DEVICE_TEST_CASE("empty batches pass through forward and backward sizes of zero"
   CHECK(layer_norm(x, {}, {}, {}).y.shape() == Shape{0, 4});
   CHECK(linear_cross_entropy(x, w, i32({0}), {}).item() == 0);
   CHECK(sum(x).item() == 0);
+  const test::Poisoned poisoned;
+  const Tensor head = test::random({3, 4}, 1);
+  backward(linear_cross_entropy(x, head, i32({0}), {}));
+  CHECK(head.grad().to_vector() == std::vector<double>(12, 0));
 }
 
 }  // namespace

@@ -47,10 +47,10 @@ inline std::vector<std::byte> bytes_of(const Tensor& t) {
   copy_bytes(bytes.data(), Device{}, t.bytes().data(), t.device(), bytes.size());
   return bytes;
 }
-// Overwrites dense memory on `on`: every element anew.
+// Overwrites dense memory on `on`, every element anew, as work of the stream: who does not wait for it sees what was there.
 inline void write(const View& to, const std::vector<double>& values, Device on = device()) {
-  const Tensor from = Tensor::from(values, Tensor::borrow(to, on).shape(), to.dtype);
-  copy_bytes(to.data, on, from.bytes().data(), Device{}, from.bytes().size());
+  const Tensor from = Tensor::from(values, Tensor::borrow(to, on).shape(), to.dtype, on);
+  copy_bytes(to.data, on, from.bytes().data(), on, from.bytes().size());
 }
 inline void write(const Tensor& to, const std::vector<double>& values) {
   write(to.view(), values, to.device());
