@@ -22,7 +22,7 @@ Tensor constant(Shape shape, uint64_t seed) {
   return test::random(shape, seed, 0, 1, DType::f32, false);
 }
 Tensor table_of(int64_t positions, int64_t dim) {
-  return test::on_device(rope_table(positions, dim, 10000));
+  return rope_table(positions, dim, 10000, test::device());
 }
 
 // Records which leaf was hooked, in order, and its gradient at that moment.

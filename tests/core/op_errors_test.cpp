@@ -41,8 +41,8 @@ DEVICE_TEST_CASE("attention, rope and norms") {
   CHECK_THROWS_WITH(attention(f32({1, 4, 24}), 0, 0), Contains("[attention]"));
   CHECK_THROWS_WITH(attention(f32({1, 4, 2, 3}), f32({1, 3, 2, 3}), f32({1, 3, 2, 3})), Contains("[attention"));
   CHECK_THROWS_WITH(attention(f32({1, 4, 2, 3}), Tensor(), Tensor()), Contains("[attention]"));
-  CHECK_THROWS_WITH(rope_(f32({1, 4, 2, 6}), test::on_device(rope_table(3, 6, 100)), 2), Contains("does not cover"));
-  CHECK_THROWS_WITH(rope_(f32({1, 4, 2, 6}), test::on_device(rope_table(4, 6, 100)), 3), Contains("3 of 2 heads"));
+  CHECK_THROWS_WITH(rope_(f32({1, 4, 2, 6}), rope_table(3, 6, 100, test::device()), 2), Contains("does not cover"));
+  CHECK_THROWS_WITH(rope_(f32({1, 4, 2, 6}), rope_table(4, 6, 100, test::device()), 3), Contains("3 of 2 heads"));
   CHECK_THROWS_WITH(rope_table(4, 5, 100), Contains("5 is not even"));
   CHECK_THROWS_WITH(layer_norm(f32({2, 4}), {}, f32({3}), {}), Contains("[layer_norm]") && Contains("(3)"));
   CHECK_THROWS_WITH(rms_norm(f32({2, 4}), f32({4, 2}), {}), Contains("[rms_norm]") && Contains("residual"));

@@ -88,7 +88,7 @@ DEVICE_TEST_CASE("gradients of attention over separate q, k and v") {
 DEVICE_TEST_CASE("gradients of rope") {
   const int64_t rotated = GENERATE(0, 2, 3), first = GENERATE(0, 4);
   CAPTURE(rotated, first);
-  const Tensor table = test::on_device(rope_table(9, 6, 10000));
+  const Tensor table = rope_table(9, 6, 10000, test::device());
   // In place, so the leaf is copied first.
   CHECK_GRADIENTS(one([=](auto in) { return rope_(scale(in[0], 1), table, rotated, first); }), input({2, 5, 3, 6}, 1));
 }

@@ -240,7 +240,7 @@ TEST_CASE("the rope table holds cos and sin of position times theta^(-2i/D)") {
 
 DEVICE_TEST_CASE("rope is a product with cos and sin") {
   constexpr int64_t b = 2, t = 5, h = 3, d = 8, first = 2, rotated = 2;
-  const Tensor table = on_device(rope_table(t + first, d, 100));  // (P, D) f32
+  const Tensor table = rope_table(t + first, d, 100, device());  // (P, D) f32
   const std::vector<double> entry = table.to_vector();
   const auto angle = [&](int64_t position, int64_t column) { return entry[static_cast<size_t>((first + position) * d + column)]; };
   const OpCase c{"rope",

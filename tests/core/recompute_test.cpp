@@ -151,7 +151,7 @@ DEVICE_TEST_CASE("the input of a recomputed region must not change before backwa
   const Tensor x = test::random({1, 3, 1, 4}, 1, 0, 1, DType::f32, false);
   const Tensor y = recompute(
       layer, [&](const Tensor& h) { return layer.forward(h); }, x);
-  rope_(x, test::on_device(rope_table(3, 4, 10000)), 1);
+  rope_(x, rope_table(3, 4, 10000, test::device()), 1);
   CHECK_THROWS_WITH(backward(sum(y)), Catch::Matchers::Contains("changed in place"));
 }
 

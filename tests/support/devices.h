@@ -36,17 +36,15 @@ inline Device& device_of_section() {
 }
 }  // namespace detail
 
-// Where the running section of a DEVICE_TEST_CASE makes its tensors; elsewhere the CPU.
+// Where the running section of a DEVICE_TEST_CASE makes its tensors; elsewhere the CPU. Its kernels are there.
 inline Device device() {
+  kernels::register_cpu_kernels();
   return detail::device_of_section();
 }
 
 class OnDevice {
  public:
-  explicit OnDevice(Device device) : before_(detail::device_of_section()) {
-    kernels::register_cpu_kernels();
-    detail::device_of_section() = device;
-  }
+  explicit OnDevice(Device now) : before_(device()) { detail::device_of_section() = now; }
   ~OnDevice() { detail::device_of_section() = before_; }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
