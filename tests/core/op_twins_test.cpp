@@ -35,85 +35,82 @@ Tensor bias_rows(const Tensor& bias, int64_t rows) {  // (M) to (N, M) by a prod
   return matmul(full({rows, 1}, 1, bias.dtype()), reshape(bias, {1, bias.numel()}));
 }
 
-DEVICE_TEST_CASE("linear is a product, a bias and a residual") {
+DEVICE_TEST_CASE("linear is a product and a bias") {
   constexpr int64_t n = 5, k = 37, m = 6;
   const OpCase c{"linear",
-                 {{n, k}, {m, k}, {m}, {n, m}},
-                 [](auto in) { return linear(in[0], in[1], in[2], in[3]); },
-                 [](auto in) { return add(add(matmul(in[0], in[1], false, true), bias_rows(in[2], n)), in[3]); },
+                 {{n, k}, {m, k}, {m}},
+                 [](auto in) { return linear(in[0], in[1], in[2]); },
+                 [](auto in) { return add(matmul(in[0], in[1], false, true), bias_rows(in[2], n)); },
                  [](const std::vector<Matrix>& in, const Matrix& dy) {
                    const Matrix z = product_t(in[0], in[1]);
-                   const Matrix y = tabulate(n, m, [&](int64_t r, int64_t j) { return store(z(r, j) + in[2](0, j)) + in[3](r, j); });
-                   return std::vector{y, product(dy, in[1]), product(dy.transposed(), in[0]), column_sum(dy), dy};
+                   const Matrix y = tabulate(n, m, [&](int64_t r, int64_t j) { return store(z(r, j)) + in[2](0, j); });
+                   return std::vector{y, product(dy, in[1]), product(dy.transposed(), in[0]), column_sum(dy)};
                  },
                  {n, m}};
   for (DType dtype : kDtypes) CHECK(compare(c, dtype) == "");
 }
 
-DEVICE_TEST_CASE("gelu_mlp is linear, gelu, linear, add") {
+DEVICE_TEST_CASE("gelu_mlp is linear, gelu, linear") {
   constexpr int64_t n = 5, k = 12, f = 33;
   const OpCase c{"gelu_mlp",
-                 {{n, k}, {f, k}, {f}, {k, f}, {k}, {n, k}},
-                 [](auto in) { return gelu_mlp(in[0], in[1], in[2], in[3], in[4], in[5]); },
-                 [](auto in) { return add(linear(gelu(linear(in[0], in[1], in[2])), in[3], in[4]), in[5]); },
+                 {{n, k}, {f, k}, {f}, {k, f}, {k}},
+                 [](auto in) { return gelu_mlp(in[0], in[1], in[2], in[3], in[4]); },
+                 [](auto in) { return linear(gelu(linear(in[0], in[1], in[2])), in[3], in[4]); },
                  [](const std::vector<Matrix>& in, const Matrix& dy) {
                    const Matrix z = product_t(in[0], in[1]);
                    const Matrix pre = tabulate(n, f, [&](int64_t r, int64_t j) { return z(r, j) + in[2](0, j); });
                    const Matrix act = tabulate(n, f, [&](int64_t r, int64_t j) { return gelu_of(pre(r, j)); });
                    const Matrix out = product_t(act, in[3]);
-                   const Matrix y = tabulate(n, k, [&](int64_t r, int64_t j) { return store(out(r, j) + in[4](0, j)) + in[5](r, j); });
+                   const Matrix y = tabulate(n, k, [&](int64_t r, int64_t j) { return out(r, j) + in[4](0, j); });
                    const Matrix dact = product(dy, in[3]);
                    const Matrix dpre = tabulate(n, f, [&](int64_t r, int64_t j) { return dact(r, j) * gelu_slope_of(pre(r, j)); });
                    return std::vector{
-                       y, product(dpre, in[1]), product(dpre.transposed(), in[0]), column_sum(dpre), product(dy.transposed(), act), column_sum(dy),
-                       dy};
+                       y, product(dpre, in[1]), product(dpre.transposed(), in[0]), column_sum(dpre), product(dy.transposed(), act), column_sum(dy)};
                  },
                  {n, k}};
   for (DType dtype : kDtypes) CHECK(compare(c, dtype) == "");
 }
 
-DEVICE_TEST_CASE("relu2_mlp is linear, relu2, linear, add") {
+DEVICE_TEST_CASE("relu2_mlp is linear, relu2, linear") {
   constexpr int64_t n = 5, k = 12, f = 33;
   const OpCase c{"relu2_mlp",
-                 {{n, k}, {f, k}, {k, f}, {n, k}},
-                 [](auto in) { return relu2_mlp(in[0], in[1], {}, in[2], {}, in[3]); },
-                 [](auto in) { return add(linear(relu2(linear(in[0], in[1])), in[2]), in[3]); },
+                 {{n, k}, {f, k}, {k, f}},
+                 [](auto in) { return relu2_mlp(in[0], in[1], {}, in[2], {}); },
+                 [](auto in) { return linear(relu2(linear(in[0], in[1])), in[2]); },
                  [](const std::vector<Matrix>& in, const Matrix& dy) {
                    const auto positive = [](Ranged z) { return Ranged(std::max(z.v, 0.0), z.e); };  // max is 1-Lipschitz
                    const Matrix pre = product_t(in[0], in[1]);
                    const Matrix act = tabulate(n, f, [&](int64_t r, int64_t j) { return positive(pre(r, j)) * positive(pre(r, j)); });
-                   const Matrix out = product_t(act, in[2]);
-                   const Matrix y = tabulate(n, k, [&](int64_t r, int64_t j) { return out(r, j) + in[3](r, j); });
+                   const Matrix y = product_t(act, in[2]);
                    const Matrix dact = product(dy, in[2]);
                    const Matrix dpre = tabulate(n, f, [&](int64_t r, int64_t j) { return dact(r, j) * Ranged(2) * positive(pre(r, j)); });
-                   return std::vector{y, product(dpre, in[1]), product(dpre.transposed(), in[0]), product(dy.transposed(), act), dy};
+                   return std::vector{y, product(dpre, in[1]), product(dpre.transposed(), in[0]), product(dy.transposed(), act)};
                  },
                  {n, k}};
   for (DType dtype : kDtypes) CHECK(compare(c, dtype) == "");
 }
 
-DEVICE_TEST_CASE("swiglu_mlp is linear, silu times up, linear, add") {
+DEVICE_TEST_CASE("swiglu_mlp is linear, silu times up, linear") {
   constexpr int64_t n = 5, k = 12, f = 17;
   const OpCase c{"swiglu_mlp",
-                 {{n, k}, {2 * f, k}, {k, f}, {n, k}},
-                 [](auto in) { return swiglu_mlp(in[0], in[1], in[2], in[3]); },
+                 {{n, k}, {2 * f, k}, {k, f}},
+                 [](auto in) { return swiglu_mlp(in[0], in[1], in[2]); },
                  [](auto in) {
                    const Tensor both = linear(in[0], in[1]);
                    const Tensor act = mul(silu(contiguous(slice(both, 1, 0, f))), contiguous(slice(both, 1, f, 2 * f)));
-                   return add(linear(act, in[2]), in[3]);
+                   return linear(act, in[2]);
                  },
                  [](const std::vector<Matrix>& in, const Matrix& dy) {
                    const Matrix both = product_t(in[0], in[1]);
                    const Matrix gate = tabulate(n, f, [&](int64_t r, int64_t j) { return apply(silu_value, both(r, j), 1.1); });
                    const Matrix act = tabulate(n, f, [&](int64_t r, int64_t j) { return gate(r, j) * both(r, f + j); });
-                   const Matrix out = product_t(act, in[2]);
-                   const Matrix y = tabulate(n, k, [&](int64_t r, int64_t j) { return out(r, j) + in[3](r, j); });
+                   const Matrix y = product_t(act, in[2]);
                    const Matrix dact = product(dy, in[2]);
                    const Matrix dboth = tabulate(n, 2 * f, [&](int64_t r, int64_t j) {
                      if (j >= f) return dact(r, j - f) * gate(r, j - f);
                      return store(dact(r, j) * both(r, f + j)) * apply(silu_slope, both(r, j), 0.5);
                    });
-                   return std::vector{y, product(dboth, in[1]), product(dboth.transposed(), in[0]), product(dy.transposed(), act), dy};
+                   return std::vector{y, product(dboth, in[1]), product(dboth.transposed(), in[0]), product(dy.transposed(), act)};
                  },
                  {n, k}};
   for (DType dtype : kDtypes) CHECK(compare(c, dtype) == "");
