@@ -297,7 +297,8 @@ DEVICE_TEST_CASE("state: every parameter under unique names, whole boxes, the op
     test::write(v, std::vector<double>(static_cast<size_t>(v.numel()), static_cast<double>(k + 1)));
   }
   for (size_t k = 0; k < state.tensors.size(); ++k) {
-    CHECK(test::values_of(state.tensors[k].data) == std::vector<double>(static_cast<size_t>(state.tensors[k].data.numel()), static_cast<double>(k + 1)));
+    CHECK(test::values_of(state.tensors[k].data) ==
+          std::vector<double>(static_cast<size_t>(state.tensors[k].data.numel()), static_cast<double>(k + 1)));
   }
 }
 
