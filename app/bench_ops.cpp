@@ -155,7 +155,7 @@ void bench_ops(BenchOptions options) {
     const int64_t gates = kind.gated ? 2 : 1;
     const Tensor w1 = leaf({gates * c.mlp_dim, c.dim}), w2 = leaf({c.dim, c.mlp_dim});
     const double flops = 2 * elements(n, c.dim) * static_cast<double>((gates + 1) * c.mlp_dim);
-    both("mlp", flops, e * (2 * elements(n, c.dim) + elements(gates + 1, c.dim * c.mlp_dim)), [&] { return kind.forward(x, {w1, {}, w2, {}}, {}); });
+    both("mlp", flops, e * (2 * elements(n, c.dim) + elements(gates + 1, c.dim * c.mlp_dim)), [&] { return kind.forward(x, {w1, {}, w2, {}}); });
   }
   {
     const Tensor qkv = leaf({b, t, width});

@@ -139,7 +139,8 @@ class PinnedMemory {
 };
 
 // Copies bytes between devices or within one, on the current stream, after what is queued there. Where one side is the host and the other is not, the
-// host waits until it is done, and hears of a fault (core/fault.h); copy_async does not: the host's bytes then stay untouched until the stream has come past (PinnedMemory, an Event).
+// host waits until it is done, and hears of a fault (core/fault.h); copy_async does not: the host's bytes then stay untouched until the stream has
+// come past (PinnedMemory, an Event).
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, size_t bytes);
 void copy_async(void* to, Device to_device, const void* from, Device from_device, size_t bytes, Stream);
 void synchronize(Device);  // the host waits for the current stream

@@ -1,4 +1,7 @@
-// How an op runs a kernel: choose a candidate, give it scratch and the device's fault word, run it on the current stream.
+// How an op runs a kernel: check its arguments, choose a candidate, give it scratch and the device's fault word, run it on the current stream.
+//
+// What a family's contract can be checked for (check() in kernels/api) is checked here, before anything is queued: on a device nothing can be refused
+// later, and what does not fit reads outside its memory.
 #pragma once
 
 #include <type_traits>
@@ -11,6 +14,7 @@ namespace heddle {
 
 template <class Args>
 void launch(const kernels::Kernel<Args>& kernel, std::type_identity_t<Args> args, Device device) {
+  if constexpr (requires { check(args); }) check(args);
   const kernels::Candidate<Args>& candidate = kernel.choose(device.type, args);
   const Stream stream = current_stream(device);
   if constexpr (requires { args.fault; }) args.fault = fault_word(device);

@@ -24,7 +24,7 @@ float out_std(const TransformerConfig& c) {
 
 }  // namespace
 
-Block::Block(const TransformerConfig& c, int64_t)
+Block::Block(const TransformerConfig& c, const MeshShape& mesh)
     : norm1_(c.dim, norm_options(c)),
       attn_({.dim = c.dim,
              .heads = c.heads,
@@ -37,28 +37,30 @@ Block::Block(const TransformerConfig& c, int64_t)
              .window = c.window,
              .init_std = c.init_std,
              .out_init_std = out_std(c),
-             .norm_eps = c.norm_eps}),
+             .norm_eps = c.norm_eps},
+            mesh),
       norm2_(c.dim, norm_options(c)),
-      mlp_({.kind = c.mlp, .dim = c.dim, .hidden = c.mlp_dim, .bias = c.bias, .init_std = c.init_std, .out_init_std = out_std(c)}) {
+      mlp_({.kind = c.mlp, .dim = c.dim, .hidden = c.mlp_dim, .bias = c.bias, .init_std = c.init_std, .out_init_std = out_std(c)}, mesh) {
   add("norm1", norm1_);
   add("attn", attn_);
   add("norm2", norm2_);
   add("mlp", mlp_);
 }
 
-Tensor Block::forward(const Tensor& h, const Tensor& rope, const Tensor& document_start) const {
-  const NormOutput a = norm1_.forward(h);                                                // (B, T, C)
-  const NormOutput m = norm2_.forward(attn_.forward(a.y, a.sum, rope, document_start));  // (B, T, C)
-  return mlp_.forward(m.y, m.sum);                                                       // (B, T, C)
+Residual Block::forward(const Residual& h, const Tensor& rope, const Tensor& document_start) const {
+  const NormOutput a = norm1_.forward(h.stream, h.branch);                               // (B, T, C)
+  const NormOutput m = norm2_.forward(a.sum, attn_.forward(a.y, rope, document_start));  // (B, T, C)
+  return {m.sum, mlp_.forward(m.y)};
 }
 
-Tensor Block::forward(const Tensor& h, const Tensor& rope, KvCache& cache) const {
-  const NormOutput a = norm1_.forward(h);
-  const NormOutput m = norm2_.forward(attn_.forward(a.y, a.sum, rope, cache));
-  return mlp_.forward(m.y, m.sum);
+Residual Block::forward(const Residual& h, const Tensor& rope, KvCache& cache) const {
+  const NormOutput a = norm1_.forward(h.stream, h.branch);
+  const NormOutput m = norm2_.forward(a.sum, attn_.forward(a.y, rope, cache));
+  return {m.sum, mlp_.forward(m.y)};
 }
 
-Transformer::Transformer(const TransformerConfig& config) : config_(config.resolved()), norm_(config_.dim, norm_options(config_)) {
+Transformer::Transformer(const TransformerConfig& config, const MeshShape& mesh)
+    : config_(config.resolved()), norm_(config_.dim, norm_options(config_)) {
   const auto table = [&](ParamKind kind, int64_t rows) {
     return ParameterSpec{.kind = kind, .parts = {{.global = {rows, config_.dim}}}, .init_std = config_.init_std};
   };
@@ -66,7 +68,7 @@ Transformer::Transformer(const TransformerConfig& config) : config_(config.resol
   tok_ = add("tok.weight", table(ParamKind::embedding, config_.vocab));
   if (config_.position == Position::learned) pos_ = add("pos.weight", table(ParamKind::embedding, config_.seq));
   for (int64_t i = 0; i < config_.layers; ++i) {
-    blocks_.push_back(std::make_unique<Block>(config_, i));
+    blocks_.push_back(std::make_unique<Block>(config_, mesh));
     const std::string name = "blocks." + std::to_string(i);
     begin_bucket(name);
     add(name, *blocks_.back());
@@ -91,13 +93,18 @@ Tensor Transformer::rope_table_on(Device device) const {
 Tensor Transformer::hidden(const Tensor& tokens, const Tensor& document_start) const {
   HEDDLE_CHECK(tokens.rank() == 2 && tokens.size(1) <= config_.seq, "model", "tokens ", shape_text(tokens.shape()), " for sequences of at most ",
                config_.seq);
-  Tensor h = embedding(tokens, tok_, tensor_or_none(pos_), document_start);  // (B, T, C)
-  const Tensor rope = rope_table_on(h.device());
+  Residual h{embedding(tokens, tok_, tensor_or_none(pos_), document_start), {}};
+  const Tensor rope = rope_table_on(h.stream.device());
   for (const auto& block : blocks_) {
-    const auto run = [&block = *block, rope, document_start](const Tensor& x) { return block.forward(x, rope, document_start); };
-    h = config_.recompute ? recompute(*block, run, h) : run(h);
+    if (!config_.recompute) {
+      h = block->forward(h, rope, document_start);
+      continue;
+    }
+    // Added before it is kept: one tensor a block, not two.
+    const auto run = [&block = *block, rope, document_start](const Tensor& x) { return block.forward({x, {}}, rope, document_start).added(); };
+    h = {recompute(*block, run, h.stream), {}};
   }
-  return norm_.forward(h).y;
+  return norm_.forward(h.stream, h.branch).y;
 }
 
 Tensor Transformer::loss(const Tensor& tokens, const Tensor& targets, const Tensor& document_start, const LossOptions& options) const {
@@ -111,12 +118,8 @@ Tensor Transformer::token_losses(const Tensor& tokens, const Tensor& targets, co
 
 Transformer::Cache Transformer::make_cache(int64_t batch, int64_t capacity) const {
   require(capacity <= config_.seq, concat("a context of ", capacity, " tokens; the model was built for ", config_.seq));
-  const Tensor& like = tok_.tensor();
   Cache cache;
-  for (int64_t i = 0; i < config_.layers; ++i) {
-    const Shape shape{batch, capacity, config_.kv_heads, config_.head_dim};
-    cache.layers.push_back({Tensor::empty(shape, like.dtype(), like.device()), Tensor::empty(shape, like.dtype(), like.device()), 0});
-  }
+  for (const auto& block : blocks_) cache.layers.push_back(block->make_cache(batch, capacity));
   return cache;
 }
 
@@ -125,10 +128,10 @@ Tensor Transformer::next_logits(const Tensor& tokens, Cache& cache) const {
   const int64_t first = cache.length(), t = tokens.size(1);
   HEDDLE_CHECK(first + t <= config_.seq, "model", first + t, " tokens; the model was built for ", config_.seq);
   const Tensor position = pos_ ? slice(pos_, 0, first, first + t) : Tensor();  // (T, C)
-  Tensor h = embedding(tokens, tok_, position);                                // (B, T, C)
-  const Tensor rope = rope_table_on(h.device());
+  Residual h{embedding(tokens, tok_, position), {}};
+  const Tensor rope = rope_table_on(h.stream.device());
   for (size_t i = 0; i < blocks_.size(); ++i) h = blocks_[i]->forward(h, rope, cache.layers[i]);
-  const Tensor last = contiguous(slice(h, 1, t - 1, t));  // (B, 1, C)
+  const Tensor last = contiguous(slice(h.added(), 1, t - 1, t));  // (B, 1, C)
   const Tensor y = norm_.forward(last).y;
   return linear(reshape(y, {tokens.size(0), config_.dim}), head_);  // (B, V)
 }

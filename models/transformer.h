@@ -3,6 +3,8 @@
 //   h = embedding(tokens) [+ learned positions]
 //   for each block:  h = h + attention(norm(h));  h = h + mlp(norm(h))                              (pre-norm residuals)
 //   loss = cross entropy of head(norm(h)), head tied to the embedding or its own
+//
+// The additions are the norms': a layer hands on the stream and the branch that is still to be added to it.
 // Parts are named tok.weight, pos.weight, blocks.<i>.{norm1,attn,norm2,mlp}.*, norm.*, head.weight.
 #pragma once
 
@@ -12,17 +14,26 @@
 #include <vector>
 
 #include "core/nn/layers.h"
-#include "core/nn/mlp.h"
-#include "core/nn/module.h"
 #include "models/config.h"
+#include "parallel/attention.h"
+#include "parallel/mlp.h"
 
 namespace heddle {
 
+// What passes from block to block: stream + branch, which the next norm adds.
+struct Residual {
+  Tensor stream;  // (B, T, C)
+  Tensor branch;  // (B, T, C), or undefined: nothing to add
+
+  Tensor added() const { return branch ? add(stream, branch) : stream; }
+};
+
 class Block final : public Module {
  public:
-  Block(const TransformerConfig& config, int64_t index);
-  Tensor forward(const Tensor& h, const Tensor& rope, const Tensor& document_start) const;  // (B, T, C)
-  Tensor forward(const Tensor& h, const Tensor& rope, KvCache& cache) const;
+  Block(const TransformerConfig& config, const MeshShape& mesh);
+  Residual forward(const Residual& h, const Tensor& rope, const Tensor& document_start) const;
+  Residual forward(const Residual& h, const Tensor& rope, KvCache& cache) const;
+  KvCache make_cache(int64_t batch, int64_t capacity) const { return attn_.make_cache(batch, capacity); }
 
  private:
   Norm norm1_;
@@ -33,7 +44,8 @@ class Block final : public Module {
 
 class Transformer final : public Module {
  public:
-  explicit Transformer(const TransformerConfig& config);
+  // The piece of the model that a rank of the mesh holds.
+  explicit Transformer(const TransformerConfig& config, const MeshShape& mesh = {});
 
   // Tokens (B, T) i32, document_start (B, T) i32 or undefined, to the normalised last hidden state (B, T, C).
   Tensor hidden(const Tensor& tokens, const Tensor& document_start = {}) const;

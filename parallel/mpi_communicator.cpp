@@ -1,6 +1,7 @@
 // The device plane of CPUs: MPI on host memory.
 #include <algorithm>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "parallel/mpi_internal.h"
@@ -19,20 +20,22 @@ void add_bf16(void* in, void* in_out, int* n, MPI_Datatype*) {
 struct Requests {
   explicit Requests(std::shared_ptr<const MpiGroup> g, std::string_view o) : group(std::move(g)), op(o) {}
   ~Requests() {
-    if (!all.empty() && mpi_is_running()) MPI_Waitall(static_cast<int>(all.size()), all.data(), MPI_STATUSES_IGNORE);
+    if (!all.empty() && mpi_is_running()) finish();
   }
   Requests(const Requests&) = delete;
   Requests& operator=(const Requests&) = delete;
 
-  void wait() {
-    std::vector<MPI_Request> these = std::move(all);
-    all.clear();
-    std::vector<MPI_Status> statuses(these.size());
-    const int code = MPI_Waitall(static_cast<int>(these.size()), these.data(), statuses.data());
-    if (code == MPI_ERR_IN_STATUS) {
-      for (const MPI_Status& status : statuses) group->check(op, status.MPI_ERROR);
+  void wait() { group->check(op, finish()); }
+
+  // Waits for every one; the first error, if there is one. One by one: Open MPI 4.1's MPI_Waitall does not come back when one of several had failed
+  // before it was called.
+  int finish() {
+    int error = MPI_SUCCESS;
+    for (MPI_Request& request : std::exchange(all, {})) {
+      const int code = MPI_Wait(&request, MPI_STATUS_IGNORE);
+      if (error == MPI_SUCCESS) error = code;
     }
-    group->check(op, code);
+    return error;
   }
 
   std::shared_ptr<const MpiGroup> group;

@@ -130,9 +130,9 @@ class Loop {
   LossMeter loss_;
   LineTimer lines_;
   const uint64_t steps_;
-  const size_t late_;         // a device is given the next step before the result of the last one is waited for; a CPU has it when it is done
-  std::deque<Step> queued_;   // the newest ones, whose results were not looked at yet
-  Clock::time_point settled_; // when the newest result was there
+  const size_t late_;                // a device is given the next step before the result of the last one is waited for; a CPU has it when it is done
+  std::deque<Step> queued_;          // the newest ones, whose results were not looked at yet
+  Clock::time_point settled_;        // when the newest result was there
   uint64_t saved_step_;              // the state of this step is on the disk, or on its way
   bool has_trained_ = false;         // this start took a step
   double val_loss_ = 0;              // the newest

@@ -8,8 +8,7 @@
 namespace heddle {
 
 std::array<double, kPackedSpikes> pack(const SpikeStatistics& s, int64_t rollbacks) {
-  return {s.loss_mean,    s.loss_variance, s.norm_mean,     s.norm_variance,
-          s.observations, s.spike_run,     s.nonfinite_run, static_cast<double>(rollbacks)};
+  return {s.loss_mean, s.loss_variance, s.norm_mean, s.norm_variance, s.observations, s.spike_run, s.nonfinite_run, static_cast<double>(rollbacks)};
 }
 
 SpikeStatistics unpack(const std::array<double, kPackedSpikes>& v, int64_t& rollbacks) {

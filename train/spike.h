@@ -1,8 +1,8 @@
 // Watching a run for divergence: steps that stand out, gradients that are no numbers, and what to do about them.
 //
 // Single steps are withheld on the device, which keeps the statistics (kernels/api/step_state.h), before they touch a parameter. A run that stays bad
-// goes back to an earlier checkpoint past the offending data (PaLM, arXiv:2204.02311, section 5.1), a bounded number of times: that is the host's, from
-// the results of the steps.
+// goes back to an earlier checkpoint past the offending data (PaLM, arXiv:2204.02311, section 5.1), a bounded number of times: that is the host's,
+// from the results of the steps.
 #pragma once
 
 #include <array>

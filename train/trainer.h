@@ -60,8 +60,9 @@ class Trainer {
   // Queues a step. `stop` is asked after each fill, on all ranks alike: what a rank learns of its data there, it can tell the others. False: it said
   // so; nothing has changed, the step can be run again.
   bool start(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop = {});
-  // What the oldest step came to whose result was not taken yet; the host waits for it. Two may be outstanding, so that the next step is queued before
-  // the last one's is looked at. Error(bad_data) when a kernel of this or another rank met data that it cannot use; no rank applied the update then.
+  // What the oldest step came to whose result was not taken yet; the host waits for it. Two may be outstanding, so that the next step is queued
+  // before the last one's is looked at. Error(bad_data) when a kernel of this or another rank met data that it cannot use; no rank applied the update
+  // then.
   StepState result();
   // Both. nullopt: stopped.
   std::optional<StepState> step(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop = {});

@@ -37,7 +37,8 @@ struct GradCheck {
   explicit operator bool() const { return ok; }
 };
 
-// Checks the gradient of every input that requires one: f64 leaves in dense CPU memory. Their gradients are cleared before and after.
+// Checks the gradient of every input that requires one: f64 leaves in dense memory, on the CPU or a device that has kernels for f64. Their gradients
+// are cleared before and after.
 // A single output of one element is the root of backward itself (losses that must be one), without a cotangent.
 // Throws Error when no input requires a gradient, one is not f64, or an output is not floating.
 GradCheck check_gradients(const GradFunction& f, std::vector<Tensor> inputs, const GradCheckOptions& options = {});

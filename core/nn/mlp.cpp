@@ -19,12 +19,9 @@ int64_t eight_thirds(int64_t dim) {
 }
 
 constexpr MlpKind kKinds[] = {
-    {"gelu", false, true, four_times,
-     [](const Tensor& x, const MlpWeights& w, const Tensor& residual) { return gelu_mlp(x, w.in, w.in_bias, w.out, w.out_bias, residual); }},
-    {"relu2", false, true, four_times,
-     [](const Tensor& x, const MlpWeights& w, const Tensor& residual) { return relu2_mlp(x, w.in, w.in_bias, w.out, w.out_bias, residual); }},
-    {"swiglu", true, false, eight_thirds,
-     [](const Tensor& x, const MlpWeights& w, const Tensor& residual) { return swiglu_mlp(x, w.in, w.out, residual); }},
+    {"gelu", false, true, four_times, [](const Tensor& x, const MlpWeights& w) { return gelu_mlp(x, w.in, w.in_bias, w.out, w.out_bias); }},
+    {"relu2", false, true, four_times, [](const Tensor& x, const MlpWeights& w) { return relu2_mlp(x, w.in, w.in_bias, w.out, w.out_bias); }},
+    {"swiglu", true, false, eight_thirds, [](const Tensor& x, const MlpWeights& w) { return swiglu_mlp(x, w.in, w.out); }},
 };
 
 }  // namespace
@@ -42,29 +39,6 @@ const MlpKind& mlp_kind(std::string_view name) {
     names.emplace_back(kind.name);
   }
   fail("model", concat("--mlp ", name, " is no kind of MLP", suggestion(name, names), "; there are ", list), ExitCode::usage);
-}
-
-Mlp::Mlp(const Options& options) : kind_(mlp_kind(options.kind)) {
-  HEDDLE_CHECK(!options.bias || kind_.biases, "mlp", kind_.name, " has no biases");
-  const auto matrix = [](float init_std) {
-    ParameterSpec spec;
-    spec.init_std = init_std;
-    return spec;
-  };
-  const auto bias = [](int64_t size) { return ParameterSpec{.kind = ParamKind::bias, .parts = {{.global = {size}}}}; };
-  ParameterSpec in = matrix(options.init_std), out = matrix(options.out_init_std);
-  in.parts.resize(kind_.gated ? 2 : 1);
-  for (Part& part : in.parts) part.global = {options.hidden, options.dim};
-  if (kind_.gated) in.parts[0].name = "gate.weight", in.parts[1].name = "up.weight";
-  out.parts = {{.global = {options.dim, options.hidden}}};
-  in_ = add(kind_.gated ? "gateup.weight" : "up.weight", std::move(in));
-  if (options.bias) in_bias_ = add("up.bias", bias(options.hidden));
-  out_ = add("down.weight", std::move(out));
-  if (options.bias) out_bias_ = add("down.bias", bias(options.dim));
-}
-
-Tensor Mlp::forward(const Tensor& x, const Tensor& residual) const {
-  return kind_.forward(x, {in_, tensor_or_none(in_bias_), out_, tensor_or_none(out_bias_)}, residual);
 }
 
 }  // namespace heddle

@@ -19,9 +19,10 @@ enum class ParamKind : uint8_t { matrix, embedding, head, gain, bias };
 
 // A logical tensor and the piece of it that this rank holds. Ranks with equal boxes are replicas.
 struct Part {
-  std::string name;             // relative to the module that registers it; empty: the Parameter's own
-  std::vector<int64_t> global;  // shape of the unsharded tensor, rank >= 1
-  Box box;                      // this rank's piece; empty: the whole
+  std::string name;               // relative to the module that registers it; empty: the Parameter's own
+  std::vector<int64_t> global;    // shape of the unsharded tensor, rank >= 1
+  Box box;                        // this rank's piece; empty: the whole
+  bool partial_gradient = false;  // of replicas: each computes a share, and the sum over them is the gradient; else each has all of it
 };
 
 struct ParameterSpec {

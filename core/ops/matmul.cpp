@@ -40,8 +40,8 @@ class MatmulNode final : public Node {
   bool trans_a = false, trans_b = false;
 };
 
-// y = x w^T + bias + residual
-//   dx = dy w; dw = dy^T x; dbias = column sum of dy; dresidual = dy
+// y = x w^T + bias
+//   dx = dy w; dw = dy^T x; dbias = column sum of dy
 class LinearNode final : public Node {
  public:
   std::string_view name() const override { return "linear"; }
@@ -52,7 +52,6 @@ class LinearNode final : public Node {
     if (dx[0].needed()) launch(kernels::matmul, {.a = d, .b = w.view(), .c = rows_of(dx[0].sink())}, device);            // (N, K)
     if (dx[1].needed()) launch(kernels::matmul, {.a = d, .b = rows_of(x), .trans_a = true, .c = dx[1].sink()}, device);  // (M, K)
     if (dx[2].needed()) launch(kernels::column_sum, {.x = d, .out = dx[2].sink()}, device);                              // (M)
-    dx[3].give(dy[0]);
   }
   void release_saved() override { x_.reset(), w_.reset(); }
 
@@ -78,20 +77,17 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool trans_a, bool trans_b) {
   return c;
 }
 
-Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, const Tensor& residual) {
+Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
   check_floating(x, "linear", "x");
-  for (const Tensor* t : {&w, &bias, &residual}) check_same_dtype(x, *t, "linear");
+  for (const Tensor* t : {&w, &bias}) check_same_dtype(x, *t, "linear");
   HEDDLE_CHECK(w && w.rank() == 2 && x.size(-1) == w.size(1), "linear", "x ", shape_text(x.shape()), " does not fit w ", shape_text(w.view()),
                ", (out, in)");
   Tensor y = Tensor::empty(with_last(x.shape(), w.size(0)), x.dtype(), x.device());  // (N, M)
-  HEDDLE_CHECK(!residual || residual.shape() == y.shape(), "linear", "residual ", shape_text(residual.view()), " for an output of ",
-               shape_text(y.shape()));
-  launch(kernels::matmul,
-         {.a = rows_of(x), .b = w.view(), .trans_b = true, .c = {rows_of(y), false}, .bias = bias.view(), .residual = rows_of(residual)}, x.device());
-  if (recording({&x, &w, &bias, &residual})) {
+  launch(kernels::matmul, {.a = rows_of(x), .b = w.view(), .trans_b = true, .c = {rows_of(y), false}, .bias = bias.view()}, x.device());
+  if (recording({&x, &w, &bias})) {
     auto node = std::make_shared<LinearNode>();
     node->x_ = Saved(x), node->w_ = Saved(w);
-    record(node, {&x, &w, &bias, &residual}, {&y});
+    record(node, {&x, &w, &bias}, {&y});
   }
   return y;
 }

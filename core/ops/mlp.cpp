@@ -6,7 +6,7 @@
 namespace heddle {
 namespace {
 
-// pre = x w1^T + b1; act = f(pre); y = act w2^T + b2 + residual
+// pre = x w1^T + b1; act = f(pre); y = act w2^T + b2
 //   dw2 = dy^T act, db2 = column sum of dy; dpre = (dy w2) f'(pre) in one epilogue with db1 as its column sum; dw1 = dpre^T x; dx = dpre w1
 class ActivationMlpNode final : public Node {
  public:
@@ -31,7 +31,6 @@ class ActivationMlpNode final : public Node {
     pre_.reset();
     if (dx[1].needed()) launch(kernels::matmul, {.a = rows_of(dpre), .b = rows_of(x), .trans_a = true, .c = dx[1].sink()}, device);  // (F, C)
     if (dx[0].needed()) launch(kernels::matmul, {.a = rows_of(dpre), .b = w1.view(), .c = rows_of(dx[0].sink())}, device);           // (N, C)
-    dx[5].give(dy[0]);
   }
   void release_saved() override {
     for (Saved* s : {&x_, &w1_, &w2_, &pre_, &act_}) s->reset();
@@ -43,7 +42,7 @@ class ActivationMlpNode final : public Node {
   bool gelu_;
 };
 
-// both = x w1^T = [gate, up]; act = silu(gate) up; y = act w2^T + residual
+// both = x w1^T = [gate, up]; act = silu(gate) up; y = act w2^T
 //   dw2 = dy^T act; dact = dy w2; dboth from (both, dact); dw1 = dboth^T x; dx = dboth w1
 class SwigluMlpNode final : public Node {
  public:
@@ -62,7 +61,6 @@ class SwigluMlpNode final : public Node {
       if (dx[1].needed()) launch(kernels::matmul, {.a = rows_of(dboth), .b = rows_of(x), .trans_a = true, .c = dx[1].sink()}, device);  // (2F, C)
       if (dx[0].needed()) launch(kernels::matmul, {.a = rows_of(dboth), .b = w1.view(), .c = rows_of(dx[0].sink())}, device);           // (N, C)
     }
-    dx[3].give(dy[0]);
   }
   void release_saved() override {
     for (Saved* s : {&x_, &w1_, &w2_, &both_, &act_}) s->reset();
@@ -71,19 +69,16 @@ class SwigluMlpNode final : public Node {
   Saved x_, w1_, w2_, both_, act_;
 };
 
-void check_mlp(std::string_view op, const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const Tensor& residual,
-               int64_t gates) {
+void check_mlp(std::string_view op, const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, int64_t gates) {
   check_floating(x, op, "x");
-  for (const Tensor* t : {&w1, &b1, &w2, &b2, &residual}) check_same_dtype(x, *t, op);
+  for (const Tensor* t : {&w1, &b1, &w2, &b2}) check_same_dtype(x, *t, op);
   HEDDLE_CHECK(w1 && w2 && w1.rank() == 2 && w2.rank() == 2 && x.size(-1) == w1.size(1) && w1.size(0) == gates * w2.size(1), op, "x ",
                shape_text(x.shape()), ", w1 ", shape_text(w1.view()), ", w2 ", shape_text(w2.view()), " do not fit each other");
-  HEDDLE_CHECK(!residual || residual.shape() == with_last(x.shape(), w2.size(0)), op, "residual ", shape_text(residual.view()), " for x ",
-               shape_text(x.shape()));
 }
 
-Tensor activation_mlp(bool gelu, const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const Tensor& residual) {
-  check_mlp(gelu ? "gelu_mlp" : "relu2_mlp", x, w1, b1, w2, b2, residual, 1);
-  const bool recorded = recording({&x, &w1, &b1, &w2, &b2, &residual});
+Tensor activation_mlp(bool gelu, const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2) {
+  check_mlp(gelu ? "gelu_mlp" : "relu2_mlp", x, w1, b1, w2, b2, 1);
+  const bool recorded = recording({&x, &w1, &b1, &w2, &b2});
   Tensor act = Tensor::empty(with_last(x.shape(), w1.size(0)), x.dtype(), x.device());  // (N, F)
   Tensor pre = recorded ? Tensor::empty_like(act) : Tensor();                           // (N, F)
   launch(kernels::matmul,
@@ -96,40 +91,38 @@ Tensor activation_mlp(bool gelu, const Tensor& x, const Tensor& w1, const Tensor
           .epilogue = gelu ? kernels::Epilogue::gelu : kernels::Epilogue::relu2},
          x.device());
   Tensor y = Tensor::empty(with_last(x.shape(), w2.size(0)), x.dtype(), x.device());  // (N, C)
-  launch(kernels::matmul,
-         {.a = rows_of(act), .b = w2.view(), .trans_b = true, .c = {rows_of(y), false}, .bias = b2.view(), .residual = rows_of(residual)},
-         x.device());
+  launch(kernels::matmul, {.a = rows_of(act), .b = w2.view(), .trans_b = true, .c = {rows_of(y), false}, .bias = b2.view()}, x.device());
   if (recorded) {
     auto node = std::make_shared<ActivationMlpNode>(gelu);
     node->x_ = Saved(x), node->w1_ = Saved(w1), node->w2_ = Saved(w2), node->pre_ = Saved(pre), node->act_ = Saved(act);
-    record(node, {&x, &w1, &b1, &w2, &b2, &residual}, {&y});
+    record(node, {&x, &w1, &b1, &w2, &b2}, {&y});
   }
   return y;
 }
 
 }  // namespace
 
-Tensor gelu_mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const Tensor& residual) {
-  return activation_mlp(true, x, w1, b1, w2, b2, residual);
+Tensor gelu_mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2) {
+  return activation_mlp(true, x, w1, b1, w2, b2);
 }
 
-Tensor relu2_mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const Tensor& residual) {
-  return activation_mlp(false, x, w1, b1, w2, b2, residual);
+Tensor relu2_mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2) {
+  return activation_mlp(false, x, w1, b1, w2, b2);
 }
 
-Tensor swiglu_mlp(const Tensor& x, const Tensor& w1, const Tensor& w2, const Tensor& residual) {
-  check_mlp("swiglu_mlp", x, w1, {}, w2, {}, residual, 2);
+Tensor swiglu_mlp(const Tensor& x, const Tensor& w1, const Tensor& w2) {
+  check_mlp("swiglu_mlp", x, w1, {}, w2, {}, 2);
   const Device device = x.device();
   Tensor both = Tensor::empty(with_last(x.shape(), w1.size(0)), x.dtype(), device);  // (N, 2F)
   launch(kernels::matmul, {.a = rows_of(x), .b = w1.view(), .trans_b = true, .c = {rows_of(both), false}}, device);
   Tensor act = Tensor::empty(with_last(x.shape(), w2.size(1)), x.dtype(), device);  // (N, F)
   launch(kernels::swiglu, {.x = rows_of(both), .out = rows_of(act)}, device);
   Tensor y = Tensor::empty(with_last(x.shape(), w2.size(0)), x.dtype(), device);  // (N, C)
-  launch(kernels::matmul, {.a = rows_of(act), .b = w2.view(), .trans_b = true, .c = {rows_of(y), false}, .residual = rows_of(residual)}, device);
-  if (recording({&x, &w1, &w2, &residual})) {
+  launch(kernels::matmul, {.a = rows_of(act), .b = w2.view(), .trans_b = true, .c = {rows_of(y), false}}, device);
+  if (recording({&x, &w1, &w2})) {
     auto node = std::make_shared<SwigluMlpNode>();
     node->x_ = Saved(x), node->w1_ = Saved(w1), node->w2_ = Saved(w2), node->both_ = Saved(both), node->act_ = Saved(act);
-    record(node, {&x, &w1, &w2, &residual}, {&y});
+    record(node, {&x, &w1, &w2}, {&y});
   }
   return y;
 }

@@ -15,14 +15,14 @@ namespace heddle {
 // ---- products -----------------------------------------------------------------------------------------------------------------------------
 // op(a) (M, K) times op(b) (K, N), both of rank 2; trans_x transposes the stored matrix.
 Tensor matmul(const Tensor& a, const Tensor& b, bool trans_a = false, bool trans_b = false);  // (M, N)
-// y = x w^T + bias + residual: x (N, K), w (M, K), bias (M), residual (N, M); the last two may be undefined.
-Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias = {}, const Tensor& residual = {});  // (N, M)
+// y = x w^T + bias: x (N, K), w (M, K), bias (M) or undefined.
+Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias = {});  // (N, M)
 
-// y = f(x w1^T + b1) w2^T + b2 + residual: x (N, C), w1 (F, C), w2 (C, F); biases and residual may be undefined.
-Tensor gelu_mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const Tensor& residual = {});   // (N, C)
-Tensor relu2_mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2, const Tensor& residual = {});  // (N, C)
-// y = (silu(x wg^T) * (x wu^T)) w2^T + residual: w1 (2F, C) holds wg over wu, w2 (C, F).
-Tensor swiglu_mlp(const Tensor& x, const Tensor& w1, const Tensor& w2, const Tensor& residual = {});  // (N, C)
+// y = f(x w1^T + b1) w2^T + b2: x (N, C), w1 (F, C), w2 (C, F); biases may be undefined.
+Tensor gelu_mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2);   // (N, C)
+Tensor relu2_mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2);  // (N, C)
+// y = (silu(x wg^T) * (x wu^T)) w2^T: w1 (2F, C) holds wg over wu, w2 (C, F).
+Tensor swiglu_mlp(const Tensor& x, const Tensor& w1, const Tensor& w2);  // (N, C)
 
 // ---- attention ----------------------------------------------------------------------------------------------------------------------------
 struct AttentionOptions {
@@ -43,7 +43,7 @@ Tensor rope_(const Tensor& x, const Tensor& table, int64_t rotated, int64_t firs
 // ---- norms --------------------------------------------------------------------------------------------------------------------------------
 struct NormOutput {
   Tensor y;    // (N, C)
-  Tensor sum;  // (N, C) x + residual: what the next residual addition takes, so that its gradient joins in the same backward kernel
+  Tensor sum;  // (N, C) x + residual: what the next norm adds to, so that its gradient joins in the same backward kernel
 };
 // sum = x + residual (residual may be undefined: sum is x itself); y = normalised sum. gain, bias (C) may be undefined.
 NormOutput layer_norm(const Tensor& x, const Tensor& residual, const Tensor& gain, const Tensor& bias, float eps = 1e-5f);

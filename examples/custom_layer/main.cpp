@@ -22,7 +22,7 @@ class GatedAdapter final : public heddle::Module {
 
   heddle::Tensor forward(const heddle::Tensor& x) const {                            // (B, T, in)
     const heddle::Tensor h = mul(heddle::silu(gate_.forward(x)), down_.forward(x));  // (B, T, rank)
-    return up_.forward(h, base_.forward(x));                                         // (B, T, out), the sum in the product's epilogue
+    return heddle::add(base_.forward(x), up_.forward(h));                            // (B, T, out)
   }
 
  private:

@@ -6,20 +6,20 @@ namespace {
 
 // Shapes every direction shares: q (B, T, H, D), k and v (B, S, Hkv, D), out like q, lse (B, H, T), document_start (B, T).
 void check_operands(std::string_view op, const View& q, const View& k, const View& v, const View& out, const View& lse, const View& start) {
-  const std::string shapes = concat("q ", shape_text(q), ", k ", shape_text(k), ", v ", shape_text(v));
-  HEDDLE_CHECK(q.rank == 4 && k.rank == 4 && v.rank == 4, op, "q, k and v must have rank 4: ", shapes);
-  HEDDLE_CHECK(is_floating(q.dtype) && k.dtype == q.dtype && v.dtype == q.dtype, op, "q, k and v must have one floating dtype: ", shapes);
-  HEDDLE_CHECK(q.size(0) == k.size(0) && q.size(3) == k.size(3), op, "batch or head size differs: ", shapes);
-  for (int axis = 0; axis < 4; ++axis) HEDDLE_CHECK(k.size(axis) == v.size(axis), op, "k and v must have one shape: ", shapes);
-  HEDDLE_CHECK(k.size(2) > 0 && q.size(2) % k.size(2) == 0, op, "query heads must be a multiple of KV heads: ", shapes);
-  HEDDLE_CHECK(k.size(1) >= q.size(1), op, "fewer keys than queries: ", shapes);
-  HEDDLE_CHECK(q.size(3) > 0, op, "head size is 0: ", shapes);
+  const auto shapes = [&] { return concat("q ", shape_text(q), ", k ", shape_text(k), ", v ", shape_text(v)); };
+  HEDDLE_CHECK(q.rank == 4 && k.rank == 4 && v.rank == 4, op, "q, k and v must have rank 4: ", shapes());
+  HEDDLE_CHECK(is_floating(q.dtype) && k.dtype == q.dtype && v.dtype == q.dtype, op, "q, k and v must have one floating dtype: ", shapes());
+  HEDDLE_CHECK(q.size(0) == k.size(0) && q.size(3) == k.size(3), op, "batch or head size differs: ", shapes());
+  for (int axis = 0; axis < 4; ++axis) HEDDLE_CHECK(k.size(axis) == v.size(axis), op, "k and v must have one shape: ", shapes());
+  HEDDLE_CHECK(k.size(2) > 0 && q.size(2) % k.size(2) == 0, op, "query heads must be a multiple of KV heads: ", shapes());
+  HEDDLE_CHECK(k.size(1) >= q.size(1), op, "fewer keys than queries: ", shapes());
+  HEDDLE_CHECK(q.size(3) > 0, op, "head size is 0: ", shapes());
   HEDDLE_CHECK(!lse || (lse.rank == 3 && lse.size(0) == q.size(0) && lse.size(1) == q.size(2) && lse.size(2) == q.size(1)), op,
-               "lse must be (B, H, T), is ", shape_text(lse), " for ", shapes);
+               "lse must be (B, H, T), is ", shape_text(lse), " for ", shapes());
   HEDDLE_CHECK(!lse || lse.dtype == accumulator_of(q.dtype), op, "lse must be ", name_of(accumulator_of(q.dtype)), ", is ", shape_text(lse));
   HEDDLE_CHECK(!start || (start.rank == 2 && start.size(0) == q.size(0) && start.size(1) == q.size(1) && start.dtype == DType::i32), op,
-               "document_start must be i32 (B, T), is ", shape_text(start), " for ", shapes);
-  HEDDLE_CHECK(!start || k.size(1) == q.size(1), op, "document_start needs as many keys as queries: ", shapes);
+               "document_start must be i32 (B, T), is ", shape_text(start), " for ", shapes());
+  HEDDLE_CHECK(!start || k.size(1) == q.size(1), op, "document_start needs as many keys as queries: ", shapes());
   HEDDLE_CHECK(out.rank == 4, op, "out must have rank 4, is ", shape_text(out));
 }
 

@@ -1,5 +1,5 @@
-// What a kernel found that its data may not hold. A kernel cannot throw: it does something harmless in place of what it was asked for, notes the first
-// such find here, and the host hears of it when it next reads a result.
+// What a kernel found that its data may not hold. A kernel cannot throw: it does something harmless in place of what it was asked for, notes the
+// first such find here, and the host hears of it when it next reads a result.
 #pragma once
 
 #include <cstdint>

@@ -14,9 +14,10 @@ inline constexpr float kMostGradNorm = 1.84467429741979238e19f;  // the largest 
 
 // Spikes. Loss and gradient norm are compared with their exponential moving averages by z-score (as ZClip, arXiv:2504.02507, does for the norm; the
 // norm in logarithms, because its noise is multiplicative).
-inline constexpr double kSpikeDecay = 0.99;   // of the moving averages: about 100 steps of memory
-inline constexpr double kSpikeWarmUp = 100;   // observations before an update is withheld
-inline constexpr double kLeastLossNoise = 1e-3;  // relative: below it noise is not believed; a constant series must not turn the last digit into a spike
+inline constexpr double kSpikeDecay = 0.99;  // of the moving averages: about 100 steps of memory
+inline constexpr double kSpikeWarmUp = 100;  // observations before an update is withheld
+inline constexpr double kLeastLossNoise =
+    1e-3;  // relative: below it noise is not believed; a constant series must not turn the last digit into a spike
 inline constexpr double kLeastNormNoise = 1e-2;  // of the logarithm
 
 // What the device remembers of earlier steps to tell which one stands out. Steps that do, and those that are not finite, move no average.

@@ -23,8 +23,7 @@ __global__ void __launch_bounds__(kThreads) dropout_kernel(const __nv_bfloat16* 
 }
 
 Refusal refuses(const DropoutArgs& args) {
-  if (args.x.dtype != DType::bf16 || args.out.to.dtype != DType::bf16)
-    return refused("bf16 only, not ", args.x, " to ", args.out.to);
+  if (args.x.dtype != DType::bf16 || args.out.to.dtype != DType::bf16) return refused("bf16 only, not ", args.x, " to ", args.out.to);
   if (!args.x.contiguous() || !args.out.to.contiguous()) return refused("dense views only");
   return {};
 }

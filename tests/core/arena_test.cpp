@@ -42,11 +42,10 @@ bool all_zero(const std::vector<double>& v) {
   return std::all_of(v.begin(), v.end(), [](double x) { return x == 0; });
 }
 
-TEST_CASE("matrices first, then the rest, each in registration order, at multiples of 128 elements") {
-  kernels::register_cpu_kernels();
+DEVICE_TEST_CASE("matrices first, then the rest, each in registration order, at multiples of 128 elements") {
   const test::Poisoned poisoned;
   Odd module;
-  const Arena arena(module, Device{}, DType::f32);
+  const Arena arena(module, test::device(), DType::f32);
   std::vector<std::string> names;
   for (const Parameter& p : arena.parameters()) names.push_back(p.name());
   CHECK(names == std::vector<std::string>{"up", "down", "table", "norm.weight", "norm.bias", "scalar"});
@@ -65,11 +64,10 @@ TEST_CASE("matrices first, then the rest, each in registration order, at multipl
   CHECK(all_zero(arena.grads().to_vector()));
 }
 
-TEST_CASE("parameters and their gradients are windows of the arena") {
-  kernels::register_cpu_kernels();
+DEVICE_TEST_CASE("parameters and their gradients are windows of the arena") {
   const DType dtype = GENERATE(DType::f32, DType::bf16, DType::f64);
   Odd module;
-  Arena arena(module, Device{}, dtype);
+  Arena arena(module, test::device(), dtype);
   CHECK(arena.grads().dtype() == accumulator_of(dtype));
   arena.init(3);
   for (const Parameter& p : arena.parameters()) {
@@ -85,10 +83,9 @@ TEST_CASE("parameters and their gradients are windows of the arena") {
   CHECK(module.scalar.tensor().item() != 3);
 }
 
-TEST_CASE("without gradients no parameter asks for one; a frozen one never does") {
-  kernels::register_cpu_kernels();
+DEVICE_TEST_CASE("without gradients no parameter asks for one; a frozen one never does") {
   Odd module;
-  const Arena inference(module, Device{}, DType::bf16, false);
+  const Arena inference(module, test::device(), DType::bf16, false);
   CHECK_FALSE(inference.grads());
   CHECK(inference.leaves().empty());
   for (const Parameter& p : inference.parameters()) CHECK_FALSE((p.tensor().requires_grad() || p.tensor().grad()));
@@ -100,23 +97,22 @@ TEST_CASE("without gradients no parameter asks for one; a frozen one never does"
     Parameter kept, trained;
   };
   Half half;
-  Arena arena(half, Device{}, DType::f32);
+  Arena arena(half, test::device(), DType::f32);
   arena.init(1);
   CHECK(arena.grads().numel() == 128);
   CHECK(arena.values().numel() == 256);
   REQUIRE(arena.leaves().size() == 1);
   const std::vector<double> before = half.kept.tensor().to_vector();
-  const Tensor x = random_input({2, 3}, 1, 0, 1, DType::f32, false);
+  const Tensor x = test::random({2, 3}, 1, 0, 1, DType::f32, false);
   backward(sum(linear(linear(x, half.kept), half.trained)), arena.leaves());
   CHECK_FALSE(half.kept.tensor().grad());
   CHECK_FALSE(all_zero(half.trained.tensor().grad().to_vector()));
   CHECK(half.kept.tensor().to_vector() == before);
 }
 
-TEST_CASE("initial values depend on the seed and the name, not on sharding or on other parameters") {
-  kernels::register_cpu_kernels();
+DEVICE_TEST_CASE("initial values depend on the seed and the name, not on sharding or on other parameters") {
   Odd whole;
-  Arena arena(whole, Device{}, DType::f32);
+  Arena arena(whole, test::device(), DType::f32);
   arena.init(3);
   const std::vector<double> table = whole.table.tensor().to_vector(), up = whole.up.tensor().to_vector();
   {
@@ -128,7 +124,7 @@ TEST_CASE("initial values depend on the seed and the name, not on sharding or on
       Odd odd;
     };
     More more;
-    Arena other(more, Layout(more, {.dp = 5}), Device{}, DType::f32);
+    Arena other(more, Layout(more, {.dp = 5}), test::device(), DType::f32);
     other.init(3);
     CHECK(more.odd.table.tensor().to_vector() == table);
     CHECK(more.odd.up.tensor().to_vector() == up);
@@ -139,7 +135,7 @@ TEST_CASE("initial values depend on the seed and the name, not on sharding or on
     const Range rows = GENERATE(Range{0, 3}, Range{3, 7}, Range{1, 2});
     Odd shard(rows);
     CHECK(shard.table.tensor().shape() == Shape{rows.size(), 5});
-    Arena local(shard, Device{}, DType::f32);
+    Arena local(shard, test::device(), DType::f32);
     local.init(3);
     CHECK(shard.table.tensor().to_vector() == std::vector<double>(table.begin() + rows.begin * 5, table.begin() + rows.end * 5));
     CHECK(shard.up.tensor().to_vector() == up);
@@ -147,7 +143,7 @@ TEST_CASE("initial values depend on the seed and the name, not on sharding or on
   {
     const Range columns = GENERATE(Range{0, 2}, Range{2, 5});
     Odd shard({0, 7}, columns);
-    Arena local(shard, Device{}, DType::f32);
+    Arena local(shard, test::device(), DType::f32);
     local.init(3);
     std::vector<double> want;
     for (int64_t r = 0; r < 7; ++r) want.insert(want.end(), table.begin() + r * 5 + columns.begin, table.begin() + r * 5 + columns.end);
@@ -155,11 +151,10 @@ TEST_CASE("initial values depend on the seed and the name, not on sharding or on
   }
 }
 
-TEST_CASE("initial values are the constants and the distribution their specs say") {
-  kernels::register_cpu_kernels();
+DEVICE_TEST_CASE("initial values are the constants and the distribution their specs say") {
   Linear big(100, 200, {.bias = true, .init_std = 0.5f});
   Norm norm(64, {});
-  Arena arena(big, Device{}, DType::f32), norms(norm, Device{}, DType::f32);
+  Arena arena(big, test::device(), DType::f32), norms(norm, test::device(), DType::f32);
   arena.init(1), norms.init(1);
   double sum = 0, squares = 0;
   for (double v : big.weight().tensor().to_vector()) sum += v, squares += v * v;
@@ -172,13 +167,12 @@ TEST_CASE("initial values are the constants and the distribution their specs say
   CHECK(all_zero(arena.parameters()[1].tensor().to_vector()));
 }
 
-TEST_CASE("begin_step makes the next write = and the one after it +=") {
-  kernels::register_cpu_kernels();
+DEVICE_TEST_CASE("begin_step makes the next write = and the one after it +=") {
   const DType dtype = GENERATE(DType::f32, DType::bf16);
   Linear layer(3, 2, {.bias = true, .init_std = 1});
-  Arena arena(layer, Device{}, dtype);
+  Arena arena(layer, test::device(), dtype);
   arena.init(1);
-  const Tensor x = random_input({4, 3}, 1, 0, 1, dtype, false);
+  const Tensor x = test::random({4, 3}, 1, 0, 1, dtype, false);
   const auto pass = [&] {
     backward(sum(layer.forward(x)), arena.leaves());
     return arena.grads().to_vector();
@@ -192,12 +186,11 @@ TEST_CASE("begin_step makes the next write = and the one after it +=") {
   CHECK(all_zero(padding_of(arena, arena.grads())));
 }
 
-TEST_CASE("a parameter of another module is not in the arena") {
-  kernels::register_cpu_kernels();
+DEVICE_TEST_CASE("a parameter of another module is not in the arena") {
   Odd module, other;
-  const Arena arena(module, Device{}, DType::f32);
+  const Arena arena(module, test::device(), DType::f32);
   CHECK_THROWS_WITH(arena.range(other.up), Catch::Matchers::Contains("\"up\" is not in this arena"));
-  CHECK_THROWS_WITH(Arena(other, Device{}, DType::i32), Catch::Matchers::Contains("i32"));
+  CHECK_THROWS_WITH(Arena(other, test::device(), DType::i32), Catch::Matchers::Contains("i32"));
 }
 
 }  // namespace

@@ -13,17 +13,16 @@ namespace heddle {
 namespace {
 
 using Catch::Matchers::Contains;
+using test::ints;
 
-Tensor leaf(Shape shape, uint64_t seed, DType dtype = DType::f32) {
-  kernels::register_cpu_kernels();
-  return random_input(shape, seed, 0, 1, dtype);
+Tensor leaf(Shape shape, uint64_t seed) {
+  return test::random(shape, seed);
 }
 Tensor constant(Shape shape, uint64_t seed) {
-  kernels::register_cpu_kernels();
-  return random_input(shape, seed, 0, 1, DType::f32, false);
+  return test::random(shape, seed, 0, 1, DType::f32, false);
 }
-Tensor ints(std::vector<int32_t> values, Shape shape) {
-  return Tensor::from(std::span<const int32_t>(values), shape);
+Tensor table_of(int64_t positions, int64_t dim) {
+  return rope_table(positions, dim, 10000, test::device());
 }
 
 // Records which leaf was hooked, in order, and its gradient at that moment.
@@ -38,7 +37,7 @@ struct Hooked {
   }
 };
 
-TEST_CASE("hooks: the last layer's leaves first, each final when hooked, before earlier layers have run") {
+DEVICE_TEST_CASE("hooks: the last layer's leaves first, each final when hooked, before earlier layers have run") {
   const test::Poisoned poisoned;
   std::vector<Tensor> w;
   for (uint64_t i = 0; i < 4; ++i) w.push_back(leaf({5, 5}, i));
@@ -60,7 +59,7 @@ TEST_CASE("hooks: the last layer's leaves first, each final when hooked, before 
   }
 }
 
-TEST_CASE("hooks: a tied parameter has two edges and one hook, after its last write") {
+DEVICE_TEST_CASE("hooks: a tied parameter has two edges and one hook, after its last write") {
   const test::Poisoned poisoned;
   const Tensor table = leaf({7, 4}, 1), w = leaf({4, 4}, 2);
   const Tensor tokens = ints({0, 3, 3, 6}, {1, 4}), targets = ints({3, 3, 6, 1}, {1, 4});
@@ -73,14 +72,14 @@ TEST_CASE("hooks: a tied parameter has two edges and one hook, after its last wr
 
   // The two halves of its gradient, by untying.
   const std::vector<double> tied = table.grad().to_vector();
-  const Tensor head = Tensor::from(table.to_vector(), table.shape(), DType::f32).set_requires_grad(true);
+  const Tensor head = test::tensor(table.to_vector(), table.shape()).set_requires_grad(true);
   table.clear_grad(), w.clear_grad();
   backward(linear_cross_entropy(linear(embedding(tokens, table), w), head, targets, {}));
   const std::vector<double> a = head.grad().to_vector(), b = table.grad().to_vector();
   for (size_t i = 0; i < tied.size(); ++i) CHECK(std::abs(tied[i] - (a[i] + b[i])) <= 1e-6 * (std::abs(a[i]) + std::abs(b[i]) + 1e-3));
 }
 
-TEST_CASE("hooks: leaves that nothing reaches are zeroed and hooked once, at the end") {
+DEVICE_TEST_CASE("hooks: leaves that nothing reaches are zeroed and hooked once, at the end") {
   const test::Poisoned poisoned;
   const Tensor used = leaf({4, 4}, 1), unreached = leaf({3}, 2), gain = leaf({4}, 3), bias = leaf({4}, 4), x = constant({2, 4}, 5);
   // gain and bias are edges of the norm, but only its sum is used: no gradient arrives there.
@@ -95,7 +94,7 @@ TEST_CASE("hooks: leaves that nothing reaches are zeroed and hooked once, at the
   CHECK(bias.grad().to_vector() == std::vector<double>(4, 0));
 }
 
-TEST_CASE("hooks: a leaf that was not asked for gets its gradient and no hook") {
+DEVICE_TEST_CASE("hooks: a leaf that was not asked for gets its gradient and no hook") {
   const Tensor a = leaf({2, 2}, 1), b = leaf({2, 2}, 2);
   Hooked hooked;
   const std::vector<Tensor> leaves{a};
@@ -104,7 +103,7 @@ TEST_CASE("hooks: a leaf that was not asked for gets its gradient and no hook") 
   CHECK(b.grad().to_vector() == a.to_vector());
 }
 
-TEST_CASE("an unreached leaf keeps what earlier micro-batches wrote") {
+DEVICE_TEST_CASE("an unreached leaf keeps what earlier micro-batches wrote") {
   const Tensor a = leaf({3}, 1), b = leaf({3}, 2);
   const std::vector<Tensor> leaves{a, b};
   backward(sum(scale(b, 2)), leaves);
@@ -115,7 +114,7 @@ TEST_CASE("an unreached leaf keeps what earlier micro-batches wrote") {
   CHECK(a.grad().to_vector() == std::vector<double>(3, 3));
 }
 
-TEST_CASE("micro-batches: the first write is =, the next +=, and clearing starts over") {
+DEVICE_TEST_CASE("micro-batches: the first write is =, the next +=, and clearing starts over") {
   const test::Poisoned poisoned;
   const Tensor w = leaf({3, 4}, 1), gain = leaf({4}, 2);
   const auto gradients = [&](uint64_t seed) {
@@ -137,22 +136,22 @@ TEST_CASE("micro-batches: the first write is =, the next +=, and clearing starts
   }
 }
 
-TEST_CASE("a saved tensor that is changed in place is found out") {
-  const Tensor w = leaf({4, 4}, 1), table = rope_table(3, 4, 10000);
+DEVICE_TEST_CASE("a saved tensor that is changed in place is found out") {
+  const Tensor w = leaf({4, 4}, 1), table = table_of(3, 4);
   const Tensor h = linear(constant({1, 3, 4}, 2), w);
   const Tensor saver = gelu(h);  // saves h
   rope_(reshape(h, {1, 3, 1, 4}), table, 1);
   CHECK_THROWS_WITH(backward(sum(saver)), Contains("changed in place"));
 }
 
-TEST_CASE("an in-place op on a leaf that wants a gradient is refused") {
-  const Tensor x = leaf({1, 3, 1, 4}, 1), table = rope_table(3, 4, 10000);
+DEVICE_TEST_CASE("an in-place op on a leaf that wants a gradient is refused") {
+  const Tensor x = leaf({1, 3, 1, 4}, 1), table = table_of(3, 4);
   CHECK_THROWS_WITH(rope_(x, table, 1), Contains("in place"));
   NoGradGuard no_grad;
   CHECK_NOTHROW(rope_(x, table, 1));
 }
 
-TEST_CASE("a graph can be used once") {
+DEVICE_TEST_CASE("a graph can be used once") {
   const Tensor x = leaf({3}, 1);
   const Tensor h = gelu(x), a = sum(h), b = sum(scale(h, 2));
   backward(a);
@@ -160,13 +159,13 @@ TEST_CASE("a graph can be used once") {
   CHECK_THROWS_WITH(backward(b), Contains("ran through this graph before"));  // shares h
 }
 
-TEST_CASE("the fused loss must be the root") {
+DEVICE_TEST_CASE("the fused loss must be the root") {
   const Tensor x = leaf({2, 3}, 1), w = leaf({5, 3}, 2);
   const Tensor loss = linear_cross_entropy(x, w, ints({1, 4}, {2}), {});
   CHECK_THROWS_WITH(backward(scale(loss, 0.5)), Contains("root of backward"));
 }
 
-TEST_CASE("backward refuses what it cannot differentiate") {
+DEVICE_TEST_CASE("backward refuses what it cannot differentiate") {
   const Tensor x = leaf({2, 2}, 1);
   CHECK_THROWS_WITH(backward(gelu(x)), Contains("(2, 2)") && Contains("one element"));
   CHECK_THROWS_WITH(backward(sum(constant({2}, 1))), Contains("does not depend on anything"));
@@ -174,7 +173,7 @@ TEST_CASE("backward refuses what it cannot differentiate") {
   CHECK_THROWS_WITH(backward_from(gelu(x), constant({2}, 1)), Contains("seed of shape (2)"));
 }
 
-TEST_CASE("no-grad regions record nothing, nest, and end with their scope and thread") {
+DEVICE_TEST_CASE("no-grad regions record nothing, nest, and end with their scope and thread") {
   const Tensor x = leaf({2}, 1);
   CHECK(gelu(x).requires_grad());
   {
@@ -198,13 +197,13 @@ TEST_CASE("no-grad regions record nothing, nest, and end with their scope and th
   CHECK_FALSE(gelu(x.detach()).requires_grad());
 }
 
-TEST_CASE("a hook's exception reaches the caller") {
+DEVICE_TEST_CASE("a hook's exception reaches the caller") {
   const Tensor x = leaf({2}, 1);
   const std::vector<Tensor> leaves{x};
   CHECK_THROWS_WITH(backward(sum(gelu(x)), leaves, [](const Tensor&) { fail("hook", "stop here"); }), Contains("stop here"));
 }
 
-TEST_CASE("gradients of a tensor with many users are added in one fixed order: latest user first") {
+DEVICE_TEST_CASE("gradients of a tensor with many users are added in one fixed order: latest user first") {
   const Tensor x = leaf({64}, 1);
   const Tensor h = scale(x, 1);
   Tensor total = sum(scale(h, 1));  // 1 is lost beside 1e8 unless it is added last
@@ -213,7 +212,7 @@ TEST_CASE("gradients of a tensor with many users are added in one fixed order: l
   CHECK(x.grad().to_vector() == std::vector<double>(64, 1.0));
 }
 
-TEST_CASE("very long graphs neither recurse nor overflow the stack") {
+TEST_CASE("very long graphs neither recurse nor overflow the stack") {  // of the host
   const Tensor x = leaf({1}, 1);
   constexpr int kDepth = 200000;  // recursion would take 20 MB of stack and more
   {
@@ -226,11 +225,11 @@ TEST_CASE("very long graphs neither recurse nor overflow the stack") {
   CHECK(x.grad().item() == 1);
 }
 
-TEST_CASE("saved tensors go as backward passes them") {
+DEVICE_TEST_CASE("saved tensors go as backward passes them") {
   const Tensor x = constant({256, 64}, 1);
   std::vector<Tensor> w;
   for (uint64_t i = 0; i < 6; ++i) w.push_back(leaf({64, 64}, i));
-  const auto live = [] { return memory_stats(Device{}).live[static_cast<size_t>(MemoryTag::activation)]; };
+  const auto live = [] { return memory_stats(test::device()).live[static_cast<size_t>(MemoryTag::activation)]; };
   const size_t before = live();
   Tensor h = x;
   for (const Tensor& each : w) h = gelu(linear(h, each));
@@ -258,7 +257,7 @@ class TwoOutputsNode final : public Node {
   std::array<bool, 2> seen{};
 };
 
-TEST_CASE("a node with two outputs sees which of them a gradient reached") {
+DEVICE_TEST_CASE("a node with two outputs sees which of them a gradient reached") {
   const Tensor x = leaf({4}, 1);
   const auto make = [&](std::shared_ptr<TwoOutputsNode> node) {
     Tensor a, b;
@@ -281,7 +280,7 @@ TEST_CASE("a node with two outputs sees which of them a gradient reached") {
   CHECK(x.grad().to_vector() == std::vector<double>(4, 5));
 }
 
-TEST_CASE("a gradient of the wrong shape is an error that names both") {
+DEVICE_TEST_CASE("a gradient of the wrong shape is an error that names both") {
   class WrongNode final : public Node {
    public:
     std::string_view name() const override { return "wrong"; }
@@ -294,7 +293,7 @@ TEST_CASE("a gradient of the wrong shape is an error that names both") {
   CHECK_THROWS_WITH(backward(sum(y)), Contains("(2, 2)") && Contains("(4)"));
 }
 
-TEST_CASE("backward_from starts at any tensor with any seed") {
+DEVICE_TEST_CASE("backward_from starts at any tensor with any seed") {
   const Tensor w = leaf({3, 4}, 1), x = constant({2, 4}, 2), seed = constant({2, 3}, 3);
   backward_from(linear(x, w), seed);
   const std::vector<double> want = matmul(seed, x, true).to_vector();

@@ -17,7 +17,7 @@ class Adapter final : public Module {
     add("down", down_);
     add("up", up_);
   }
-  Tensor forward(const Tensor& x) const { return up_.forward(silu(down_.forward(x)), x); }
+  Tensor forward(const Tensor& x) const { return heddle::add(x, up_.forward(silu(down_.forward(x)))); }
 
  private:
   Linear down_, up_;

@@ -1,7 +1,6 @@
 // Modules: names, order, ties; and what a parameter says about its shard.
 #include "core/nn/module.h"
 
-#include "core/nn/layers.h"
 #include "kernels/api/check.h"
 #include "tests/support/catch.h"
 
@@ -114,21 +113,6 @@ TEST_CASE("an undefined parameter is no tensor") {
   CHECK_FALSE(tensor_or_none(Parameter()));
   const Inner module;
   CHECK(tensor_or_none(module.weight).same(module.weight.tensor()));
-}
-
-TEST_CASE("layers name and type their parameters") {
-  const CausalSelfAttention attention({.dim = 8, .heads = 4, .kv_heads = 2, .head_dim = 4, .bias = true, .qk_norm = true});
-  std::vector<std::string> names;
-  std::vector<ParamKind> kinds;
-  std::vector<Shape> shapes;
-  for (const Parameter& p : attention.parameters()) names.push_back(p.name()), kinds.push_back(p.spec().kind), shapes.push_back(p.tensor().shape());
-  CHECK(names == std::vector<std::string>{"qkv.weight", "qkv.bias", "q_norm", "k_norm", "out.weight", "out.bias"});
-  std::vector<std::string> parts;
-  for (const Part& part : attention.parameters()[0].parts()) parts.push_back(part.name + shape_text(Shape(part.global)));
-  for (const Part& part : attention.parameters()[1].parts()) parts.push_back(part.name + shape_text(Shape(part.global)));
-  CHECK(parts == std::vector<std::string>{"q.weight(16, 8)", "k.weight(8, 8)", "v.weight(8, 8)", "q.bias(16)", "k.bias(8)", "v.bias(8)"});
-  CHECK(kinds == std::vector{ParamKind::matrix, ParamKind::bias, ParamKind::gain, ParamKind::gain, ParamKind::matrix, ParamKind::bias});
-  CHECK(shapes == std::vector<Shape>{{32, 8}, {32}, {4}, {4}, {8, 16}, {8}});
 }
 
 }  // namespace

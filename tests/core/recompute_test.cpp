@@ -5,7 +5,6 @@
 #include "core/autograd/engine.h"
 #include "core/autograd/node.h"
 #include "core/nn/layers.h"
-#include "core/nn/mlp.h"
 #include "core/nn/recompute.h"
 #include "tests/support/gradcheck.h"
 
@@ -15,20 +14,21 @@ namespace {
 // Everything a block has: a norm with its residual, a product, dropout, and a parameter that forward never uses.
 class Region final : public Module {
  public:
-  Region() : norm_(kDim, {}), mlp_({.dim = kDim, .hidden = 3 * kDim, .bias = true, .init_std = 0.3f, .out_init_std = 0.3f}) {
+  Region() : norm_(kDim, {}), up_(kDim, 3 * kDim, {.bias = true, .init_std = 0.3f}), down_(3 * kDim, kDim, {.bias = true, .init_std = 0.3f}) {
     add("norm", norm_);
-    add("mlp", mlp_);
+    add("up", up_);
+    add("down", down_);
     unused_ = add("unused", {.kind = ParamKind::bias, .parts = {{.global = {5}}}});
   }
   Tensor forward(const Tensor& x) const {
     const NormOutput n = norm_.forward(x);
-    return dropout(mlp_.forward(n.y, n.sum), 0.3f, {.seed = 4, .purpose = RngPurpose::dropout, .name = 2});
+    return dropout(heddle::add(n.sum, down_.forward(gelu(up_.forward(n.y)))), 0.3f, {.seed = 4, .purpose = RngPurpose::dropout, .name = 2});
   }
   static constexpr int64_t kDim = 16;
 
  private:
   Norm norm_;
-  Mlp mlp_;
+  Linear up_, down_;
   Parameter unused_;
 };
 
@@ -65,14 +65,13 @@ struct Gradients {
 };
 
 Gradients run(int mode, DType dtype, bool x_wants = true) {
-  kernels::register_cpu_kernels();
   const test::Poisoned poisoned;
   Stack stack(3);
-  Arena arena(stack, Device{}, dtype);
+  Arena arena(stack, test::device(), dtype);
   arena.init(1);
   arena.begin_step();
-  Tensor x = random_input({8, Region::kDim}, 5, 0, 1, dtype, x_wants);
-  const auto live = [] { return memory_stats(Device{}).live[static_cast<size_t>(MemoryTag::activation)]; };
+  Tensor x = test::random({8, Region::kDim}, 5, 0, 1, dtype, x_wants);
+  const auto live = [] { return memory_stats(test::device()).live[static_cast<size_t>(MemoryTag::activation)]; };
   const size_t before = live();
   const Tensor y = stack.forward(x, mode);
   Gradients g;
@@ -89,7 +88,7 @@ Gradients run(int mode, DType dtype, bool x_wants = true) {
   return g;
 }
 
-TEST_CASE("a recomputed region gives the plain region's gradients bit for bit, dropout included") {
+DEVICE_TEST_CASE("a recomputed region gives the plain region's gradients bit for bit, dropout included") {
   const DType dtype = GENERATE(DType::f32, DType::bf16, DType::f64);
   const bool x_wants = GENERATE(true, false);
   CAPTURE(name_of(dtype), x_wants);
@@ -100,7 +99,7 @@ TEST_CASE("a recomputed region gives the plain region's gradients bit for bit, d
   CHECK(nested.held < each.held);
 }
 
-TEST_CASE("a recomputed region hooks each of its parameters once, the used and the unused, last region first") {
+DEVICE_TEST_CASE("a recomputed region hooks each of its parameters once, the used and the unused, last region first") {
   const int mode = GENERATE(0, 1, 2);
   Gradients g = run(mode, DType::f32);
   CHECK(g.hooked.size() == 3 * 7);
@@ -111,13 +110,12 @@ TEST_CASE("a recomputed region hooks each of its parameters once, the used and t
   CHECK(std::adjacent_find(g.hooked.begin(), g.hooked.end()) == g.hooked.end());
 }
 
-TEST_CASE("a parameter shared by two recomputed regions is hooked after the second") {
-  kernels::register_cpu_kernels();
+DEVICE_TEST_CASE("a parameter shared by two recomputed regions is hooked after the second") {
   Linear shared(4, 4, {.bias = true, .init_std = 0.5f});
-  Arena arena(shared, Device{}, DType::f32);
+  Arena arena(shared, test::device(), DType::f32);
   arena.init(1);
   const auto fn = [&](const Tensor& h) { return gelu(shared.forward(h)); };
-  const Tensor x = random_input({3, 4}, 1, 0, 1, DType::f32, false);
+  const Tensor x = test::random({3, 4}, 1, 0, 1, DType::f32, false);
   std::vector<std::vector<double>> at_hook;
   backward(sum(recompute(shared, fn, recompute(shared, fn, x))), arena.leaves(), [&](const Tensor& t) { at_hook.push_back(t.grad().to_vector()); });
   REQUIRE(at_hook.size() == 2);
@@ -128,12 +126,11 @@ TEST_CASE("a parameter shared by two recomputed regions is hooked after the seco
   CHECK(arena.grads().to_vector() == recomputed);
 }
 
-TEST_CASE("a region may return its input or not be recorded at all") {
-  kernels::register_cpu_kernels();
+DEVICE_TEST_CASE("a region may return its input or not be recorded at all") {
   Linear layer(4, 4, {.init_std = 0.5f});
-  Arena arena(layer, Device{}, DType::f32);
+  Arena arena(layer, test::device(), DType::f32);
   arena.init(1);
-  const Tensor x = random_input({3, 4}, 1, 0, 1, DType::f32);
+  const Tensor x = test::random({3, 4}, 1, 0, 1, DType::f32);
   const std::vector<Tensor> leaves = arena.leaves();
   backward(sum(scale(recompute(
                          layer, [](const Tensor& h) { return h; }, x),
@@ -147,15 +144,14 @@ TEST_CASE("a region may return its input or not be recorded at all") {
                   .requires_grad());
 }
 
-TEST_CASE("the input of a recomputed region must not change before backward") {
-  kernels::register_cpu_kernels();
+DEVICE_TEST_CASE("the input of a recomputed region must not change before backward") {
   Linear layer(4, 4, {.init_std = 0.5f});
-  Arena arena(layer, Device{}, DType::f32);
+  Arena arena(layer, test::device(), DType::f32);
   arena.init(1);
-  const Tensor x = random_input({1, 3, 1, 4}, 1, 0, 1, DType::f32, false);
+  const Tensor x = test::random({1, 3, 1, 4}, 1, 0, 1, DType::f32, false);
   const Tensor y = recompute(
       layer, [&](const Tensor& h) { return layer.forward(h); }, x);
-  rope_(x, rope_table(3, 4, 10000), 1);
+  rope_(x, rope_table(3, 4, 10000, test::device()), 1);
   CHECK_THROWS_WITH(backward(sum(y)), Catch::Matchers::Contains("changed in place"));
 }
 

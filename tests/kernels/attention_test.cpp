@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "kernels/cpu/register_internal.h"
+#include "tests/kernels/kernel_case.h"
 #include "tests/oracles/attention.h"
 #include "tests/support/buffer.h"
 #include "tests/support/catch.h"

@@ -18,15 +18,14 @@ std::vector<double> all_logits(const Transformer& model, const Tensor& tokens) {
   return linear(model.hidden(tokens), model.head()).to_vector();
 }
 
-TEST_CASE("logits from the cache equal a full forward pass, however the prompt is cut") {
+DEVICE_TEST_CASE("logits from the cache equal a full forward pass, however the prompt is cut") {
   const auto style = GENERATE(from_range(test::styles()));
   const DType dtype = GENERATE(DType::f64, DType::f32);
   const auto cuts = GENERATE(values<std::vector<int64_t>>({{1, 1, 1, 1, 1, 1, 1, 1}, {8}, {3, 1, 2, 1, 1}, {7, 1}}));
   CAPTURE(style.name, name_of(dtype), cuts);
-  kernels::register_cpu_kernels();
   constexpr int64_t b = 2, t = 8;
   const Transformer model(style.config);
-  const Arena arena(model, Device{}, dtype);
+  const Arena arena(model, test::device(), dtype);
   test::randomize(arena);
   const int64_t vocab = model.config().vocab;
   const Tensor tokens = test::random_tokens(b, t, vocab, 1);
@@ -62,20 +61,18 @@ TEST_CASE("logits from the cache equal a full forward pass, however the prompt i
   }
 }
 
-TEST_CASE("generation records nothing and leaves gradients alone") {
-  kernels::register_cpu_kernels();
+DEVICE_TEST_CASE("generation records nothing and leaves gradients alone") {
   const Transformer model(test::gpt2_style());
-  const Arena arena(model, Device{}, DType::f32);
+  const Arena arena(model, test::device(), DType::f32);
   test::randomize(arena);
   Transformer::Cache cache = model.make_cache(1, 4);
   CHECK_FALSE(model.next_logits(test::ints({1, 2}, {1, 2}), cache).requires_grad());
   CHECK(grad_enabled());
 }
 
-TEST_CASE("a cache or a context that is too small is an error with its sizes") {
-  kernels::register_cpu_kernels();
+DEVICE_TEST_CASE("a cache or a context that is too small is an error with its sizes") {
   const Transformer model(test::gpt2_style());
-  const Arena arena(model, Device{}, DType::f32);
+  const Arena arena(model, test::device(), DType::f32);
   Transformer::Cache cache = model.make_cache(1, 3);
   CHECK_THROWS_WITH(model.next_logits(test::random_tokens(1, 4, 7, 1), cache), Contains("holds 3") && Contains("4 are needed"));
   CHECK_THROWS_WITH(model.make_cache(1, 9), Contains("context of 9") && Contains("built for 8"));

@@ -1,15 +1,14 @@
 // Small Transformers of every style, with parameters that hide nothing.
 #pragma once
 
-#include <cstring>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "core/arena.h"
-#include "core/autograd/gradcheck.h"
 #include "kernels/api/kernel.h"
 #include "models/transformer.h"
+#include "tests/support/tensors.h"
 
 namespace heddle::test {
 
@@ -54,13 +53,8 @@ inline void randomize(const Arena& arena, double stddev = 0.4) {
   uint64_t seed = 100;
   for (const Parameter& p : arena.parameters()) {
     const Tensor& t = p.tensor();
-    const Tensor values = random_input(t.shape(), ++seed, p.spec().init_mean, stddev, t.dtype(), false);
-    std::memcpy(t.bytes().data(), values.bytes().data(), values.bytes().size());
+    write(t, random_input(t.shape(), ++seed, p.spec().init_mean, stddev, t.dtype(), false).to_vector());
   }
-}
-
-inline Tensor ints(const std::vector<int32_t>& values, Shape shape) {
-  return Tensor::from(std::span<const int32_t>(values), shape);
 }
 
 // (B, T) tokens below `vocab`, the same for the same seed.

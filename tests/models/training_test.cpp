@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "core/autograd/engine.h"
 #include "core/autograd/node.h"
@@ -20,13 +19,12 @@ TransformerConfig tiny(bool llama) {
   return c;
 }
 
-TEST_CASE("after its first step a training loop asks the device for nothing, and its peak stays") {
+DEVICE_TEST_CASE("after its first step a training loop asks the device for nothing, and its peak stays") {
   const bool llama = GENERATE(false, true), recompute = GENERATE(false, true);
-  kernels::register_cpu_kernels();
   TransformerConfig c = tiny(llama);
   c.recompute = recompute;
   const Transformer model(c);
-  Arena arena(model, Device{}, DType::f32);
+  Arena arena(model, test::device(), DType::f32);
   arena.init(1);
   const Tensor tokens = test::random_tokens(2, 48, c.vocab, 1), targets = test::random_tokens(2, 48, c.vocab, 2);
   const auto step = [&] {
@@ -34,12 +32,12 @@ TEST_CASE("after its first step a training loop asks the device for nothing, and
     for (int micro = 0; micro < 2; ++micro) backward(model.loss(tokens, targets, {}, {.scale = 0.01f}), arena.leaves());
   };
   step();
-  reset_peaks(Device{});
-  const MemoryStats warm = memory_stats(Device{});
+  reset_peaks(test::device());
+  const MemoryStats warm = memory_stats(test::device());
   step();
-  const size_t peak = memory_stats(Device{}).peak_total;
+  const size_t peak = memory_stats(test::device()).peak_total;
   for (int i = 0; i < 5; ++i) step();
-  const MemoryStats after = memory_stats(Device{});
+  const MemoryStats after = memory_stats(test::device());
   CHECK(after.device_allocations == warm.device_allocations);
   CHECK(after.reserved == warm.reserved);
   CHECK(after.peak_total == peak);
@@ -49,29 +47,27 @@ TEST_CASE("after its first step a training loop asks the device for nothing, and
   CHECK(live(MemoryTag::gradient) >= static_cast<size_t>(model.parameter_count()) * sizeof(float));
 }
 
-TEST_CASE("recomputation keeps less") {
-  kernels::register_cpu_kernels();
+DEVICE_TEST_CASE("recomputation keeps less") {
   const auto peak = [](bool recompute) {
     TransformerConfig c = tiny(false);
     c.layers = 6, c.recompute = recompute;
     const Transformer model(c);
-    Arena arena(model, Device{}, DType::f32);
+    Arena arena(model, test::device(), DType::f32);
     arena.init(1);
     const Tensor tokens = test::random_tokens(2, 64, c.vocab, 1);
-    const size_t before = memory_stats(Device{}).live_total;
-    reset_peaks(Device{});
+    const size_t before = memory_stats(test::device()).live_total;
+    reset_peaks(test::device());
     backward(model.loss(tokens, tokens, {}, {}), arena.leaves());
-    return memory_stats(Device{}).peak_total - before;
+    return memory_stats(test::device()).peak_total - before;
   };
   CHECK(peak(true) * 2 < peak(false));
 }
 
-TEST_CASE("every parameter is hooked once, the last block's before the first one's have a gradient") {
+DEVICE_TEST_CASE("every parameter is hooked once, the last block's before the first one's have a gradient") {
   const auto style = GENERATE(from_range(test::styles()));
   CAPTURE(style.name);
-  kernels::register_cpu_kernels();
   const Transformer model(style.config);
-  Arena arena(model, Device{}, DType::f32);
+  Arena arena(model, test::device(), DType::f32);
   test::randomize(arena);
   const auto parameters = model.parameters();
   const Tensor tokens = test::random_tokens(2, 6, 7, 1);
@@ -99,16 +95,15 @@ TEST_CASE("every parameter is hooked once, the last block's before the first one
   CHECK(order.size() == parameters.size());
 }
 
-TEST_CASE("no bit of the loss or of a gradient depends on the number of threads") {
+TEST_CASE("no bit of the loss or of a gradient depends on the number of threads") {  // of the CPU's kernels
   const bool llama = GENERATE(false, true);
   const DType dtype = GENERATE(DType::f32, DType::bf16);
   CAPTURE(llama, name_of(dtype));
-  kernels::register_cpu_kernels();
   const int threads_before = omp_get_max_threads();
   const auto run = [&](int threads) {
     omp_set_num_threads(threads);
     const Transformer model(tiny(llama));
-    Arena arena(model, Device{}, dtype);
+    Arena arena(model, test::device(), dtype);
     arena.init(1);
     arena.begin_step();
     const Tensor tokens = test::random_tokens(3, 100, 101, 1), targets = test::random_tokens(3, 100, 101, 2);
@@ -123,12 +118,11 @@ TEST_CASE("no bit of the loss or of a gradient depends on the number of threads"
   omp_set_num_threads(threads_before);
 }
 
-TEST_CASE("at initialisation the loss is near ln V, and a few plain gradient steps lower it") {
+DEVICE_TEST_CASE("at initialisation the loss is near ln V, and a few plain gradient steps lower it") {
   const bool llama = GENERATE(false, true);
-  kernels::register_cpu_kernels();
   const TransformerConfig c = tiny(llama);
   const Transformer model(c);
-  Arena arena(model, Device{}, DType::f32);
+  Arena arena(model, test::device(), DType::f32);
   arena.init(1);
   const Tensor tokens = test::random_tokens(2, 32, c.vocab, 1), targets = test::random_tokens(2, 32, c.vocab, 2);
   const auto loss = [&] { return model.loss(tokens, targets, {}, {.scale = 1.0f / 64}); };
@@ -140,7 +134,7 @@ TEST_CASE("at initialisation the loss is near ln V, and a few plain gradient ste
     (i ? last : first) = l.item();
     NoGradGuard no_grad;
     const Tensor moved = add(arena.values(), arena.grads(), 1, -0.1);
-    std::memcpy(arena.values().bytes().data(), moved.bytes().data(), moved.bytes().size());
+    copy_bytes(arena.values().bytes().data(), test::device(), moved.bytes().data(), test::device(), moved.bytes().size());
   }
   CHECK(std::abs(first - std::log(101.0)) < 0.1);
   CHECK(last < first - 0.2);

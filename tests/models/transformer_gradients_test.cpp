@@ -18,14 +18,14 @@ Tensor documents() {
   return test::ints({0, 0, 0, 3, 3, 5, 0, 1, 1, 1, 1, 1}, {kB, kT});
 }
 
+// On the CPU alone, as it takes tens of thousands of passes; what other devices come to is compared with it below.
 TEST_CASE("gradients of every parameter of a Transformer") {
   const auto style = GENERATE(from_range(test::styles()));
   const bool masked = GENERATE(false, true);
   CAPTURE(style.name, masked);
-  kernels::register_cpu_kernels();
   const test::Poisoned poisoned;
   const Transformer model(style.config);
-  const Arena arena(model, Device{}, DType::f64);
+  const Arena arena(model, test::device(), DType::f64);
   test::randomize(arena);
   const Tensor x = tokens(), y = targets(), starts = masked ? documents() : Tensor();
   const GradFunction loss = test::one([&](auto) { return model.loss(x, y, starts, {.z_loss = 1e-3f, .scale = 0.1f, .chunk_rows = 5}); });
@@ -42,10 +42,9 @@ struct Pass {
   bool operator==(const Pass&) const = default;
 };
 Pass pass(const TransformerConfig& config, DType dtype, const Tensor& x, const Tensor& y, const Tensor& starts = {}) {
-  kernels::register_cpu_kernels();
   const test::Poisoned poisoned;
   const Transformer model(config);
-  Arena arena(model, Device{}, dtype);
+  Arena arena(model, test::device(), dtype);
   test::randomize(arena);
   arena.begin_step();
   const Tensor loss = model.loss(x, y, starts, {.scale = 0.1f});
@@ -53,7 +52,21 @@ Pass pass(const TransformerConfig& config, DType dtype, const Tensor& x, const T
   return {loss.item(), arena.grads().to_vector()};
 }
 
-TEST_CASE("recomputing changes no bit of the loss or of any gradient") {
+TEST_CASE("a simulated device has the CPU's loss and gradients, bit by bit") {
+  const auto style = GENERATE(from_range(test::styles()));
+  const bool masked = GENERATE(false, true);
+  CAPTURE(style.name, masked);
+  const auto on = [&](Device device) {
+    const test::OnDevice guard(device);
+    return pass(style.config, DType::f32, tokens(), targets(), masked ? documents() : Tensor());
+  };
+  for (const Device device : test::devices()) {
+    if (device == Device{} || !runtime(device.type).simulated()) continue;
+    CHECK(on(device) == on(Device{}));
+  }
+}
+
+DEVICE_TEST_CASE("recomputing changes no bit of the loss or of any gradient") {
   const auto style = GENERATE(from_range(test::styles()));
   const DType dtype = GENERATE(DType::f32, DType::bf16);
   CAPTURE(style.name, name_of(dtype));
@@ -62,7 +75,7 @@ TEST_CASE("recomputing changes no bit of the loss or of any gradient") {
   CHECK(pass(plain, dtype, tokens(), targets(), documents()) == pass(recomputed, dtype, tokens(), targets(), documents()));
 }
 
-TEST_CASE("a window as long as the sequence is no window") {
+DEVICE_TEST_CASE("a window as long as the sequence is no window") {
   TransformerConfig c = test::llama_style();
   const Pass full = pass(c, DType::f64, tokens(), targets());
   c.window = kT;
@@ -71,21 +84,21 @@ TEST_CASE("a window as long as the sequence is no window") {
   CHECK_FALSE(pass(c, DType::f64, tokens(), targets()) == full);
 }
 
-TEST_CASE("the norm of queries and keys takes the model's epsilon") {
+DEVICE_TEST_CASE("the norm of queries and keys takes the model's epsilon") {
   // Queries and keys of about 1e-3: beside an epsilon of 1 nothing is left of them, and every score is as good as 0, what it is without gains.
-  kernels::register_cpu_kernels();
   const auto forward = [](float eps, bool gains) {
     TransformerConfig c = test::llama_style();
     c.qk_norm = true, c.norm_eps = eps;
     const Transformer model(c);
-    const Arena arena(model, Device{}, DType::f64);
+    const Arena arena(model, test::device(), DType::f64);
     test::randomize(arena);
     for (const Parameter& p : arena.parameters()) {
-      const View v = p.tensor().view();
       const auto ends_with = [&](std::string_view end) { return p.name().size() > end.size() && p.name().ends_with(end); };
-      const int64_t scaled = ends_with("attn.qkv.weight") ? v.numel() * 6 / 8 : 0;  // four heads of q, two of k, two of v
-      for (int64_t i = 0; i < scaled; ++i) v.as<double>()[i] *= 1e-3;
-      if (!gains && (ends_with("q_norm") || ends_with("k_norm"))) std::memset(v.data, 0, p.tensor().bytes().size());
+      std::vector<double> values = p.tensor().to_vector();
+      const size_t scaled = ends_with("attn.qkv.weight") ? values.size() * 6 / 8 : 0;  // four heads of q, two of k, two of v
+      for (size_t i = 0; i < scaled; ++i) values[i] *= 1e-3;
+      if (!gains && (ends_with("q_norm") || ends_with("k_norm"))) values.assign(values.size(), 0);
+      test::write(p.tensor(), values);
     }
     return model.hidden(test::random_tokens(2, 8, c.vocab, 1)).to_vector();
   };
@@ -98,7 +111,7 @@ TEST_CASE("the norm of queries and keys takes the model's epsilon") {
   CHECK(distance(forward(1e-9f, true), forward(1e-9f, false)) > 1e-2);
 }
 
-TEST_CASE("documents packed in one row are documents alone") {
+DEVICE_TEST_CASE("documents packed in one row are documents alone") {
   const bool gpt2 = GENERATE(true, false);
   CAPTURE(gpt2);
   const TransformerConfig c = gpt2 ? test::gpt2_style() : test::llama_style();
@@ -118,12 +131,11 @@ TEST_CASE("documents packed in one row are documents alone") {
   CHECK(worst <= tolerance * largest);
 }
 
-TEST_CASE("later tokens do not change earlier ones") {
+DEVICE_TEST_CASE("later tokens do not change earlier ones") {
   const auto style = GENERATE(from_range(test::styles()));
   CAPTURE(style.name);
-  kernels::register_cpu_kernels();
   const Transformer model(style.config);
-  const Arena arena(model, Device{}, DType::f64);
+  const Arena arena(model, test::device(), DType::f64);
   test::randomize(arena);
   const Tensor other = test::ints({0, 3, 3, 6, 4, 0, 5, 5, 0, 4, 6, 6}, {kB, kT});
   const std::vector<double> a = model.token_losses(tokens(), targets(), {}).to_vector(), b = model.token_losses(other, targets(), {}).to_vector();
@@ -131,11 +143,10 @@ TEST_CASE("later tokens do not change earlier ones") {
   CHECK(a[5] != b[5]);
 }
 
-TEST_CASE("token losses sum to the loss") {
+DEVICE_TEST_CASE("token losses sum to the loss") {
   const auto style = GENERATE(from_range(test::styles()));
-  kernels::register_cpu_kernels();
   const Transformer model(style.config);
-  const Arena arena(model, Device{}, DType::f64);
+  const Arena arena(model, test::device(), DType::f64);
   test::randomize(arena);
   double total = 0;
   for (double v : model.token_losses(tokens(), targets(), documents()).to_vector()) total += v;

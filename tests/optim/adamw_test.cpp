@@ -12,6 +12,7 @@ namespace {
 using test::Bound;
 using test::EveryKind;
 using test::OptimCase;
+using test::take_step;
 
 constexpr AdamWOptions kOptions{.lr = 0.02f, .weight_decay = 0.25f, .beta1 = 0.875f, .beta2 = 0.96875f, .eps = 1e-6f};
 
@@ -57,34 +58,34 @@ StepState step_state(int step, uint64_t adam_t) {
 // quotient 6, rate 1, decay 3, difference 1.
 constexpr double kRoundings = 21;
 
-TEST_CASE("adamw in f64 follows its oracle over eight steps, one of them withheld") {
+DEVICE_TEST_CASE("adamw in f64 follows its oracle over eight steps, one of them withheld") {
   OptimCase c(DType::f64);
   const auto optimizer = make_adamw(c.arena, kOptions, outer_scale);
   const Layout& layout = c.arena.layout();
   std::vector<Oracle> want;
   for (const Layout::Place& place : layout.places()) {
-    want.emplace_back(layout.slots()[place.slot], test::values(flat_view(c.arena.values(), place.range)));
+    want.emplace_back(layout.slots()[place.slot], test::values_of(flat_view(c.arena.values(), place.range)));
   }
   uint64_t adam_t = 0;
   for (int step = 0; step < 8; ++step) {
     c.draw_gradients(static_cast<uint32_t>(step));
     const StepState s = step_state(step, adam_t);
-    optimizer->step(&s);
+    take_step(*optimizer, s);
     if (!s.apply) continue;
     ++adam_t;
-    for (size_t i = 0; i < want.size(); ++i) want[i].step(test::values(flat_view(c.arena.grads(), layout.places()[i].range)), s);
+    for (size_t i = 0; i < want.size(); ++i) want[i].step(test::values_of(flat_view(c.arena.grads(), layout.places()[i].range)), s);
   }
   const auto got = test::entries(*optimizer);
   for (size_t i = 0; i < want.size(); ++i) {
     const Layout::Place& place = layout.places()[i];
     CAPTURE(place.part.name);
     // Errors of eight steps add up; nothing here amplifies them (|1 - rate decay| < 1).
-    CHECK_CLOSE(got.at("model." + place.part.name), want[i].master, want[i].size, Bound{DType::f64, 8 * kRoundings});
-    CHECK_CLOSE(flat_view(c.arena.values(), place.range), want[i].master, want[i].size, Bound{DType::f64, 8 * kRoundings});
+    CHECK_CLOSE(test::on_host(got.at("model." + place.part.name)).view(), want[i].master, want[i].size, Bound{DType::f64, 8 * kRoundings});
+    CHECK_CLOSE(test::on_host(flat_view(c.arena.values(), place.range)).view(), want[i].master, want[i].size, Bound{DType::f64, 8 * kRoundings});
   }
 }
 
-TEST_CASE("adamw in f32 and with bf16 values: each step within rounding of the oracle from the same state") {
+DEVICE_TEST_CASE("adamw in f32 and with bf16 values: each step within rounding of the oracle from the same state") {
   const DType type = GENERATE(DType::f32, DType::bf16);
   OptimCase c(type);
   const auto optimizer = make_adamw(c.arena, kOptions, outer_scale);
@@ -96,30 +97,29 @@ TEST_CASE("adamw in f32 and with bf16 values: each step within rounding of the o
     const StepState s = step_state(step, adam_t);
     for (const Layout::Place& place : c.arena.layout().places()) {
       const std::string& name = place.part.name;
-      Oracle& o = want.emplace_back(c.arena.layout().slots()[place.slot], test::values(state.at("model." + name)));
-      o.m = test::values(state.at("optim.m." + name));
-      o.v = test::values(state.at("optim.v." + name));
-      if (s.apply) o.step(test::values(flat_view(c.arena.grads(), place.range)), s);
+      Oracle& o = want.emplace_back(c.arena.layout().slots()[place.slot], test::values_of(state.at("model." + name)));
+      o.m = test::values_of(state.at("optim.m." + name));
+      o.v = test::values_of(state.at("optim.v." + name));
+      if (s.apply) o.step(test::values_of(flat_view(c.arena.grads(), place.range)), s);
     }
-    optimizer->step(&s);
+    take_step(*optimizer, s);
     adam_t += static_cast<uint64_t>(s.apply);
     for (size_t k = 0; k < want.size(); ++k) {
       const Layout::Place& place = c.arena.layout().places()[k];
       CAPTURE(step, place.part.name);
-      const View master = state.at("model." + place.part.name);
-      CHECK_CLOSE(master, want[k].master, want[k].size, Bound{DType::f32, kRoundings});
-      const View value = flat_view(c.arena.values(), place.range);
-      const std::vector<double> masters = test::values(master);
-      for (int64_t i = 0; i < value.numel(); ++i) {
-        const auto exact = static_cast<float>(masters[static_cast<size_t>(i)]);
+      const Tensor master = test::on_host(state.at("model." + place.part.name));
+      CHECK_CLOSE(master.view(), want[k].master, want[k].size, Bound{DType::f32, kRoundings});
+      const std::vector<double> values = test::values_of(flat_view(c.arena.values(), place.range)), masters = master.to_vector();
+      for (size_t i = 0; i < values.size(); ++i) {
+        const auto exact = static_cast<float>(masters[i]);
         const double rounded = type == DType::bf16 ? static_cast<double>(static_cast<float>(bf16(exact))) : exact;
-        REQUIRE(test::element(value, i) == rounded);
+        REQUIRE(values[i] == rounded);
       }
     }
   }
 }
 
-TEST_CASE("ranks that own slices do together, bit by bit, what one rank does alone") {
+DEVICE_TEST_CASE("ranks that own slices do together, bit by bit, what one rank does alone") {
   const DType type = GENERATE(DType::f32, DType::bf16);
   const bool muon = GENERATE(false, true);
   const int ranks = GENERATE(2, 3);
@@ -139,7 +139,7 @@ TEST_CASE("ranks that own slices do together, bit by bit, what one rank does alo
   for (int r = 0; r < ranks; ++r) {
     Rank& rank = group[static_cast<size_t>(r)];
     const Layout layout(rank.model, {.dp = ranks, .dp_rank = r}, {.whole_matrices = muon, .bucket_elements = 300});
-    rank.arena = std::make_unique<Arena>(rank.model, layout, Device{}, type);
+    rank.arena = std::make_unique<Arena>(rank.model, layout, test::device(), type);
     rank.arena->init(11);
     rank.optimizer = make(*rank.arena, layout.owned(r));
     pieces = std::max(pieces, rank.optimizer->owned().size());
@@ -148,14 +148,14 @@ TEST_CASE("ranks that own slices do together, bit by bit, what one rank does alo
   for (int step = 0; step < 3; ++step) {
     const StepState s = step_state(step, static_cast<uint64_t>(step));
     whole.draw_gradients(static_cast<uint32_t>(step));
-    alone->step(&s);
+    take_step(*alone, s);
     for (Rank& rank : group) {
       for (size_t i = 0; i < whole.arena.parameters().size(); ++i) {
         const View to = rank.arena->parameters()[i].tensor().grad().view(), from = whole.arena.parameters()[i].tensor().grad().view();
         REQUIRE(rank.arena->parameters()[i].name() == whole.arena.parameters()[i].name());
-        std::memcpy(to.data, from.data, static_cast<size_t>(from.bytes()));
+        copy_bytes(to.data, test::device(), from.data, test::device(), static_cast<size_t>(from.bytes()));
       }
-      rank.optimizer->step(&s);
+      take_step(*rank.optimizer, s);
     }
   }
   // Every element of every entry of the one rank comes once, in some rank's piece.
@@ -166,7 +166,7 @@ TEST_CASE("ranks that own slices do together, bit by bit, what one rank does alo
     for (const StateDict::Entry& e : state.tensors) {
       const Box all = whole_box(e.global);
       std::vector<double>& to = got.try_emplace(e.name, std::vector<double>(static_cast<size_t>(volume(all)), NAN)).first->second;
-      const std::vector<double> from = test::values(e.data);
+      const std::vector<double> from = test::values_of(e.data);
       for_each_run(e.box, e.box, all, [&](int64_t here, int64_t there, int64_t n) {
         for (int64_t i = 0; i < n; ++i) {
           REQUIRE(std::isnan(to[static_cast<size_t>(there + i)]));
@@ -179,7 +179,7 @@ TEST_CASE("ranks that own slices do together, bit by bit, what one rank does alo
   CHECK(got.size() == want.size());
   for (const auto& [name, view] : want) {
     CAPTURE(name);
-    CHECK((got[name] == test::values(view)));
+    CHECK((got[name] == test::values_of(view)));
   }
   for (const Rank& rank : group) {  // and the values of what it owns are the masters, rounded
     for (const PackedRange& range : rank.optimizer->owned()) {
@@ -189,20 +189,20 @@ TEST_CASE("ranks that own slices do together, bit by bit, what one rank does alo
         for (const Layout::Place& same : whole.arena.layout().places()) {
           if (same.part.name != place.part.name) continue;
           const int64_t begin = same.range.begin + piece.range.begin - place.range.begin;
-          CHECK((test::values(value) == test::values(flat_view(whole.arena.values(), {begin, begin + piece.range.size()}))));
+          CHECK((test::values_of(value) == test::values_of(flat_view(whole.arena.values(), {begin, begin + piece.range.size()}))));
         }
       }
     }
   }
 }
 
-TEST_CASE("padding between parameters stays zero in values, masters and moments") {
+DEVICE_TEST_CASE("padding between parameters stays zero in values, masters and moments") {
   OptimCase c(DType::bf16);
   const auto adamw = make_adamw(c.arena, kOptions);
   for (int step = 0; step < 3; ++step) {
     c.draw_gradients(static_cast<uint32_t>(step));
     const StepState s = step_state(step, static_cast<uint64_t>(step));
-    adamw->step(&s);
+    take_step(*adamw, s);
   }
   const std::vector<double> values = c.arena.values().to_vector(), masters = adamw->masters().to_vector();
   std::vector<char> used(values.size());
@@ -215,7 +215,7 @@ TEST_CASE("padding between parameters stays zero in values, masters and moments"
   }
 }
 
-TEST_CASE("a withheld update leaves values, masters and moments as they are, bit by bit") {
+DEVICE_TEST_CASE("a withheld update leaves values, masters and moments as they are, bit by bit") {
   const DType type = GENERATE(DType::f32, DType::bf16, DType::f64);
   const bool muon = GENERATE(false, true);
   CAPTURE(name_of(type), muon);
@@ -223,29 +223,29 @@ TEST_CASE("a withheld update leaves values, masters and moments as they are, bit
   const auto optimizer = muon ? make_muon(c.arena, {}, kOptions) : make_adamw(c.arena, kOptions);
   c.draw_gradients(1);
   StepState s = step_state(0, 0);
-  optimizer->step(&s);
+  take_step(*optimizer, s);
   const auto before = test::all_bytes(c, *optimizer);
   c.draw_gradients(2);
   s = step_state(4, 1);
   REQUIRE(s.apply == 0);
-  optimizer->step(&s);
+  take_step(*optimizer, s);
   CHECK(test::all_bytes(c, *optimizer) == before);
   s.apply = 1;
-  optimizer->step(&s);
+  take_step(*optimizer, s);
   CHECK(test::all_bytes(c, *optimizer) != before);
 }
 
-TEST_CASE("an optimizer marks the values as written, so that a graph over the old ones is refused") {
+DEVICE_TEST_CASE("an optimizer marks the values as written, so that a graph over the old ones is refused") {
   OptimCase c(DType::f32);
   const auto optimizer = make_adamw(c.arena, kOptions);
   c.draw_gradients(1);
   const StepState s = step_state(0, 0);
   const uint64_t version = c.arena.values().storage()->version();
-  optimizer->step(&s);
+  take_step(*optimizer, s);
   CHECK(c.arena.values().storage()->version() > version);
 }
 
-TEST_CASE("too many learning rates are an error, not a wrong group") {
+DEVICE_TEST_CASE("too many learning rates are an error, not a wrong group") {
   struct Many final : Module {
     Many() {
       for (int i = 0; i < 17; ++i) {
@@ -256,13 +256,12 @@ TEST_CASE("too many learning rates are an error, not a wrong group") {
       }
     }
   };
-  kernels::register_cpu_kernels();
   const Many model;
-  Arena arena(model, Device{}, DType::f32);
+  Arena arena(model, test::device(), DType::f32);
   CHECK_THROWS_AS(make_adamw(arena, kOptions), Error);
 }
 
-TEST_CASE("state: every parameter under unique names, whole boxes, the optimizer's own memory") {
+DEVICE_TEST_CASE("state: every parameter under unique names, whole boxes, the optimizer's own memory") {
   const bool muon = GENERATE(false, true);
   OptimCase c(DType::bf16);
   const auto optimizer = muon ? make_muon(c.arena, {}, kOptions) : make_adamw(c.arena, kOptions);
@@ -295,14 +294,15 @@ TEST_CASE("state: every parameter under unique names, whole boxes, the optimizer
   // Each entry has memory of its own: what is written through one is seen through no other.
   for (size_t k = 0; k < state.tensors.size(); ++k) {
     const View& v = state.tensors[k].data;
-    for (int64_t i = 0; i < v.numel(); ++i) v.as<float>()[i] = static_cast<float>(k + 1);
+    test::write(v, std::vector<double>(static_cast<size_t>(v.numel()), static_cast<double>(k + 1)));
   }
   for (size_t k = 0; k < state.tensors.size(); ++k) {
-    CHECK(test::values(state.tensors[k].data) == std::vector<double>(static_cast<size_t>(state.tensors[k].data.numel()), static_cast<double>(k + 1)));
+    CHECK(test::values_of(state.tensors[k].data) ==
+          std::vector<double>(static_cast<size_t>(state.tensors[k].data.numel()), static_cast<double>(k + 1)));
   }
 }
 
-TEST_CASE("masters written from outside reach the values rounded, after masters_changed") {
+DEVICE_TEST_CASE("masters written from outside reach the values rounded, after masters_changed") {
   const DType type = GENERATE(DType::f32, DType::bf16);
   OptimCase c(type);
   const auto optimizer = make_adamw(c.arena, kOptions);
@@ -310,7 +310,9 @@ TEST_CASE("masters written from outside reach the values rounded, after masters_
   const float samples[] = {1 + 0x1p-9f, 1 + 0x1p-8f, 1 + 0x1.8p-7f, -3.14159f};  // bf16: down, tie to even, tie up to even, plain
   for (const auto& [name, view] : state) {
     if (name.rfind("model.", 0) != 0) continue;
-    for (int64_t i = 0; i < view.numel(); ++i) view.as<float>()[i] = samples[i % 4];
+    std::vector<double> masters;
+    for (int64_t i = 0; i < view.numel(); ++i) masters.push_back(samples[i % 4]);
+    test::write(view, masters);
   }
   optimizer->masters_changed();
   const double rounded[] = {1, 1, 1 + 0x1p-6, -3.140625};

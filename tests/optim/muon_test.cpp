@@ -11,6 +11,7 @@ namespace {
 
 using test::Bound;
 using test::OptimCase;
+using test::take_step;
 using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 Matrix matrix_of(const std::vector<double>& values, int64_t rows, int64_t columns) {
@@ -48,8 +49,7 @@ double iteration_bound(const Matrix& x, DType type, int iterations) {
   return error;
 }
 
-TEST_CASE("newton_schulz drives every singular value near 1 and keeps the singular vectors") {
-  kernels::register_cpu_kernels();
+DEVICE_TEST_CASE("newton_schulz drives every singular value near 1 and keeps the singular vectors") {
   const DType type = GENERATE(DType::f32, DType::f64);
   struct Size {
     int64_t rows, columns;
@@ -59,9 +59,9 @@ TEST_CASE("newton_schulz drives every singular value near 1 and keeps the singul
     for (int iterations : {1, 5, 6}) {
       CAPTURE(name_of(type), size.rows, size.columns, iterations);
       const Matrix start = random_matrix(size.rows, size.columns, 3);
-      const Tensor x = Tensor::from(std::span<const double>(start.data(), static_cast<size_t>(start.size())), {size.rows, size.columns}, type);
+      const Tensor x = test::tensor({start.data(), start.data() + start.size()}, {size.rows, size.columns}, type);
       const Matrix given = matrix_of(x.to_vector(), size.rows, size.columns);
-      NewtonSchulz(type, Device{})(x, iterations);
+      NewtonSchulz(type, test::device())(x, iterations);
       const Matrix got = matrix_of(x.to_vector(), size.rows, size.columns), want = orthogonalised(given, iterations);
       CHECK((got - want).cwiseAbs().maxCoeff() <= iteration_bound(given, type, iterations));
       if (iterations < 5) continue;
@@ -72,10 +72,9 @@ TEST_CASE("newton_schulz drives every singular value near 1 and keeps the singul
   }
 }
 
-TEST_CASE("newton_schulz leaves a zero matrix zero") {
-  kernels::register_cpu_kernels();
-  const Tensor x = Tensor::zeros({4, 6}, DType::f32);
-  NewtonSchulz(DType::f32, Device{})(x, 5);
+DEVICE_TEST_CASE("newton_schulz leaves a zero matrix zero") {
+  const Tensor x = test::zeros({4, 6});
+  NewtonSchulz(DType::f32, test::device())(x, 5);
   CHECK(x.to_vector() == std::vector<double>(24, 0.0));
 }
 
@@ -93,7 +92,7 @@ Matrix part_of(const std::vector<double>& values, const Stacked& part) {
                    part.columns);
 }
 
-TEST_CASE("muon follows its oracle: momentum, Nesterov, scale, decay, rates, stacked parts") {
+DEVICE_TEST_CASE("muon follows its oracle: momentum, Nesterov, scale, decay, rates, stacked parts") {
   const bool nesterov = GENERATE(false, true);
   CAPTURE(nesterov);
   OptimCase c(DType::f64);
@@ -112,7 +111,7 @@ TEST_CASE("muon follows its oracle: momentum, Nesterov, scale, decay, rates, sta
     s.adam_t = static_cast<uint64_t>(step);
     s.lr = 1 - 0.25f * static_cast<float>(step);
     s.clip_scale = step == 2 ? 0.125f : 1.0f;
-    optimizer->step(&s);
+    take_step(*optimizer, s);
     for (size_t k = 0; k < std::size(kParts); ++k) {
       const Stacked& part = kParts[k];
       const Parameter& p = c.parameter(part.name);
@@ -132,7 +131,7 @@ TEST_CASE("muon follows its oracle: momentum, Nesterov, scale, decay, rates, sta
   }
 }
 
-TEST_CASE("muon: the update of every part, stacked ones too, is semi-orthogonal times sqrt(max(1, R / C))") {
+DEVICE_TEST_CASE("muon: the update of every part, stacked ones too, is semi-orthogonal times sqrt(max(1, R / C))") {
   OptimCase c(DType::f32);
   const auto optimizer = make_muon(c.arena, {.lr = 1}, kRest);
   std::map<std::string, std::vector<double>> before;
@@ -140,7 +139,7 @@ TEST_CASE("muon: the update of every part, stacked ones too, is semi-orthogonal 
   c.draw_gradients(7);
   StepState s;
   s.lr = 1;
-  optimizer->step(&s);
+  take_step(*optimizer, s);
   for (const Stacked& part : kParts) {
     CAPTURE(part.name, part.first_row);
     const Parameter& p = c.parameter(part.name);
@@ -154,7 +153,7 @@ TEST_CASE("muon: the update of every part, stacked ones too, is semi-orthogonal 
   }
 }
 
-TEST_CASE("muon: everything that is no matrix moves exactly as under AdamW") {
+DEVICE_TEST_CASE("muon: everything that is no matrix moves exactly as under AdamW") {
   OptimCase a(DType::bf16), b(DType::bf16);
   const auto muon = make_muon(a.arena, {}, kRest), adamw = make_adamw(b.arena, kRest);
   for (int step = 0; step < 3; ++step) {
@@ -163,20 +162,20 @@ TEST_CASE("muon: everything that is no matrix moves exactly as under AdamW") {
     s.adam_t = static_cast<uint64_t>(step);
     a.draw_gradients(static_cast<uint32_t>(step));
     b.draw_gradients(static_cast<uint32_t>(step));
-    muon->step(&s);
-    adamw->step(&s);
+    take_step(*muon, s);
+    take_step(*adamw, s);
   }
   const auto got = test::entries(*muon), want = test::entries(*adamw);
   for (const char* prefix : {"model.", "optim.m.", "optim.v."}) {
     for (const char* name : {"table", "norm.weight", "wide.bias"}) {
       CAPTURE(prefix, name);
-      CHECK(test::values(got.at(std::string(prefix) + name)) == test::values(want.at(std::string(prefix) + name)));
+      CHECK(test::values_of(got.at(std::string(prefix) + name)) == test::values_of(want.at(std::string(prefix) + name)));
     }
   }
-  CHECK(test::values(got.at("model.wide.weight")) != test::values(want.at("model.wide.weight")));
+  CHECK(test::values_of(got.at("model.wide.weight")) != test::values_of(want.at("model.wide.weight")));
 }
 
-TEST_CASE("muon: its phases, taken one by one, are its step") {
+DEVICE_TEST_CASE("muon: its phases, taken one by one, are its step") {
   OptimCase a(DType::bf16), b(DType::bf16);
   const auto whole = make_muon(a.arena, {}, kRest);
   Muon phases(b.arena, {}, kRest, {}, {});
@@ -184,28 +183,28 @@ TEST_CASE("muon: its phases, taken one by one, are its step") {
   StepState s;
   s.lr = 0.5f;
   a.draw_gradients(1), b.draw_gradients(1);
-  whole->step(&s);
+  take_step(*whole, s);
+  const test::DeviceValue<StepState> state(s);
   for (size_t i = phases.matrices().size(); i-- > 0;) {  // in any order
     const Muon::Matrix& m = phases.matrices()[i];
-    const Tensor update = Tensor::empty({m.rows, m.columns}, DType::f32);
-    phases.momentum(m, update, &s);
+    const Tensor update = Tensor::empty({m.rows, m.columns}, DType::f32, test::device());
+    phases.momentum(m, update, state.get());
     phases.orthogonalise(update);
-    phases.apply(m, update, &s);
+    phases.apply(m, update, state.get());
   }
   const auto want = test::entries(*whole), got = test::entries(phases);
   for (const char* name : {"model.q.weight", "model.v.weight", "optim.momentum.tall.weight", "model.square.weight"}) {
     CAPTURE(name);
-    CHECK(test::values(got.at(name)) == test::values(want.at(name)));
+    CHECK(test::values_of(got.at(name)) == test::values_of(want.at(name)));
   }
 }
 
-TEST_CASE("muon: a matrix of which only a part is here is an error") {
+DEVICE_TEST_CASE("muon: a matrix of which only a part is here is an error") {
   struct Sliced final : Module {
     Sliced() { add("w", {.kind = ParamKind::matrix, .parts = {{.global = {8, 6}, .box = {{0, 4}, {0, 6}}}}}); }
   };
-  kernels::register_cpu_kernels();
   const Sliced model;
-  Arena arena(model, Device{}, DType::f32);
+  Arena arena(model, test::device(), DType::f32);
   CHECK_THROWS_WITH(make_muon(arena, {}, kRest), Catch::Matchers::Contains("w is only partly on this rank"));
   OptimCase c(DType::f32);  // 155 elements of wide.weight: the border at 128 cuts it
   CHECK_THROWS_WITH(make_muon(c.arena, {}, kRest, {}, {{0, 128}}), Catch::Matchers::Contains("wide.weight is only partly on this rank"));

@@ -28,16 +28,17 @@ StepState limits(float clip_norm, float max_grad_norm) {
 
 // A gradient element inside the last parameter of the arena, beyond any block that a kernel might look at first.
 void poke(const OptimCase& c, double value) {
-  const View grad = c.arena.parameters().back().tensor().grad().view();
-  if (grad.dtype == DType::f64) grad.as<double>()[grad.numel() - 1] = value;
-  if (grad.dtype == DType::f32) grad.as<float>()[grad.numel() - 1] = static_cast<float>(value);
+  const Tensor grad = c.arena.parameters().back().tensor().grad();
+  std::vector<double> values = grad.to_vector();
+  values.back() = value;
+  test::write(grad, values);
 }
 
-TEST_CASE("the norm is that of all parameters; clipping scales to the limit and never up") {
+DEVICE_TEST_CASE("the norm is that of all parameters; clipping scales to the limit and never up") {
   OptimCase c(DType::bf16);
   c.draw_gradients(1);
   const double norm = norm_of(c.arena);
-  StepControl control(Device{});
+  StepControl control(test::device());
   for (float limit : {0.0f, 1.0f, static_cast<float>(norm * 2)}) {
     CAPTURE(limit);
     control.set(limits(limit, 0));
@@ -51,11 +52,11 @@ TEST_CASE("the norm is that of all parameters; clipping scales to the limit and 
   }
 }
 
-TEST_CASE("an update is withheld above the spike limit and only there") {
+DEVICE_TEST_CASE("an update is withheld above the spike limit and only there") {
   OptimCase c(DType::f32);
   c.draw_gradients(1);
   const auto norm = static_cast<float>(norm_of(c.arena));
-  StepControl control(Device{});
+  StepControl control(test::device());
   control.set(limits(1, norm * 1.001f));
   control.finish_norm(c.arena);
   CHECK(control.get().apply == 1);
@@ -65,13 +66,13 @@ TEST_CASE("an update is withheld above the spike limit and only there") {
   CHECK(control.get().finite == 1);
 }
 
-TEST_CASE("a bad gradient changes nothing but the counters: no value, master or moment") {
+DEVICE_TEST_CASE("a bad gradient changes nothing but the counters: no value, master or moment") {
   const DType type = GENERATE(DType::f32, DType::bf16);
   const bool muon = GENERATE(false, true);
   OptimCase c(type);
   const AdamWOptions adamw{.lr = 0.01f};
   const auto optimizer = muon ? make_muon(c.arena, {}, adamw) : make_adamw(c.arena, adamw);
-  StepControl control(Device{});
+  StepControl control(test::device());
   const auto step = [&](float max_grad_norm) {
     StepState s = control.get();
     s.lr = 1, s.clip_norm = 1, s.spike_z = test::kHairTrigger, s.spikes = test::held_at(max_grad_norm);
@@ -105,30 +106,29 @@ TEST_CASE("a bad gradient changes nothing but the counters: no value, master or 
   CHECK(test::all_bytes(c, *optimizer) != before);
   for (const auto& [name, view] : test::entries(*optimizer)) {
     CAPTURE(name);
-    for (double v : test::values(view)) REQUIRE(std::isfinite(v));
+    for (double v : test::values_of(view)) REQUIRE(std::isfinite(v));
   }
 }
 
-TEST_CASE("a huge finite gradient is clipped and leaves everything finite") {
+DEVICE_TEST_CASE("a huge finite gradient is clipped and leaves everything finite") {
   const bool muon = GENERATE(false, true);
   OptimCase c(DType::f32);
   const auto optimizer = muon ? make_muon(c.arena, {}, {}) : make_adamw(c.arena, {});
   c.draw_gradients(1);
   poke(c, 1e30);
-  StepControl control(Device{});
+  StepControl control(test::device());
   control.set(limits(1, 0));
   control.finish_norm(c.arena);
   CHECK(control.get().apply == 1);
   optimizer->step(control.device_state());
   for (const auto& [name, view] : test::entries(*optimizer)) {
     CAPTURE(name);
-    for (double v : test::values(view)) REQUIRE(std::isfinite(v));
+    for (double v : test::values_of(view)) REQUIRE(std::isfinite(v));
   }
 }
 
-TEST_CASE("counters survive set and get, and a step advances them") {
-  kernels::register_cpu_kernels();
-  StepControl control(Device{});
+DEVICE_TEST_CASE("counters survive set and get, and a step advances them") {
+  StepControl control(test::device());
   StepState s = limits(0, 0);
   s.step = 41, s.adam_t = 40, s.skipped = 1;
   control.set(s);

@@ -1,4 +1,4 @@
-// A model with a parameter of every kind, its arena, gradients to order, and the whole state of an optimizer as bytes.
+// A model with a parameter of every kind, its arena on the device of the test, gradients to order, and the whole state of an optimizer as bytes.
 #pragma once
 
 #include <cmath>
@@ -14,6 +14,7 @@
 #include "optim/optimizer.h"
 #include "tests/support/catch.h"
 #include "tests/support/compare.h"
+#include "tests/support/tensors.h"
 
 namespace heddle::test {
 
@@ -44,18 +45,16 @@ struct EveryKind final : Module {
 struct OptimCase {
   EveryKind model;
   Arena arena;
-  explicit OptimCase(DType values) : arena((kernels::register_cpu_kernels(), model), Device{}, values) { arena.init(11); }
+  explicit OptimCase(DType values) : arena((kernels::register_cpu_kernels(), model), device(), values) { arena.init(11); }
 
   // Gradients N(0, 0.3) of every parameter; the padding stays zero.
   void draw_gradients(uint32_t seed) const {
     std::mt19937 engine(seed);
     std::normal_distribution<double> normal(0, 0.3);
     for (const Parameter& p : arena.parameters()) {
-      const View grad = p.tensor().grad().view();
-      for (int64_t i = 0; i < grad.numel(); ++i) {
-        if (grad.dtype == DType::f64) grad.as<double>()[i] = normal(engine);
-        if (grad.dtype == DType::f32) grad.as<float>()[i] = static_cast<float>(normal(engine));
-      }
+      std::vector<double> values(static_cast<size_t>(p.tensor().numel()));
+      for (double& v : values) v = normal(engine);
+      write(p.tensor().grad(), values);
     }
   }
   const Layout::Slot& slot(const std::string& name) const {
@@ -72,6 +71,11 @@ struct OptimCase {
   }
 };
 
+inline void take_step(Optimizer& optimizer, const StepState& state) {
+  optimizer.step(DeviceValue(state).get());
+}
+
+// Of the optimizer's memory, which is its device's.
 inline std::map<std::string, View> entries(const Optimizer& optimizer) {
   StateDict state;
   optimizer.add_state(state);
@@ -82,9 +86,12 @@ inline std::map<std::string, View> entries(const Optimizer& optimizer) {
 
 // Values (padding included) and every tensor that a checkpoint would hold.
 inline std::vector<std::byte> all_bytes(const OptimCase& c, const Optimizer& optimizer) {
-  std::vector<std::byte> bytes(c.arena.values().bytes().begin(), c.arena.values().bytes().end());
-  for (const auto& [name, view] : entries(optimizer)) bytes.insert(bytes.end(), view.data, view.data + view.bytes());
-  return bytes;
+  std::vector<std::byte> all = bytes_of(c.arena.values());
+  for (const auto& [name, view] : entries(optimizer)) {
+    const std::vector<std::byte> bytes = bytes_of(Tensor::borrow(view, device()));
+    all.insert(all.end(), bytes.begin(), bytes.end());
+  }
+  return all;
 }
 
 }  // namespace heddle::test

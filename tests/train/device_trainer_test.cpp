@@ -35,7 +35,7 @@ struct Session {
     return c;
   }
   // Random tokens, a document border in the middle; three micro-steps.
-  bool start(uint64_t step) {
+  bool start(uint64_t step, int32_t first_target = 0) {
     const FillBatch fill = [&](int64_t m, const BatchView& into) {
       for (int64_t i = 0; i < kBatch * kSeq; ++i) {
         const Philox::Block words =
@@ -44,6 +44,7 @@ struct Session {
         into.targets[i] = i % kSeq == kSeq / 2 ? -1 : static_cast<int32_t>(words[1] % kVocab);
         into.document_start[i] = i % kSeq > kSeq / 2 ? kSeq / 2 + 1 : 0;
       }
+      if (first_target != 0) into.targets[0] = first_target;
     };
     return trainer.start({.micro_steps = 3, .valid_targets = 3 * kBatch * (kSeq - 1), .lr = 1, .clip_norm = 1, .z_loss = 1e-4f}, fill);
   }
@@ -77,6 +78,46 @@ TEST_CASE("a device trains as the CPU does, and a step waits for nothing", "[dev
     CHECK((there.arena.values().to_vector() == here.arena.values().to_vector()));
     CHECK((there.optimizer->masters().to_vector() == here.optimizer->masters().to_vector()));
     CHECK(there.trainer.kept().adam_t == steps);
+  }
+}
+
+TEST_CASE("results are taken in the order of the steps, two of which may be under way", "[device]") {
+  for (const Device device : test::devices()) {
+    CAPTURE(name_of(device));
+    Session late(device, DType::f32, false), prompt(device, DType::f32, false);
+    std::vector<double> got, want;
+    REQUIRE(late.start(0));
+    for (uint64_t step = 1; step < 6; ++step) {
+      REQUIRE(late.start(step));
+      got.push_back(late.trainer.result().loss);
+    }
+    REQUIRE(late.start(6));
+    CHECK_THROWS_WITH(late.start(7), Catch::Contains("the results of 2 steps are on their way"));
+    for (uint64_t step = 5; step < 7; ++step) got.push_back(late.trainer.result().loss);
+    CHECK_THROWS_WITH(late.trainer.result(), Catch::Contains("no result is on its way"));
+    for (uint64_t step = 0; step < 7; ++step) {
+      REQUIRE(prompt.start(step));
+      want.push_back(prompt.trainer.result().loss);
+    }
+    CHECK(got == want);
+  }
+}
+
+TEST_CASE("a step that met data it cannot use changes nothing, says so with its result, and is forgotten", "[device]") {
+  for (const Device device : test::devices()) {
+    if (device.type == DeviceType::cpu) continue;  // there the op throws
+    Session session(device, DType::f32, false);
+    REQUIRE(session.start(0));
+    session.trainer.result();
+    const std::vector<double> before = session.arena.values().to_vector();
+    REQUIRE(session.start(1, kVocab));
+    REQUIRE(session.start(2));  // the host does not know yet
+    CHECK_THROWS_WITH(session.trainer.result(), Catch::Contains("targets[0] = 61, V = 61"));
+    CHECK_THROWS_WITH(session.trainer.result(), Catch::Contains("met data"));  // queued while the word was set: withheld as well
+    CHECK((session.arena.values().to_vector() == before));
+    REQUIRE(session.start(3));
+    CHECK(session.trainer.result().apply);
+    CHECK((session.arena.values().to_vector() != before));
   }
 }
 

@@ -9,8 +9,9 @@
 #include "infer/evaluator.h"
 #include "kernels/api/embedding.h"
 #include "tests/models/support.h"
-#include "tests/support/spikes.h"
 #include "tests/support/compare.h"
+#include "tests/support/spikes.h"
+#include "tests/support/tensors.h"
 #include "tests/train/pretrain_support.h"
 #include "train/memory_plan.h"
 
@@ -50,8 +51,8 @@ struct Session {
 
   explicit Session(const Options& o)
       : loader(loader_options(o.document_mask)),
-        model((kernels::register_cpu_kernels(), small_model())),
-        arena(model, Device{}, o.dtype),
+        model(small_model()),
+        arena(model, test::device(), o.dtype),
         optimizer((test::randomize(arena, 0.1), o.muon ? make_muon(arena, {}, {}) : make_adamw(arena, {.lr = 0.01f}))),
         trainer(next_token_objective(model), arena, *optimizer, *comm,
                 {.batch = o.batch, .seq = kSeq, .document_mask = o.document_mask, .deterministic = o.deterministic}),
@@ -71,18 +72,20 @@ struct Session {
 // The tensors of one batch of `batch` samples from `first` on.
 struct Tensors {
   Tensor tokens, targets, start;
-  Tensors(const Loader& loader, uint64_t first, int64_t batch)
-      : tokens(Tensor::zeros({batch, kSeq}, DType::i32)),
-        targets(Tensor::zeros({batch, kSeq}, DType::i32)),
-        start(Tensor::zeros({batch, kSeq}, DType::i32)) {
-    const_cast<Loader&>(loader).fill(first, {batch, kSeq, tokens.view().as<int32_t>(), targets.view().as<int32_t>(), start.view().as<int32_t>()});
+  // `source`: a Loader or Windows.
+  template <class Source>
+  Tensors(Source& source, uint64_t first, int64_t batch) {
+    const auto n = static_cast<size_t>(batch * kSeq);
+    std::vector<int32_t> rows[3] = {std::vector<int32_t>(n), std::vector<int32_t>(n), std::vector<int32_t>(n)};
+    source.fill(first, {batch, kSeq, rows[0].data(), rows[1].data(), rows[2].data()});
+    tokens = test::ints(rows[0], {batch, kSeq}), targets = test::ints(rows[1], {batch, kSeq}), start = test::ints(rows[2], {batch, kSeq});
   }
 };
 
 // Gradient of samples [first, first + batch) alone, divided by `valid` as a step does.
 std::vector<double> gradient_of(Session& s, uint64_t first, int64_t batch, int64_t valid) {
   const Tensors t(s.loader, first, batch);
-  StepControl control(Device{});
+  StepControl control(test::device());
   StepState state;
   state.loss_scale = 1.0f / static_cast<float>(valid);
   control.set(state);
@@ -97,7 +100,8 @@ double largest(const std::vector<double>& values) {
   return most;
 }
 
-TEST_CASE("four micro-steps of two sequences are one of eight, whatever counts in each") {
+DEVICE_TEST_CASE("four micro-steps of two sequences are one of eight, whatever counts in each") {
+  if (!test::has_f64(test::device())) return;
   Session four({.batch = 2, .dtype = DType::f64}), one({.batch = 8, .dtype = DType::f64}), single({.batch = 1, .dtype = DType::f64});
   const uint64_t first = 3;
   const int64_t valid = four.loader.valid_targets(first, 8);
@@ -116,7 +120,7 @@ TEST_CASE("four micro-steps of two sequences are one of eight, whatever counts i
   CHECK(std::abs(a.grad_norm - b.grad_norm) <= 0x1p-22 * b.grad_norm);    // stored as f32
 }
 
-TEST_CASE("deterministic: gradients of units are combined by the balanced tree over their number, bit by bit") {
+DEVICE_TEST_CASE("deterministic: gradients of units are combined by the balanced tree over their number, bit by bit") {
   const int64_t units = GENERATE(1, 2, 3, 4, 5, 7, 8);
   CAPTURE(units);
   Session tree({.batch = 2, .deterministic = true}), by_hand({.batch = 2});
@@ -137,7 +141,7 @@ TEST_CASE("deterministic: gradients of units are combined by the balanced tree o
   CHECK((tree.arena.grads().to_vector() == sum(0, units)));
 }
 
-TEST_CASE("the loss is the mean over the targets that count, within their document when masked") {
+DEVICE_TEST_CASE("the loss is the mean over the targets that count, within their document when masked") {
   std::vector<double> losses;
   for (bool mask : {true, false}) {
     CAPTURE(mask);
@@ -161,7 +165,7 @@ TEST_CASE("the loss is the mean over the targets that count, within their docume
   CHECK(std::abs(losses[0] - losses[1]) > 1e-3);
 }
 
-TEST_CASE("z-loss is part of what is minimised and not of the loss that is reported") {
+DEVICE_TEST_CASE("z-loss is part of what is minimised and not of the loss that is reported") {
   const bool deterministic = GENERATE(false, true);
   Session with({.batch = 2, .deterministic = deterministic}), without({.batch = 2, .deterministic = deterministic});
   StepPlan plan;
@@ -171,7 +175,7 @@ TEST_CASE("z-loss is part of what is minimised and not of the loss that is repor
   CHECK(a.grad_norm > 1.2 * b.grad_norm);  // it does pull
 }
 
-TEST_CASE("an update whose loss is above the limit is withheld, one at the limit is not") {
+DEVICE_TEST_CASE("an update whose loss is above the limit is withheld, one at the limit is not") {
   const bool deterministic = GENERATE(false, true);
   Session s({.batch = 2, .deterministic = deterministic}), same({.batch = 2, .deterministic = deterministic});
   const auto limit = static_cast<float>(same.step(0, 4).loss);
@@ -194,7 +198,7 @@ TEST_CASE("an update whose loss is above the limit is withheld, one at the limit
   CHECK((s.arena.values().to_vector() == same.arena.values().to_vector()));
 }
 
-TEST_CASE("the memory plan holds every gradient buffer of a step") {
+DEVICE_TEST_CASE("the memory plan holds every gradient buffer of a step") {
   for (const bool deterministic : {false, true}) {
     for (const int64_t micro_steps : {1, 2, 3, 4, 5, 8, 16}) {
       CAPTURE(deterministic, micro_steps);
@@ -204,10 +208,10 @@ TEST_CASE("the memory plan holds every gradient buffer of a step") {
       config.deterministic = deterministic;
       Session s({.batch = 1, .deterministic = deterministic});
       s.step(0, micro_steps);
-      reset_peaks(Device{});
+      reset_peaks(test::device());
       s.step(0, micro_steps);
       const MemoryPlan plan = plan_memory(config, s.model.config(), s.arena.layout(), DType::f32);
-      const auto taken = static_cast<double>(memory_stats(Device{}).peak[static_cast<size_t>(MemoryTag::gradient)]);
+      const auto taken = static_cast<double>(memory_stats(test::device()).peak[static_cast<size_t>(MemoryTag::gradient)]);
       CHECK(taken >= plan.gradients);
       const double one = 4.0 * static_cast<double>(s.arena.layout().trainable().size());  // of the buffers, each of which the allocator rounds up
       CHECK(taken <= plan.gradients * (one + 4096) / one);
@@ -215,7 +219,7 @@ TEST_CASE("the memory plan holds every gradient buffer of a step") {
   }
 }
 
-TEST_CASE("a step without any target that counts has no loss, no gradient and stays finite") {
+DEVICE_TEST_CASE("a step without any target that counts has no loss, no gradient and stays finite") {
   Session s({.batch = 2});
   StepPlan plan;
   const std::optional<StepState> report = s.trainer.step(plan, [](int64_t, const BatchView& into) {
@@ -227,7 +231,7 @@ TEST_CASE("a step without any target that counts has no loss, no gradient and st
   CHECK(report->finite);
 }
 
-TEST_CASE("a stop between micro-steps gives no report and changes no state") {
+DEVICE_TEST_CASE("a stop between micro-steps gives no report and changes no state") {
   for (bool deterministic : {false, true}) {
     Session stopped({.batch = 2, .deterministic = deterministic}), straight({.batch = 2, .deterministic = deterministic});
     const std::vector<double> before = stopped.arena.values().to_vector();
@@ -248,21 +252,23 @@ TEST_CASE("a stop between micro-steps gives no report and changes no state") {
   }
 }
 
-TEST_CASE("after three steps a trainer asks the device for nothing") {
+DEVICE_TEST_CASE("after three steps a trainer asks the device for nothing") {
   for (bool deterministic : {false, true}) {
     for (bool muon : {false, true}) {
       CAPTURE(deterministic, muon);
-      Session s({.batch = 2, .dtype = muon ? DType::bf16 : DType::f32, .deterministic = deterministic, .muon = muon});
+      // The simulated machine takes seconds for its bf16 products, thread by thread.
+      const bool bf16 = muon && !runtime(test::device().type).simulated();
+      Session s({.batch = 2, .dtype = bf16 ? DType::bf16 : DType::f32, .deterministic = deterministic, .muon = muon});
       WindowOptions windows;
       windows.shards = {test::data_set().val()};
       windows.seq = kSeq;
-      Evaluator evaluator(windows, 2, 0, nullptr, Device{}, *s.control);
+      Evaluator evaluator(windows, 2, 0, nullptr, test::device(), *s.control);
       uint64_t asked = 0;
       size_t live = 0;
       for (uint64_t step = 1; step <= 12; ++step) {
         s.step(step * 8, 8);
         if (step % 3 == 0) evaluator.run(s.model);
-        const MemoryStats now = memory_stats(Device{});
+        const MemoryStats now = memory_stats(test::device());
         if (step == 3) asked = now.device_allocations, live = now.live_total;
         if (step > 3) {
           CHECK(now.device_allocations == asked);
@@ -285,7 +291,7 @@ TEST_CASE("the evaluator computes no more sequences than there are, shared evenl
   const test::Intercept<kernels::EmbeddingForwardArgs> count(
       kernels::embedding_forward, [](const kernels::EmbeddingForwardArgs& args) { computed += args.tokens.numel() / kSeq; }, nullptr);
   for (const int64_t batch : {int64_t{1}, int64_t{2}, rows - 1, rows, rows + 1, int64_t{65536}}) {
-    Evaluator evaluator(options, batch, 0, nullptr, Device{}, *s.control);
+    Evaluator evaluator(options, batch, 0, nullptr, test::device(), *s.control);
     const int64_t rounds = (rows + batch - 1) / batch;
     CAPTURE(rows, batch, rounds);
     computed = 0;
@@ -297,7 +303,7 @@ TEST_CASE("the evaluator computes no more sequences than there are, shared evenl
   }
 }
 
-TEST_CASE("the evaluator's nats are a plain sum over the first targets, for any batch and limit") {
+DEVICE_TEST_CASE("the evaluator's nats are a plain sum over the first targets, for any batch and limit") {
   Session s({.batch = 2});
   WindowOptions options;
   options.shards = {test::data_set().val()};
@@ -308,18 +314,16 @@ TEST_CASE("the evaluator's nats are a plain sum over the first targets, for any 
   const Tokenizer tokenizer = Tokenizer::load(test::data_set().folder / "shards/tokenizer.json");
   std::vector<double> target_nats;  // in the order in which they are scored
   for (uint64_t row = 0; row < windows.rows(); ++row) {
-    const Tensor tokens = Tensor::zeros({1, kSeq}, DType::i32), targets = Tensor::zeros({1, kSeq}, DType::i32),
-                 start = Tensor::zeros({1, kSeq}, DType::i32);
-    windows.fill(row, {1, kSeq, tokens.view().as<int32_t>(), targets.view().as<int32_t>(), start.view().as<int32_t>()});
-    const std::vector<double> losses = s.model.token_losses(tokens, targets, start).to_vector();
+    const Tensors t(windows, row, 1);
+    const std::vector<double> losses = s.model.token_losses(t.tokens, t.targets, t.start).to_vector(), targets = t.targets.to_vector();
     for (size_t i = 0; i < losses.size(); ++i) {
-      if (targets.view().as<int32_t>()[i] >= 0) target_nats.push_back(losses[i]);
+      if (targets[i] >= 0) target_nats.push_back(losses[i]);
     }
   }
   for (int64_t batch : {1, 3, 8}) {
     for (int64_t limit : {0, 1, 100}) {
       CAPTURE(batch, limit);
-      Evaluator evaluator(options, batch, limit, &tokenizer, Device{}, *s.control);
+      Evaluator evaluator(options, batch, limit, &tokenizer, test::device(), *s.control);
       const EvalResult got = *evaluator.run(s.model);
       const size_t scored = limit == 0 ? target_nats.size() : static_cast<size_t>(limit);
       REQUIRE(scored <= target_nats.size());
@@ -332,7 +336,7 @@ TEST_CASE("the evaluator's nats are a plain sum over the first targets, for any 
     }
   }
   int asked = 0;
-  Evaluator evaluator(options, 1, 0, nullptr, Device{}, *s.control);
+  Evaluator evaluator(options, 1, 0, nullptr, test::device(), *s.control);
   CHECK(!evaluator.run(s.model, [&] { return ++asked == 3; }).has_value());
   CHECK(asked == 3);
 }

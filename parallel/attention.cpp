@@ -1,0 +1,84 @@
+#include "parallel/attention.h"
+
+#include "core/ops/common.h"
+#include "kernels/api/pointwise.h"
+
+namespace heddle {
+namespace {
+
+CausalSelfAttention::Options resolved(CausalSelfAttention::Options o) {
+  HEDDLE_CHECK(o.dim > 0 && o.heads > 0, "attention layer", "dim ", o.dim, ", heads ", o.heads);
+  if (o.kv_heads == 0) o.kv_heads = o.heads;
+  HEDDLE_CHECK(o.heads % o.kv_heads == 0, "attention layer", o.heads, " heads do not share ", o.kv_heads, " KV heads evenly");
+  if (o.head_dim == 0) {
+    HEDDLE_CHECK(o.dim % o.heads == 0, "attention layer", "dim ", o.dim, " is not divisible by ", o.heads, " heads");
+    o.head_dim = o.dim / o.heads;
+  }
+  return o;
+}
+
+// Whole on every rank; each makes the gradient of its own heads.
+ParameterSpec gain_spec(int64_t size) {
+  return {.kind = ParamKind::gain, .parts = {{.global = {size}, .partial_gradient = true}}, .init_mean = 1};
+}
+
+}  // namespace
+
+CausalSelfAttention::CausalSelfAttention(const Options& options, const MeshShape& mesh)
+    : options_(resolved(options)),
+      heads_(tp_share("heads", options_.heads, mesh).size()),
+      kv_heads_(tp_share("KV heads", options_.kv_heads, mesh, true).size()),
+      qkv_(options_.dim,
+           {{.name = "q", .count = options_.heads * options_.head_dim, .unit = options_.head_dim},
+            {.name = "k", .count = options_.kv_heads * options_.head_dim, .unit = options_.head_dim, .shared = true},
+            {.name = "v", .count = options_.kv_heads * options_.head_dim, .unit = options_.head_dim, .shared = true}},
+           {.bias = options_.bias || options_.qkv_bias, .init_std = options_.init_std}, mesh),
+      out_(options_.heads * options_.head_dim, options_.dim, {.bias = options_.bias, .init_std = options_.out_init_std, .unit = options_.head_dim},
+           mesh) {
+  add("", qkv_);
+  if (options_.qk_norm && options_.qk_gain) {
+    q_gain_ = add("q_norm", gain_spec(options_.head_dim));
+    k_gain_ = add("k_norm", gain_spec(options_.head_dim));
+  }
+  add("out", out_);
+}
+
+Tensor CausalSelfAttention::project(const Tensor& x, const Tensor& rope, int64_t first) const {
+  const int64_t h = heads_, hkv = kv_heads_, d = options_.head_dim;
+  Tensor qkv = qkv_.forward(x);  // (B, T, (H + 2 Hkv) D)
+  if (options_.qk_norm) qkv = qk_norm(qkv, h, hkv, tensor_or_none(q_gain_), tensor_or_none(k_gain_), options_.norm_eps);
+  if (rope) {
+    const Tensor heads = reshape(qkv, {x.size(0), x.size(1), h + 2 * hkv, d});  // (B, T, H + 2 Hkv, D)
+    qkv = reshape(rope_(heads, rope, h + hkv, first), qkv.shape());
+  }
+  return qkv;
+}
+
+Tensor CausalSelfAttention::forward(const Tensor& x, const Tensor& rope, const Tensor& document_start) const {
+  const Tensor qkv = project(x, rope, 0);
+  return out_.forward(attention(qkv, heads_, kv_heads_, {.window = options_.window, .document_start = document_start}));  // (B, T, C)
+}
+
+Tensor CausalSelfAttention::forward(const Tensor& x, const Tensor& rope, KvCache& cache) const {
+  NoGradGuard no_grad;
+  const int64_t h = heads_, hkv = kv_heads_, d = options_.head_dim, b = x.size(0), t = x.size(1), end = cache.length + t;
+  HEDDLE_CHECK(cache.k && cache.k.size(1) >= end, "attention", "the KV cache holds ", cache.k ? cache.k.size(1) : 0, " tokens, ", end, " are needed");
+  const Tensor qkv = reshape(project(x, rope, cache.length), {b, t, h + 2 * hkv, d});
+  const auto store = [&](const Tensor& into, int64_t first_head) {
+    const Tensor to = slice(into, 1, cache.length, end);  // (B, T, Hkv, D)
+    launch(kernels::axpby, {.a = slice(qkv, 2, first_head, first_head + hkv).view(), .out = {to.view(), false}}, x.device());
+    return slice(into, 1, 0, end);
+  };
+  const Tensor k = store(cache.k, h), v = store(cache.v, h + hkv);
+  cache.length = end;
+  const Tensor y = attention(contiguous(slice(qkv, 2, 0, h)), k, v, {.window = options_.window});  // (B, T, H, D)
+  return out_.forward(reshape(y, {b, t, h * d}));
+}
+
+KvCache CausalSelfAttention::make_cache(int64_t batch, int64_t capacity) const {
+  const Tensor& like = qkv_.weight().tensor();
+  const Shape shape{batch, capacity, kv_heads_, options_.head_dim};
+  return {Tensor::empty(shape, like.dtype(), like.device()), Tensor::empty(shape, like.dtype(), like.device()), 0};
+}
+
+}  // namespace heddle

@@ -1,0 +1,45 @@
+// Causal self-attention, split by heads over the tensor-parallel ranks.
+#pragma once
+
+#include <cstdint>
+
+#include "parallel/tensor_parallel.h"
+
+namespace heddle {
+
+// Keys and values of the tokens seen so far, for generation; this rank's heads.
+struct KvCache {
+  Tensor k, v;  // (B, capacity, Hkv, D)
+  int64_t length = 0;
+};
+
+// qkv projection, optional QK norm and RoPE, attention, output projection. H and Hkv below count this rank's heads; fewer KV heads than ranks are
+// shared by neighbours, which have the query heads they serve.
+class CausalSelfAttention final : public Module {
+ public:
+  struct Options {
+    int64_t dim = 0, heads = 0, kv_heads = 0, head_dim = 0;  // of all ranks; head_dim 0: dim / heads
+    bool bias = false, qkv_bias = false;                     // qkv_bias: of the qkv projection only (Qwen2)
+    bool qk_norm = false, qk_gain = true;
+    int64_t window = 0;
+    float init_std = 0.02f, out_init_std = 0.02f;
+    float norm_eps = 1e-6f;  // of the QK norm
+  };
+  explicit CausalSelfAttention(const Options& options, const MeshShape& mesh = {});
+  // x (B, T, C) to (B, T, C); rope table (P, D) or undefined; document_start (B, T) or undefined.
+  Tensor forward(const Tensor& x, const Tensor& rope, const Tensor& document_start) const;
+  // The same for tokens that follow those in the cache; appends theirs. Never recorded.
+  Tensor forward(const Tensor& x, const Tensor& rope, KvCache& cache) const;
+  KvCache make_cache(int64_t batch, int64_t capacity) const;
+
+ private:
+  Tensor project(const Tensor& x, const Tensor& rope, int64_t first) const;  // (B, T, (H + 2 Hkv) D)
+
+  Options options_;
+  int64_t heads_, kv_heads_;  // this rank's
+  ColumnLinear qkv_;
+  RowLinear out_;
+  Parameter q_gain_, k_gain_;
+};
+
+}  // namespace heddle
