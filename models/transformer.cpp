@@ -93,7 +93,7 @@ Tensor Transformer::rope_table_on(Device device) const {
 Tensor Transformer::hidden(const Tensor& tokens, const Tensor& document_start) const {
   HEDDLE_CHECK(tokens.rank() == 2 && tokens.size(1) <= config_.seq, "model", "tokens ", shape_text(tokens.shape()), " for sequences of at most ",
                config_.seq);
-  Residual h{embedding(tokens, tok_, tensor_or_none(pos_), document_start), {}};
+  Residual h{embedding(tokens, tok_, pos_, document_start), {}};
   const Tensor rope = rope_table_on(h.stream.device());
   for (const auto& block : blocks_) {
     if (!config_.recompute) {
@@ -127,7 +127,8 @@ Tensor Transformer::next_logits(const Tensor& tokens, Cache& cache) const {
   NoGradGuard no_grad;
   const int64_t first = cache.length(), t = tokens.size(1);
   HEDDLE_CHECK(first + t <= config_.seq, "model", first + t, " tokens; the model was built for ", config_.seq);
-  const Tensor position = pos_ ? slice(pos_, 0, first, first + t) : Tensor();  // (T, C)
+  const WeightUse table(pos_);
+  const Tensor position = pos_ ? slice(table.values(), 0, first, first + t) : Tensor();  // (T, C)
   Residual h{embedding(tokens, tok_, position), {}};
   const Tensor rope = rope_table_on(h.stream.device());
   for (size_t i = 0; i < blocks_.size(); ++i) h = blocks_[i]->forward(h, rope, cache.layers[i]);

@@ -46,7 +46,7 @@ CausalSelfAttention::CausalSelfAttention(const Options& options, const MeshShape
 Tensor CausalSelfAttention::project(const Tensor& x, const Tensor& rope, int64_t first) const {
   const int64_t h = heads_, hkv = kv_heads_, d = options_.head_dim;
   Tensor qkv = qkv_.forward(x);  // (B, T, (H + 2 Hkv) D)
-  if (options_.qk_norm) qkv = qk_norm(qkv, h, hkv, tensor_or_none(q_gain_), tensor_or_none(k_gain_), options_.norm_eps);
+  if (options_.qk_norm) qkv = qk_norm(qkv, h, hkv, q_gain_, k_gain_, options_.norm_eps);
   if (rope) {
     const Tensor heads = reshape(qkv, {x.size(0), x.size(1), h + 2 * hkv, d});  // (B, T, H + 2 Hkv, D)
     qkv = reshape(rope_(heads, rope, h + hkv, first), qkv.shape());

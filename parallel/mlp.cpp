@@ -22,7 +22,7 @@ Mlp::Mlp(const Options& options, const MeshShape& mesh)
 }
 
 Tensor Mlp::forward(const Tensor& x) const {
-  return out_.output(kind_.forward(in_.input(x), {in_.weight(), tensor_or_none(in_.bias()), out_.weight(), tensor_or_none(out_.added_bias())}));
+  return out_.output(kind_.forward(in_.input(x), {in_.weight(), in_.bias(), out_.weight(), out_.added_bias()}));
 }
 
 }  // namespace heddle

@@ -42,7 +42,7 @@ class ColumnLinear final : public Module {
   // The parameters are "<all the names>.weight" and ".bias": add the layer with an empty name.
   ColumnLinear(int64_t in, const std::vector<Rows>& stack, const Options& options, const MeshShape& mesh = {});
 
-  Tensor forward(const Tensor& x) const { return linear(input(x), weight_, tensor_or_none(bias_)); }  // (N, in) to (N, this rank's rows)
+  Tensor forward(const Tensor& x) const { return linear(input(x), weight_, bias_); }  // (N, in) to (N, this rank's rows)
   // For an op that holds the product: x as it goes in.
   Tensor input(const Tensor& x) const { return column_input(x, mesh_); }
   const Parameter& weight() const { return weight_; }
@@ -62,7 +62,7 @@ class RowLinear final : public Module {
   };
   RowLinear(int64_t in, int64_t out, const Options& options, const MeshShape& mesh = {});
 
-  Tensor forward(const Tensor& x) const { return output(linear(x, weight_, tensor_or_none(added_bias()))); }  // (N, this rank's columns) to (N, out)
+  Tensor forward(const Tensor& x) const { return output(linear(x, weight_, added_bias())); }  // (N, this rank's columns) to (N, out)
   // For an op that holds the product: what it adds, and y as it comes out.
   const Parameter& weight() const { return weight_; }
   const Parameter& added_bias() const { return mesh_.tp_rank == 0 ? bias_ : none_; }  // once in the sum over the ranks

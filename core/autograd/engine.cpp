@@ -83,13 +83,33 @@ void record(std::shared_ptr<Node> node, std::span<const Tensor* const> inputs, s
   }
 }
 
+namespace {
+
+uint64_t version_of(const Tensor& t) {
+  return t && t.storage() ? t.storage()->version() : 0;
+}
+
+void require_unchanged(const Tensor& t, uint64_t version, std::string_view op) {
+  HEDDLE_CHECK(t, op, "a saved tensor was already released: backward ran through this graph before");
+  if (version_of(t) == version) return;
+  fail(op,
+       concat("a tensor saved for backward ", shape_text(t.shape()), " was changed in place since (version ", version, ", now ", version_of(t), ")"));
+}
+
+}  // namespace
+
+Saved::Saved(const Tensor& t) : tensor_(t ? t.detach() : Tensor()), version_(version_of(t)) {}
+
 const Tensor& Saved::get(std::string_view op) const {
-  HEDDLE_CHECK(tensor_, op, "a saved tensor was already released: backward ran through this graph before");
-  if (tensor_.storage() && tensor_.storage()->version() != version_) {
-    fail(op, concat("a tensor saved for backward ", shape_text(tensor_.shape()), " was changed in place since (version ", version_, ", now ",
-                    tensor_.storage()->version(), ")"));
-  }
+  require_unchanged(tensor_, version_, op);
   return tensor_;
+}
+
+SavedWeight::SavedWeight(const Weight& weight) : weight_(weight), version_(version_of(weight.slot())) {}
+
+const Weight& SavedWeight::get(std::string_view op) const {
+  require_unchanged(weight_.slot(), version_, op);
+  return weight_;
 }
 
 Sink grad_sink(TensorImpl& leaf) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/tensor.h"
+#include "core/weight.h"
 
 namespace heddle {
 
@@ -88,13 +89,27 @@ class Node {
 class Saved {
  public:
   Saved() = default;
-  explicit Saved(const Tensor& t) : tensor_(t ? t.detach() : Tensor()), version_(t && t.storage() ? t.storage()->version() : 0) {}
+  explicit Saved(const Tensor& t);
   explicit operator bool() const { return static_cast<bool>(tensor_); }
   const Tensor& get(std::string_view op) const;
   void reset() { tensor_ = Tensor(); }
 
  private:
   Tensor tensor_;
+  uint64_t version_ = 0;
+};
+
+// A weight kept for backward: not its values, which backward acquires anew, but get() refuses it when they were changed in place since.
+class SavedWeight {
+ public:
+  SavedWeight() = default;
+  explicit SavedWeight(const Weight& weight);
+  explicit operator bool() const { return static_cast<bool>(weight_); }
+  const Weight& get(std::string_view op) const;
+  void reset() { weight_ = Weight(); }
+
+ private:
+  Weight weight_;
   uint64_t version_ = 0;
 };
 

@@ -14,8 +14,8 @@ Norm::Norm(int64_t size, Options options) : options_(options) {
 }
 
 NormOutput Norm::forward(const Tensor& stream, const Tensor& branch) const {
-  if (options_.type == NormType::layer) return layer_norm(stream, branch, tensor_or_none(gain_), tensor_or_none(bias_), options_.eps);
-  return rms_norm(stream, branch, tensor_or_none(gain_), options_.eps);
+  if (options_.type == NormType::layer) return layer_norm(stream, branch, gain_, bias_, options_.eps);
+  return rms_norm(stream, branch, gain_, options_.eps);
 }
 
 }  // namespace heddle

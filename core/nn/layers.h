@@ -19,7 +19,7 @@ class Linear final : public Module {
     ParamKind kind = ParamKind::matrix;
   };
   Linear(int64_t in, int64_t out, const Options& options);
-  Tensor forward(const Tensor& x) const { return linear(x, weight_, tensor_or_none(bias_)); }
+  Tensor forward(const Tensor& x) const { return linear(x, weight_, bias_); }
   const Parameter& weight() const { return weight_; }
 
  private:

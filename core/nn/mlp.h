@@ -6,13 +6,13 @@
 #include <span>
 #include <string_view>
 
-#include "core/tensor.h"
+#include "core/weight.h"
 
 namespace heddle {
 
 struct MlpWeights {
-  Tensor in, in_bias;    // (gated ? 2 F : F, C): gate over up where gated; (F)
-  Tensor out, out_bias;  // (C, F); (C)
+  Weight in, in_bias;    // (gated ? 2 F : F, C): gate over up where gated; (F)
+  Weight out, out_bias;  // (C, F); (C)
 };
 
 struct MlpKind {

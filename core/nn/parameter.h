@@ -11,6 +11,7 @@
 
 #include "core/io/boxes.h"
 #include "core/tensor.h"
+#include "core/weight.h"
 
 namespace heddle {
 
@@ -45,8 +46,11 @@ class Parameter {
   const ParameterSpec& spec() const { return data_->spec; }  // with every box filled in
   std::vector<Part> parts() const;                           // under their whole names
   const std::string& bucket() const { return bucket_; }      // of a handle from parameters(): see Module::begin_bucket
-  const Tensor& tensor() const { return data_->tensor; }
-  operator const Tensor&() const { return data_->tensor; }
+  const Tensor& tensor() const { return data_->tensor; }     // the leaf, whose memory is the arena's
+  // What an op takes; of an undefined handle: none.
+  operator Weight() const { return data_ ? Weight(data_->tensor, data_->source) : Weight(); }
+  // From here on the values that ops see come from `source`; null: from the tensor itself.
+  void set_source(std::shared_ptr<WeightSource> source) { data_->source = std::move(source); }
   explicit operator bool() const { return data_ != nullptr; }
   bool same(const Parameter& other) const { return data_ == other.data_; }
 
@@ -55,15 +59,10 @@ class Parameter {
   struct Data {
     ParameterSpec spec;
     Tensor tensor;
+    std::shared_ptr<WeightSource> source;
   };
   std::string name_, prefix_, bucket_;  // prefix_: the path of the module that registered it
   std::shared_ptr<Data> data_;
 };
-
-// An optional parameter as an op argument: undefined when there is none.
-inline const Tensor& tensor_or_none(const Parameter& p) {
-  static const Tensor none;
-  return p ? p.tensor() : none;
-}
 
 }  // namespace heddle

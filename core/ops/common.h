@@ -35,5 +35,8 @@ inline void check_same_dtype(const Tensor& a, const Tensor& b, std::string_view 
   HEDDLE_CHECK(!b || (a.dtype() == b.dtype() && a.device() == b.device()), op, "operands differ: ", shape_text(a.view()), " on ", name_of(a.device()),
                ", ", shape_text(b.view()), " on ", name_of(b.device()));
 }
+inline void check_same_dtype(const Tensor& a, const Weight& b, std::string_view op) {
+  check_same_dtype(a, b.slot(), op);
+}
 
 }  // namespace heddle

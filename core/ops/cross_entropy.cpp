@@ -66,13 +66,15 @@ View rows(const View& matrix, int64_t begin, int64_t end) {  // rows [begin, end
 
 }  // namespace
 
-Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets, const LossOptions& options) {
-  check_loss("linear_cross_entropy", x, weight, targets);
+Tensor linear_cross_entropy(const Tensor& x, const Weight& head, const Tensor& targets, const LossOptions& options) {
+  check_loss("linear_cross_entropy", x, head.slot(), targets);
+  const WeightUse used(head);  // by all chunks
+  const Tensor& weight = used.values();
   const Device device = x.device();
   const View x_rows = rows_of(x), target_rows = make_view(targets.impl().data, DType::i32, {targets.numel()});
   const int64_t n = x_rows.shape[0], vocabulary = weight.size(0);
   const int64_t chunk = chunk_of(options.chunk_rows, n, vocabulary, x.dtype(), device);
-  const bool want_x = recording({&x}), want_w = recording({&weight});
+  const bool want_x = recording({&x}), want_w = recording({&head.slot()});
 
   const DType sum_type = accumulator_of(x.dtype());
   HEDDLE_CHECK(!options.nll || (options.nll.dtype() == sum_type && options.nll.numel() == 1), "linear_cross_entropy", "nll ",
@@ -86,8 +88,8 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor&
   Tensor dw;                                                                    // of a weight that is itself computed
   Sink w_sink;
   if (want_w) {
-    if (weight.is_leaf()) {
-      w_sink = grad_sink(weight.impl());
+    if (head.slot().is_leaf()) {
+      w_sink = grad_sink(head.slot().impl());
     } else {
       dw = Tensor::empty(weight.shape(), weight.dtype(), device);
       w_sink = {dw.view(), false};
@@ -121,13 +123,15 @@ Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor&
   if (want_x || want_w) {
     auto node = std::make_shared<LossNode>();
     node->dx_ = dx, node->dw_ = dw;
-    record(node, {&x, &weight}, {&loss});
+    record(node, {&x, &head.slot()}, {&loss});
   }
   return loss;
 }
 
-Tensor token_losses(const Tensor& x, const Tensor& weight, const Tensor& targets, int32_t ignore_index, int64_t chunk_rows) {
-  check_loss("token_losses", x, weight, targets);
+Tensor token_losses(const Tensor& x, const Weight& head, const Tensor& targets, int32_t ignore_index, int64_t chunk_rows) {
+  check_loss("token_losses", x, head.slot(), targets);
+  const WeightUse used(head);
+  const Tensor& weight = used.values();
   const Device device = x.device();
   const View x_rows = rows_of(x), target_rows = make_view(targets.impl().data, DType::i32, {targets.numel()});
   const int64_t n = x_rows.shape[0], chunk = chunk_of(chunk_rows, n, weight.size(0), x.dtype(), device);

@@ -25,7 +25,8 @@ class EmbeddingNode final : public Node {
 
 }  // namespace
 
-Tensor embedding(const Tensor& tokens, const Tensor& weight, const Tensor& position, const Tensor& document_start) {
+Tensor embedding(const Tensor& tokens, const Weight& table, const Weight& positions, const Tensor& document_start) {
+  const Tensor &weight = table.slot(), &position = positions.slot();
   check_floating(weight, "embedding", "weight");
   check_same_dtype(weight, position, "embedding");
   HEDDLE_CHECK(tokens && tokens.dtype() == DType::i32 && tokens.rank() == 2, "embedding", "tokens must be i32 (B, T), not ",
@@ -34,9 +35,11 @@ Tensor embedding(const Tensor& tokens, const Tensor& weight, const Tensor& posit
   HEDDLE_CHECK(!position || (position.rank() == 2 && position.size(0) >= tokens.size(1) && position.size(1) == weight.size(1)), "embedding",
                "positions ", shape_text(position.view()), " for tokens ", shape_text(tokens.shape()), " and weight ", shape_text(weight.shape()));
   Tensor out = Tensor::empty({tokens.size(0), tokens.size(1), weight.size(1)}, weight.dtype(), weight.device());  // (B, T, C)
-  launch(kernels::embedding_forward,
-         {.tokens = tokens.view(), .weight = weight.view(), .position = position.view(), .start = document_start.view(), .out = out.view()},
-         weight.device());
+  {
+    const WeightUse w(table), p(positions);
+    launch(kernels::embedding_forward,
+           {.tokens = tokens.view(), .weight = w.view(), .position = p.view(), .start = document_start.view(), .out = out.view()}, out.device());
+  }
   if (recording({&weight, &position})) {
     auto node = std::make_shared<EmbeddingNode>();
     node->tokens_ = Saved(tokens), node->start_ = Saved(document_start);

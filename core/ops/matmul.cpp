@@ -46,16 +46,20 @@ class LinearNode final : public Node {
  public:
   std::string_view name() const override { return "linear"; }
   void backward(std::span<const Tensor> dy, std::span<GradSlot> dx) override {
-    const Tensor &x = x_.get(name()), &w = w_.get(name());
+    const Tensor& x = x_.get(name());
     const Device device = x.device();
     const View d = rows_of(dy[0]);
-    if (dx[0].needed()) launch(kernels::matmul, {.a = d, .b = w.view(), .c = rows_of(dx[0].sink())}, device);            // (N, K)
+    if (dx[0].needed()) {
+      const WeightUse w(w_.get(name()));
+      launch(kernels::matmul, {.a = d, .b = w.view(), .c = rows_of(dx[0].sink())}, device);  // (N, K)
+    }
     if (dx[1].needed()) launch(kernels::matmul, {.a = d, .b = rows_of(x), .trans_a = true, .c = dx[1].sink()}, device);  // (M, K)
     if (dx[2].needed()) launch(kernels::column_sum, {.x = d, .out = dx[2].sink()}, device);                              // (M)
   }
   void release_saved() override { x_.reset(), w_.reset(); }
 
-  Saved x_, w_;
+  Saved x_;
+  SavedWeight w_;
 };
 
 }  // namespace
@@ -77,17 +81,20 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool trans_a, bool trans_b) {
   return c;
 }
 
-Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
+Tensor linear(const Tensor& x, const Weight& w, const Weight& bias) {
   check_floating(x, "linear", "x");
-  for (const Tensor* t : {&w, &bias}) check_same_dtype(x, *t, "linear");
-  HEDDLE_CHECK(w && w.rank() == 2 && x.size(-1) == w.size(1), "linear", "x ", shape_text(x.shape()), " does not fit w ", shape_text(w.view()),
+  for (const Weight* t : {&w, &bias}) check_same_dtype(x, *t, "linear");
+  HEDDLE_CHECK(w && w.rank() == 2 && x.size(-1) == w.size(1), "linear", "x ", shape_text(x.shape()), " does not fit w ", shape_text(w.slot().view()),
                ", (out, in)");
   Tensor y = Tensor::empty(with_last(x.shape(), w.size(0)), x.dtype(), x.device());  // (N, M)
-  launch(kernels::matmul, {.a = rows_of(x), .b = w.view(), .trans_b = true, .c = {rows_of(y), false}, .bias = bias.view()}, x.device());
-  if (recording({&x, &w, &bias})) {
+  {
+    const WeightUse used(w), added(bias);
+    launch(kernels::matmul, {.a = rows_of(x), .b = used.view(), .trans_b = true, .c = {rows_of(y), false}, .bias = added.view()}, x.device());
+  }
+  if (recording({&x, &w.slot(), &bias.slot()})) {
     auto node = std::make_shared<LinearNode>();
-    node->x_ = Saved(x), node->w_ = Saved(w);
-    record(node, {&x, &w, &bias}, {&y});
+    node->x_ = Saved(x), node->w_ = SavedWeight(w);
+    record(node, {&x, &w.slot(), &bias.slot()}, {&y});
   }
   return y;
 }

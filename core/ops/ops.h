@@ -1,4 +1,5 @@
 // The operations on tensors. Every one checks its inputs, runs kernels on the current stream and, when recording, leaves a Node for backward.
+// What is made of parameters comes as a Weight, which a Tensor or a Parameter is turned into.
 // N stands for any leading sizes flattened: an op "over (N, C)" takes (B, T, C) as well and keeps the leading sizes.
 #pragma once
 
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "core/tensor.h"
+#include "core/weight.h"
 #include "kernels/api/philox.h"
 #include "kernels/api/step_state.h"
 
@@ -16,13 +18,13 @@ namespace heddle {
 // op(a) (M, K) times op(b) (K, N), both of rank 2; trans_x transposes the stored matrix.
 Tensor matmul(const Tensor& a, const Tensor& b, bool trans_a = false, bool trans_b = false);  // (M, N)
 // y = x w^T + bias: x (N, K), w (M, K), bias (M) or undefined.
-Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias = {});  // (N, M)
+Tensor linear(const Tensor& x, const Weight& w, const Weight& bias = {});  // (N, M)
 
 // y = f(x w1^T + b1) w2^T + b2: x (N, C), w1 (F, C), w2 (C, F); biases may be undefined.
-Tensor gelu_mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2);   // (N, C)
-Tensor relu2_mlp(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2);  // (N, C)
+Tensor gelu_mlp(const Tensor& x, const Weight& w1, const Weight& b1, const Weight& w2, const Weight& b2);   // (N, C)
+Tensor relu2_mlp(const Tensor& x, const Weight& w1, const Weight& b1, const Weight& w2, const Weight& b2);  // (N, C)
 // y = (silu(x wg^T) * (x wu^T)) w2^T: w1 (2F, C) holds wg over wu, w2 (C, F).
-Tensor swiglu_mlp(const Tensor& x, const Tensor& w1, const Tensor& w2);  // (N, C)
+Tensor swiglu_mlp(const Tensor& x, const Weight& w1, const Weight& w2);  // (N, C)
 
 // ---- attention ----------------------------------------------------------------------------------------------------------------------------
 struct AttentionOptions {
@@ -46,14 +48,14 @@ struct NormOutput {
   Tensor sum;  // (N, C) x + residual: what the next norm adds to, so that its gradient joins in the same backward kernel
 };
 // sum = x + residual (residual may be undefined: sum is x itself); y = normalised sum. gain, bias (C) may be undefined.
-NormOutput layer_norm(const Tensor& x, const Tensor& residual, const Tensor& gain, const Tensor& bias, float eps = 1e-5f);
-NormOutput rms_norm(const Tensor& x, const Tensor& residual, const Tensor& gain, float eps = 1e-5f);
+NormOutput layer_norm(const Tensor& x, const Tensor& residual, const Weight& gain, const Weight& bias, float eps = 1e-5f);
+NormOutput rms_norm(const Tensor& x, const Tensor& residual, const Weight& gain, float eps = 1e-5f);
 // RMSNorm of each head of the first heads + kv_heads heads of packed qkv; q_gain, k_gain (D) may be undefined. v passes through.
-Tensor qk_norm(const Tensor& qkv, int64_t heads, int64_t kv_heads, const Tensor& q_gain, const Tensor& k_gain, float eps = 1e-5f);
+Tensor qk_norm(const Tensor& qkv, int64_t heads, int64_t kv_heads, const Weight& q_gain, const Weight& k_gain, float eps = 1e-5f);
 
 // ---- embedding, loss ----------------------------------------------------------------------------------------------------------------------
 // tokens (B, T) i32, weight (V, C), position (P, C) or undefined, document_start (B, T) i32 or undefined: positions restart there.
-Tensor embedding(const Tensor& tokens, const Tensor& weight, const Tensor& position = {}, const Tensor& document_start = {});  // (B, T, C)
+Tensor embedding(const Tensor& tokens, const Weight& weight, const Weight& position = {}, const Tensor& document_start = {});  // (B, T, C)
 
 struct LossOptions {
   int32_t ignore_index = -1;
@@ -65,9 +67,9 @@ struct LossOptions {
 };
 // scale * sum over rows of cross entropy(x weight^T, targets): x (N, C), weight (V, C), targets (N) i32. Logits exist only chunk by chunk: when
 // recording, the forward pass also computes dx and adds the weight's gradient, so backward must start at this tensor.
-Tensor linear_cross_entropy(const Tensor& x, const Tensor& weight, const Tensor& targets, const LossOptions& options = {});  // ()
+Tensor linear_cross_entropy(const Tensor& x, const Weight& weight, const Tensor& targets, const LossOptions& options = {});  // ()
 // The negative log likelihood of every target, 0 where ignored; never recorded.
-Tensor token_losses(const Tensor& x, const Tensor& weight, const Tensor& targets, int32_t ignore_index = -1, int64_t chunk_rows = 0);  // (N) f32
+Tensor token_losses(const Tensor& x, const Weight& weight, const Tensor& targets, int32_t ignore_index = -1, int64_t chunk_rows = 0);  // (N) f32
 
 // ---- elementwise --------------------------------------------------------------------------------------------------------------------------
 Tensor add(const Tensor& a, const Tensor& b, double alpha = 1, double beta = 1);  // alpha a + beta b

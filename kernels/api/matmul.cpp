@@ -60,21 +60,12 @@ void check(const MatmulArgs& args) {
     HEDDLE_CHECK(s.n <= 1 || args.bias.step(0) == 1, kOp, "the stride of bias is not 1: ", args.bias.step(0));
     HEDDLE_CHECK(!overlap(c, args.bias), kOp, "c overlaps bias");
   }
-  if (args.residual) {
-    HEDDLE_CHECK(!is_backward(args.epilogue), kOp, "a backward epilogue takes no residual");
-    check_matrix("residual", args.residual, s.m, s.n, args);
-    HEDDLE_CHECK(args.residual.dtype == dtype, kOp, "residual must be ", name_of(dtype), ", is ", shape_text(args.residual));
-    const bool same = args.residual.data == c.data && args.residual.dtype == c.dtype && (s.m <= 1 || args.residual.step(0) == c.step(0));
-    HEDDLE_CHECK(same || !overlap(c, args.residual), kOp, "residual overlaps c and is not c itself: ", shape_text(args.residual), " and ",
-                 shape_text(c));
-  }
   if (args.preact) {
     HEDDLE_CHECK(args.epilogue != Epilogue::none, kOp, "preact is given but there is no activation");
     check_matrix("preact", args.preact, s.m, s.n, args);
     HEDDLE_CHECK(args.preact.dtype == dtype, kOp, "preact must be ", name_of(dtype), ", is ", shape_text(args.preact));
-    HEDDLE_CHECK(
-        is_backward(args.epilogue) || (!overlap(args.preact, args.a) && !overlap(args.preact, args.b) && !overlap(args.preact, args.residual)), kOp,
-        "preact is written and overlaps a, b or residual");
+    HEDDLE_CHECK(is_backward(args.epilogue) || (!overlap(args.preact, args.a) && !overlap(args.preact, args.b)), kOp,
+                 "preact is written and overlaps a or b");
   }
   HEDDLE_CHECK(!is_backward(args.epilogue) || args.preact || s.m * s.n == 0, kOp, "a backward epilogue needs preact");
   if (args.column_sum) {

@@ -1,15 +1,15 @@
 // Matrix product with the epilogues a transformer needs.
 //
 //   z = op(a) op(b) + bias                         op(a) (M, K), op(b) (K, N): trans_a stores a as (K, M), trans_b stores b as (N, K)
-//   none             c (+)= z + residual
-//   gelu, relu2      c (+)= f(z) + residual        preact <- z when given
+//   none             c (+)= z
+//   gelu, relu2      c (+)= f(z)                   preact <- z when given
 //   gelu_backward,   c (+)= z * f'(preact)         preact is read
 //   relu2_backward
-//   column_sum (N)   (+)= sum over rows of what this call computed for c (before c's own accumulation and without the residual)
+//   column_sum (N)   (+)= sum over rows of what this call computed for c (before c's own accumulation)
 //
 // gelu is the tanh form (Hendrycks and Gimpel 2016); relu2(z) = max(z, 0)^2 (So et al. 2021, "Primer").
-// dtypes: a and b the same (f32, bf16 or f64); c that dtype or its accumulator type; bias, residual, preact a's dtype; column_sum either.
-// Accumulation is in f32 (f64 for f64). Row strides are free, last strides 1. c aliases nothing it reads, except residual == c.
+// dtypes: a and b the same (f32, bf16 or f64); c that dtype or its accumulator type; bias, preact a's dtype; column_sum either.
+// Accumulation is in f32 (f64 for f64). Row strides are free, last strides 1. c aliases nothing it reads.
 // M, N or K may be 0 (K = 0: z = bias). Deterministic: the result does not depend on the number of threads.
 #pragma once
 
@@ -30,10 +30,9 @@ constexpr bool is_backward(Epilogue e) {
 struct MatmulArgs {
   View a, b;
   bool trans_a = false, trans_b = false;
-  Sink c;         // (M, N)
-  View bias;      // (N)
-  View residual;  // (M, N)
-  View preact;    // (M, N)
+  Sink c;       // (M, N)
+  View bias;    // (N)
+  View preact;  // (M, N)
   Epilogue epilogue = Epilogue::none;
   Sink column_sum;  // (N)
   std::span<std::byte> scratch;

@@ -42,7 +42,7 @@ inline bool worth_threads(const MatmulShape& s) {
 
 // c is z itself: no pass over it is needed.
 inline bool is_plain(const MatmulArgs& args) {
-  return args.epilogue == Epilogue::none && !args.bias && !args.residual && !args.column_sum;
+  return args.epilogue == Epilogue::none && !args.bias && !args.column_sum;
 }
 
 template <bool kFull, class T>
@@ -65,7 +65,6 @@ struct RowFinisher {
   using A = vec::Accumulator<T>;
   const A* z;
   const T* bias;  // or nullptr, as the next two
-  const T* residual;
   T* preact;
   A* column_sum;
   C* c;
@@ -83,7 +82,6 @@ struct RowFinisher {
       v *= kEpilogue == Epilogue::gelu_backward ? vec::gelu_derivative(x) : vec::relu2_derivative(x);
     }
     if (column_sum) store_n<kFull>(column_sum + j, load_n<kFull>(column_sum + j, n) + v, n);
-    if (residual) v += load_n<kFull>(residual + j, n);
     if (accumulate) v += load_n<kFull>(c + j, n);
     store_n<kFull>(c + j, v, n);
   }
@@ -96,7 +94,7 @@ struct RowFinisher {
 };
 
 // z (rows x cols, row stride ldz) -> c, preact. column_partial (cols): the tile's own column sums are added to it; or nullptr.
-// z may be c itself when c is of the accumulator type, is not accumulated into and there is no residual.
+// z may be c itself when c is of the accumulator type, is not accumulated into.
 template <class T, class C, Epilogue kEpilogue>
 void finish_as(const MatmulArgs& args, const Tile& tile, const vec::Accumulator<T>* z, int64_t ldz, vec::Accumulator<T>* column_partial) {
   const auto at = [&](const View& v, int64_t i) { return v ? v.as<T>() + i * v.step(0) + tile.col : nullptr; };
@@ -104,11 +102,10 @@ void finish_as(const MatmulArgs& args, const Tile& tile, const vec::Accumulator<
   for (int64_t r = 0; r < tile.rows; ++r) {
     const int64_t i = tile.row + r;
     if (r + kAhead < tile.rows) {  // rows of a tile are too short for the hardware to foresee the next
-      if (args.residual) vec::prefetch(at(args.residual, i + kAhead), tile.cols);
       if (args.preact) vec::prefetch(at(args.preact, i + kAhead), tile.cols);
       vec::prefetch(args.c.to.as<C>() + (i + kAhead) * args.c.to.step(0) + tile.col, tile.cols);
     }
-    RowFinisher<T, C, kEpilogue>{z + r * ldz,    args.bias ? args.bias.as<const T>() + tile.col : nullptr, at(args.residual, i), at(args.preact, i),
+    RowFinisher<T, C, kEpilogue>{z + r * ldz,    args.bias ? args.bias.as<const T>() + tile.col : nullptr, at(args.preact, i),
                                  column_partial, args.c.to.as<C>() + i * args.c.to.step(0) + tile.col,     args.c.accumulate}
         .run(tile.cols);
   }

@@ -102,7 +102,7 @@ void run_tiles(const MatmulArgs& args) {
   A* partials = args.column_sum ? reinterpret_cast<A*>(args.scratch.data()) : nullptr;
   std::fill_n(partials, partials ? grid.tiles_m * s.n : 0, A{0});
   const bool c_is_sums = args.c.to.dtype == dtype_of<A>;
-  const bool in_place = c_is_sums && (is_plain(args) || (!args.c.accumulate && !args.residual));
+  const bool in_place = c_is_sums && (is_plain(args) || !args.c.accumulate);
 
   std::atomic<bool> failed = false;  // an exception must not leave a parallel region
   const auto do_tile = [&](int64_t index) {

@@ -39,7 +39,7 @@ Params matmul_params(const MatmulArgs& args) {
 inline Refusal refuses_tensor_core_matmul(const MatmulArgs& args) {
   if (args.a.dtype != DType::bf16) return refused("bf16 operands only, not ", args.a);
   if (args.c.to.dtype != DType::bf16 && args.c.to.dtype != DType::f32) return refused("bf16 or f32 results only, not ", args.c.to);
-  if (args.bias || args.residual || args.preact || args.epilogue != Epilogue::none || args.column_sum) return refused("no fused epilogue");
+  if (args.bias || args.preact || args.epilogue != Epilogue::none || args.column_sum) return refused("no fused epilogue");
   if (args.trans_a && args.trans_b) return refused("not both operands transposed");
   for (const View* view : {&args.a, &args.b, &args.c.to}) {
     if (reinterpret_cast<uintptr_t>(view->data) % 16 != 0 || view->step(0) * size_of(view->dtype) % 16 != 0)

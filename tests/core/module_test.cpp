@@ -109,10 +109,10 @@ TEST_CASE("a child without a name registers as its parent, and parts are named f
   CHECK(buckets == std::vector<std::string>{"root.first", "root.first", "root.second"});
 }
 
-TEST_CASE("an undefined parameter is no tensor") {
-  CHECK_FALSE(tensor_or_none(Parameter()));
+TEST_CASE("an undefined parameter is no weight") {
+  CHECK_FALSE(Weight(Parameter()));
   const Inner module;
-  CHECK(tensor_or_none(module.weight).same(module.weight.tensor()));
+  CHECK(Weight(module.weight).slot().same(module.weight.tensor()));
 }
 
 }  // namespace

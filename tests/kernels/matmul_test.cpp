@@ -27,7 +27,7 @@ struct Case {
   int64_t m = 1, n = 1, k = 1;
   DType dtype = DType::f32, c_dtype = DType::f32;
   bool trans_a = false, trans_b = false, accumulate = false;
-  bool bias = false, residual = false, residual_is_c = false, preact = false, column_sum = false, accumulate_sum = false;
+  bool bias = false, preact = false, column_sum = false, accumulate_sum = false;
   Epilogue epilogue = Epilogue::none;
   int64_t padding = 0;
   double spread = 1;
@@ -37,12 +37,11 @@ struct Case {
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << c.m << "x" << c.n << "x" << c.k << " " << name_of(c.dtype) << "->" << name_of(c.c_dtype) << (c.trans_a ? " T" : " N")
              << (c.trans_b ? "T" : "N") << (c.accumulate ? " +=" : " =") << " epilogue " << static_cast<int>(c.epilogue) << " bias " << c.bias
-             << " residual " << c.residual << c.residual_is_c << " preact " << c.preact << " sum " << c.column_sum << c.accumulate_sum << " padding "
-             << c.padding;
+             << " preact " << c.preact << " sum " << c.column_sum << c.accumulate_sum << " padding " << c.padding;
 }
 
 struct Operands {
-  Buffer a, b, c, bias, residual, preact, column_sum;
+  Buffer a, b, c, bias, preact, column_sum;
   std::vector<std::byte> scratch;
   MatmulArgs args;
 
@@ -54,11 +53,9 @@ struct Operands {
     a.normal(1, 0, x.spread);
     b.normal(2, 0.1 * scale, scale);
     c = Buffer(x.c_dtype, {x.m, x.n}, strided);
-    if (x.accumulate || x.residual_is_c) c.normal(3);
+    if (x.accumulate) c.normal(3);
     bias = Buffer(x.dtype, {x.n});
     bias.normal(4);
-    residual = Buffer(x.dtype, {x.m, x.n}, strided);
-    residual.normal(5);
     preact = Buffer(x.dtype, {x.m, x.n}, strided);
     if (is_backward(x.epilogue)) preact.normal(6, 0, 2);
     column_sum = Buffer(x.sum_dtype, {x.n});
@@ -71,7 +68,6 @@ struct Operands {
     args.c = {c.view(), x.accumulate};
     args.epilogue = x.epilogue;
     if (x.bias) args.bias = bias.view();
-    if (x.residual) args.residual = x.residual_is_c ? c.view() : residual.view();
     if (x.preact) args.preact = preact.view();
     if (x.column_sum) args.column_sum = {column_sum.view(), x.accumulate_sum};
   }
@@ -91,7 +87,7 @@ void check_case(const Case& x) {
     if (candidate.refuses && candidate.refuses(o.args)) continue;
     INFO(candidate.name << ": " << x);
     o.run(candidate);
-    // K products and sums, bias, activation (its own error is below 16 roundings), residual, accumulation
+    // K products and sums, bias, activation (its own error is below 16 roundings), accumulation
     const double terms = static_cast<double>(x.k) + 20;
     CHECK_CLOSE(o.c.view(), want.c, want.c_magnitude, Bound{x.c_dtype, terms});
     if (x.preact && !is_backward(x.epilogue)) CHECK_CLOSE(o.preact.view(), want.preact, want.preact_magnitude, Bound{x.dtype, terms});
@@ -157,8 +153,6 @@ TEST_CASE("matmul: every epilogue with every option, in every dtype") {
         x.accumulate_sum = has(4);
         x.sum_dtype = has(5) ? accumulator_of(dtype) : dtype;
         x.epilogue = epilogue;
-        x.residual = has(4) && !is_backward(epilogue);
-        x.residual_is_c = x.residual && has(5) && x.c_dtype == dtype;
         x.preact = is_backward(epilogue) || (epilogue != Epilogue::none && has(5));
         x.padding = has(2) ? 5 : 0;
         check_case(x);
@@ -172,7 +166,6 @@ TEST_CASE("matmul: several tiles with every epilogue") {
     for (DType dtype : {DType::f32, DType::bf16}) {
       Case x{.m = 301, .n = 203, .k = 20, .dtype = dtype, .c_dtype = dtype, .trans_b = true, .bias = true, .column_sum = true, .epilogue = epilogue};
       x.preact = epilogue != Epilogue::none;
-      x.residual = !is_backward(epilogue);
       check_case(x);
     }
   }
@@ -241,7 +234,7 @@ TEST_CASE("matmul: arguments that contradict the contract give one error naming 
     CHECK_THROWS_WITH(check(o.args), Contains(text));
   };
   const Case plain{.m = 4, .n = 6, .k = 8};
-  const Case full{.m = 4, .n = 6, .k = 8, .bias = true, .residual = true, .preact = true, .column_sum = true, .epilogue = Epilogue::gelu};
+  const Case full{.m = 4, .n = 6, .k = 8, .bias = true, .preact = true, .column_sum = true, .epilogue = Epilogue::gelu};
   CHECK_NOTHROW(check(Operands(full).args));
   refused(
       plain, [](Operands& o) { o.args.trans_b = true; }, "[matmul] inner dimensions differ: a f32 (4, 8), b f32 (8, 6) transposed");
@@ -262,13 +255,7 @@ TEST_CASE("matmul: arguments that contradict the contract give one error naming 
   refused(
       full, [](Operands& o) { o.args.bias.shape[0] = 5; }, "bias must be f32 (6), is f32 (5)");
   refused(
-      full, [](Operands& o) { o.args.residual.shape[0] = 5; }, "residual must be (4, 6), is f32 (5, 6)");
-  refused(
-      full, [](Operands& o) { o.args.residual.data = o.args.c.to.data + 4; }, "residual overlaps c and is not c itself");
-  refused(
       full, [](Operands& o) { o.args.epilogue = Epilogue::none; }, "no activation");
-  refused(
-      full, [](Operands& o) { o.args.epilogue = Epilogue::gelu_backward; }, "takes no residual");
   refused(
       full, [](Operands& o) { o.args.preact.dtype = DType::f64; }, "preact must be f32, is f64");
   refused(

@@ -10,6 +10,8 @@
 #include "core/autograd/gradcheck.h"
 #include "core/autograd/node.h"
 #include "kernels/api/check.h"
+#include "models/presets.h"
+#include "models/transformer.h"
 #include "parallel/attention.h"
 #include "parallel/mlp.h"
 #include "tests/support/catch.h"
@@ -116,7 +118,8 @@ std::map<std::string, Values> assembled(const std::vector<Pass>& ranks) {
     std::vector<const Box*> tiles;
     Values& to = wholes[name];
     to.assign(static_cast<size_t>(volume(whole)), 0);
-    for (const auto& [text, piece] : pieces) {
+    for (const auto& entry : pieces) {
+      const auto& piece = entry.second;
       tiles.push_back(&piece.first);
       for_each_run(piece.first, piece.first, whole,
                    [&](int64_t here, int64_t global, int64_t n) { std::copy_n(piece.second.begin() + here, n, to.begin() + global); });
@@ -180,12 +183,14 @@ TEST_CASE("initial values of shards are the boxes of the unsharded tensor") {
   std::vector<std::vector<std::pair<Part, Values>>> ranks;
   for (int rank = 0; rank < tp; ++rank) ranks.push_back(values(rank_of(tp, rank)));
   for (size_t p = 0; p < whole.size(); ++p) {
-    const auto& [part, want] = whole[p];
+    const Part& part = whole[p].first;
+    const Values& want = whole[p].second;
     CAPTURE(part.name);
     std::vector<const Box*> tiles;
     std::set<std::string> seen;
     for (const auto& rank : ranks) {
-      const auto& [mine, got] = rank[p];
+      const Part& mine = rank[p].first;
+      const Values& got = rank[p].second;
       REQUIRE(mine.name == part.name);
       bool equal = true;
       for_each_run(mine.box, mine.box, whole_box(part.global), [&](int64_t here, int64_t global, int64_t n) {
@@ -198,6 +203,34 @@ TEST_CASE("initial values of shards are the boxes of the unsharded tensor") {
     if (part.name.starts_with("attention.q.") || part.name.starts_with("mlp.") || part.name == "attention.out.weight")
       CHECK(seen.size() == static_cast<size_t>(tp));
     if (part.name.starts_with("shared.k.") || part.name.ends_with("_norm") || part.name == "attention.out.bias") CHECK(seen.size() == 1);
+  }
+}
+
+TEST_CASE("the tp ranks of a Transformer have one layout, and boxes that tile every Part") {
+  const int tp = GENERATE(2, 4);
+  const TransformerConfig config = preset(GENERATE("tiny-gpt", "tiny-llama")).config;
+  if (config.heads % tp != 0) return;
+  std::map<std::string, std::map<std::string, Box>> boxes;
+  std::map<std::string, std::vector<int64_t>> shapes;
+  std::set<std::string> slots;  // a line a rank: names and places of all Parameters
+  for (int rank = 0; rank < tp; ++rank) {
+    const Transformer model(config, rank_of(tp, rank));
+    const Layout layout(model, rank_of(tp, rank));
+    std::string line;
+    for (const Layout::Slot& slot : layout.slots()) line += concat(slot.name, " ", slot.range.begin, " ", slot.range.end, "; ");
+    slots.insert(line);
+    for (const Layout::Place& place : layout.places()) {
+      boxes[place.part.name][box_text(place.part.box)] = place.part.box;
+      shapes[place.part.name] = place.part.global;
+    }
+  }
+  CHECK(slots.size() == 1);
+  for (const auto& [name, of_ranks] : boxes) {
+    INFO(name);
+    std::vector<const Box*> tiles;
+    for (const auto& [text, box] : of_ranks) tiles.push_back(&box);
+    CHECK(tiles_exactly(shapes[name], tiles));
+    if (name.ends_with("attn.q.weight") || name.ends_with("mlp.down.weight")) CHECK(of_ranks.size() == static_cast<size_t>(tp));
   }
 }
 

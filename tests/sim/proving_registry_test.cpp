@@ -88,7 +88,7 @@ TEST_CASE("registry: what both matrix products refuse", "[registry]") {
   args.a = at(4096, DType::f32, {64, 64});
   both_refuse(args, "bf16 operands only");
   both_refuse(some_matmul(DType::f64), "bf16 or f32 results only");
-  for (View MatmulArgs::*fused : {&MatmulArgs::bias, &MatmulArgs::residual, &MatmulArgs::preact}) {
+  for (View MatmulArgs::*fused : {&MatmulArgs::bias, &MatmulArgs::preact}) {
     args = some_matmul();
     args.*fused = at(16384, DType::bf16, {64, 64});
     both_refuse(args, "no fused epilogue");

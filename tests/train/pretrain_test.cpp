@@ -2,6 +2,8 @@
 #include <omp.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <chrono>
+#include <thread>
 
 #include <filesystem>
 #include <sstream>
@@ -111,9 +113,12 @@ TEST_CASE("after a roll-back behind a save that failed, a stop saves the step it
   static rlimit before;
   REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
   static int steps;
-  steps = 0;
+  static std::string latest;
+  steps = 0, latest = out / "LATEST";
   const test::Intercept<kernels::AdvanceStepArgs> events(kernels::advance_step, nullptr, [](const kernels::AdvanceStepArgs&) {
     ++steps;
+    for (int i = 0; steps == 8 && !fs::exists(latest) && i < 10000; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));  // step 4 is saved
     rlimit limit = before;
     if (steps == 8) limit.rlim_cur = 16384;
     if (steps == 8 || steps == 10) ::setrlimit(RLIMIT_FSIZE, &limit);
