@@ -55,7 +55,7 @@ Evaluator::Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens
   staging_.resize(static_cast<size_t>(3 * shape.numel()));
 }
 
-std::optional<EvalResult> Evaluator::run(const Transformer& model, const std::function<bool()>& stop,
+std::optional<EvalResult> Evaluator::run(const TokenLosses& losses, const std::function<bool()>& stop,
                                          const std::function<void(const Error&)>& failed) {
   const int64_t n = batch_ * seq_;
   double nats = 0;
@@ -74,7 +74,7 @@ std::optional<EvalResult> Evaluator::run(const Transformer& model, const std::fu
     for (const Tensor* t : {&tokens_, &targets_, &document_start_}) {
       copy_bytes(t->impl().data, device_, staging_.data() + at++ * n, Device{}, static_cast<size_t>(n) * sizeof(int32_t));
     }
-    for (double loss : model.token_losses(tokens_, targets_, document_start_).to_vector()) nats += loss;
+    for (double loss : losses(tokens_, targets_, document_start_).to_vector()) nats += loss;
   }
   return EvalResult{control_.sum_in_rank_order(nats), windows_.scored_tokens(0, rows_), bytes_, words_};
 }

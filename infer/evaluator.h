@@ -28,6 +28,9 @@ struct EvalResult {
   double bits_per_word() const;  // 2 to its power is the word-level perplexity; NaN without words
 };
 
+// tokens, targets, document_start (B, T) i32 to the negative log likelihood of every target (B T), in nats; 0 where there is none.
+using TokenLosses = std::function<Tensor(const Tensor& tokens, const Tensor& targets, const Tensor& document_start)>;
+
 // Rolling windows over held-out shards (data/windows.h), shared over the ranks of a job. Memory is allocated once.
 class Evaluator {
  public:
@@ -36,8 +39,11 @@ class Evaluator {
   Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Control& control);
   // Collective. `stop`, when given, is asked after each batch is read; true ends the evaluation early and gives nullopt. `failed`, when given, is
   // told of data that cannot be read, and `stop` has to say so on all ranks then.
-  std::optional<EvalResult> run(const Transformer& model, const std::function<bool()>& stop = {},
+  std::optional<EvalResult> run(const TokenLosses& losses, const std::function<bool()>& stop = {},
                                 const std::function<void(const Error&)>& failed = {});
+  std::optional<EvalResult> run(const Transformer& model, const std::function<bool()>& stop = {}) {
+    return run([&](const Tensor& tokens, const Tensor& targets, const Tensor& start) { return model.token_losses(tokens, targets, start); }, stop);
+  }
   uint64_t rows() const { return rows_; }
   int64_t batch() const { return batch_; }
   const std::string& unidentified() const { return windows_.unidentified(); }

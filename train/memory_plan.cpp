@@ -87,7 +87,9 @@ double activation_bytes(const RunConfig& c, const TransformerConfig& m, DType dt
   return m.recompute ? layers * rows * value * dim + block : layers * block;
 }
 
-MemoryPlan plan_memory(const RunConfig& c, const TransformerConfig& m, const Layout& layout, DType dtype) {
+namespace {
+
+MemoryPlan plan_state(const RunConfig& c, const Layout& layout, DType dtype) {
   const double value = static_cast<double>(size_of(dtype)), trained = static_cast<double>(layout.trainable().size());
   const double matrices = static_cast<double>(layout.section(Section::matrix).size());
   MemoryPlan plan;
@@ -95,8 +97,15 @@ MemoryPlan plan_memory(const RunConfig& c, const TransformerConfig& m, const Lay
   plan.masters = dtype == DType::f32 ? 0 : 4 * trained;
   plan.gradients = 4 * trained * (1 + tree_buffers(c));
   plan.optimizer = c.optimizer == OptimizerChoice::muon ? 4 * matrices + 8 * (trained - matrices) : 8 * trained;
-  plan.activations = activation_bytes(c, m, dtype);
   plan.snapshot = (dtype == DType::f32 ? plan.parameters : plan.masters) + plan.optimizer;
+  return plan;
+}
+
+}  // namespace
+
+MemoryPlan plan_memory(const RunConfig& c, const TransformerConfig& m, const Layout& layout, DType dtype) {
+  MemoryPlan plan = plan_state(c, layout, dtype);
+  plan.activations = activation_bytes(c, m, dtype);
   return plan;
 }
 
@@ -151,6 +160,16 @@ void require_memory(std::string_view op, const RunConfig& c, const Transformer& 
        concat("this run needs about ", bytes_text(needed), ranks > 1 ? concat(" for the ", ranks, " ranks on this machine") : "", ", of which ",
               bytes_text(ranks * plan.activations), " are activations of --batch ", c.batch, " x --seq ", c.seq, "; ", bytes_text(available),
               " of memory are available. ", advice, ". heddle pretrain --dry-run shows where it goes, --no-memory-check starts all the same"),
+       ExitCode::out_of_memory);
+}
+
+void require_state_memory(std::string_view op, const RunConfig& c, const Layout& layout, DType dtype, Device device) {
+  if (device.type != DeviceType::cpu || !c.memory_check) return;
+  const double needed = ranks_here() * plan_state(c, layout, dtype).total(), available = available_memory();
+  if (needed <= available) return;
+  fail(op,
+       concat("weights, gradients, moments and the snapshot for checkpoints need about ", bytes_text(needed), "; ", bytes_text(available),
+              " of memory are available: train a smaller model; --no-memory-check starts all the same"),
        ExitCode::out_of_memory);
 }
 

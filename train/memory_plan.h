@@ -31,6 +31,9 @@ double available_memory();
 // what would make it fit. `saves`: the run writes checkpoints. On a GPU nothing is checked: its allocator knows, and says so.
 void require_memory(std::string_view op, const RunConfig& config, const Transformer& model, DType dtype, Device device, bool saves);
 
+// The same of weights, gradients, moments and the snapshot alone, where nobody knows the activations.
+void require_state_memory(std::string_view op, const RunConfig& config, const Layout& layout, DType dtype, Device device);
+
 // The same of a batch without backward, of which one block's activations live at a time; the model is in memory already.
 void require_batch_memory(std::string_view op, const TransformerConfig& shape, int64_t batch, int64_t seq, DType dtype, Device device);
 

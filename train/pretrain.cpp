@@ -11,7 +11,6 @@
 #include "checkpoint/plan.h"
 #include "core/launch.h"
 #include "core/storage.h"
-#include "infer/sampling.h"
 #include "kernels/api/printable.h"
 #include "kernels/api/reduce.h"
 #include "parallel/launch.h"
@@ -277,7 +276,8 @@ void Loop::print(const Step& step) {
 void Loop::validate(Step& step) {
   const Clock::time_point start = Clock::now();
   step.validation = run_.evaluator->run(
-      *run_.model, [this] { return must_stop(); }, [this](const Error& e) { unreadable_ = e; });
+      [this](const Tensor& tokens, const Tensor& targets, const Tensor& start) { return run_.learner->token_losses(tokens, targets, start); },
+      [this] { return must_stop(); }, [this](const Error& e) { unreadable_ = e; });
   owes_validation_ = step.validation_stopped = !step.validation;
   if (!step.validation) return;
   const EvalResult& result = *step.validation;
@@ -295,11 +295,12 @@ void Loop::sample() {
     std::vector<int32_t> prompt = tokenizer.encode(text);
     prompt.insert(prompt.begin(), tokenizer.eot());
     const SamplingOptions sampling{.temperature = 0.8, .top_k = 50, .seed = static_cast<uint64_t>(config_.seed), .vocab = tokenizer.vocab_size()};
-    generate_tokens(*run_.model, prompt, config_.sample_tokens, sampling, [&](int32_t token, std::span<const double>) {
+    const bool can = run_.learner->generate(prompt, config_.sample_tokens, sampling, [&](int32_t token, std::span<const double>) {
       if (token == tokenizer.eot()) return false;
       text += tokenizer.bytes_of(token);
       return true;
     });
+    if (!can) return run_.console.warn(concat("no sample of step ", run_.step, ": the program's model cannot be sampled from (Learner::generate)"));
   } catch (const std::exception& error) {  // a look at the model, no part of its training
     return run_.console.warn(concat("no sample of step ", run_.step, ": ", error.what()));
   }
@@ -399,15 +400,20 @@ int Loop::finish() {
 }  // namespace
 
 int pretrain(RunConfig given) {
+  return pretrain(std::move(given), {});
+}
+
+int pretrain(RunConfig given, const MakeLearner& make) {
   std::unique_ptr<Control> world = world_control();
   if (given.dry_run) {
+    if (make) fail_usage("pretrain", "--dry-run plans the models that options describe, and this program brings its own");
     if (world->rank() == 0) dry_run(given);
     return 0;
   }
   const StopSignals signals(given.time_limit, world->rank() == 0);
   const int ranks = world->size();
   Mesh mesh(std::move(world), ranks, 1, choose_device(given.device));
-  Run run(std::move(given), mesh);
+  Run run(std::move(given), mesh, make);
   if (const std::string unused = unused_places(); !unused.empty()) run.console.warn(unused);
   return Loop(run, signals).go();
 }

@@ -188,14 +188,14 @@ void Run::load_initial_weights() {
   };
   compare(tokenizer_of_model(config.init_from, ""));  // before the tensors, whose shapes would tell less
   const CheckpointReader reader = open_checkpoint(real_file_system(), config.init_from);
-  describe_model(reader.manifest().scalars, reader.path());  // of this version?
+  if (!make_) describe_model(reader.manifest().scalars, reader.path());  // of this version?
   RunConfig theirs;
   try {
     apply_toml(theirs, reader.manifest().config, "saved configuration", Source::saved);
   } catch (const Error& e) {
     fail("model", concat(reader.path(), ": ", e.what()), ExitCode::bad_data);
   }
-  require_same_architecture(theirs);
+  if (!make_) require_same_architecture(theirs);
   StateDict state;
   optimizer->add_state(state);
   StateDict weights;
@@ -212,6 +212,18 @@ void Run::load_initial_weights() {
   optimizer->masters_changed();
 }
 
+// Of a model of the program's own: what it says of itself today and what it said when it was saved.
+void Run::require_same_model() const {
+  const nlohmann::json saved = parse_strict_json(found_->scalars, config.out + " (counters of the checkpoint)");
+  const nlohmann::json now = parse_strict_json(learner->description(), "the description of the model");
+  const auto before = saved.find(kModelCounter);
+  if (before != saved.end() && *before == now) return;
+  fail("pretrain",
+       concat(config.out, ": its checkpoint is of another model: ", before == saved.end() ? std::string("it does not say of which") : before->dump(),
+              ", and this is ", now.dump(), "; go on with the program that made it, or give another --out"),
+       ExitCode::mismatch);
+}
+
 void Run::restore() {
   const std::string environment = environment_text(config, device, control().size());
   checkpoints->set_environment(environment);
@@ -220,7 +232,11 @@ void Run::restore() {
     optimizer->masters_changed();
     take_counters(found_->step);
     resumed_step = step;
-    resolve(config, facts(loader->vocab()));  // the horizon in tokens, from what was trained
+    if (make_) {
+      resolve_run(config, facts(loader->vocab()));
+    } else {
+      resolve(config, facts(loader->vocab()));  // the horizon in tokens, from what was trained
+    }
     compare_with_saved(environment);
     if (is_first()) compare_with_file();
   }
@@ -245,7 +261,7 @@ void Run::save() {
                             {"seed", config.seed},
                             {"spike", pack(counters.spikes, spikes.rollbacks())},
                             {"data", loader->fingerprint()}};
-  scalars[kModelCounter] = nlohmann::json::parse(to_json(model->config()));
+  scalars[kModelCounter] = nlohmann::json::parse(learner->description());
   scalars[kDocumentMaskCounter] = config.doc_mask;
   if (!tokenizer_fingerprint_.empty()) scalars[kTokenizerCounter] = tokenizer_fingerprint_;
   state.scalars = scalars.dump();

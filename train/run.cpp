@@ -19,7 +19,6 @@
 #include "train/config/shape.h"
 #include "train/environment.h"
 #include "train/memory_plan.h"
-#include "train/objectives.h"
 #include "train/run_data.h"
 #include "train/run_files.h"
 #include "train/threads.h"
@@ -50,14 +49,15 @@ void require_room_for(const std::string& path) {
 
 }  // namespace
 
-Run::Run(RunConfig given, Mesh& of)
+Run::Run(RunConfig given, Mesh& of, MakeLearner make)
     : config(std::move(given)),
       mesh(of),
       console({.enabled = is_first(), .progress = config.progress, .terminal = !launch_of_this_process().found && ::isatty(STDERR_FILENO) == 1}),
-      spikes() {
+      make_(std::move(make)) {
   use_threads(config.threads);
   device = choose_device(config.device);
   if (!config.model.empty()) preset(config.model);  // an unknown name is an error before anything is made
+  if (make_) require_no_model_options(config);
   if (config.out.empty()) fail("pretrain", "no run directory: --out RUN", ExitCode::usage);
   // Where no job has started yet nothing is made before all else has been found right: a start that fails leaves no trace.
   const bool begun = has_begun();
@@ -100,7 +100,7 @@ void Run::open_directory() {
                                                                         : Checkpoints::Resume::automatic;
   found_ = checkpoints->find_newest(mode);
   if (found_) {
-    describe_model(found_->scalars, config.out);  // of this version?
+    if (!make_) describe_model(found_->scalars, config.out);  // of this version?
     ResumedConfig resumed = resume_config(found_->config, config, "the configuration of step " + std::to_string(found_->step));
     for (const ResumeDifference& d : resumed.overridden) {
       console.line(concat("resume: ", d.field, " was ", d.saved, ", now ", d.given, " (", d.origin.place, ")"));
@@ -114,18 +114,36 @@ RunFacts Run::facts(int64_t vocab) const {
   return {.ranks = control().size(), .vocab = vocab, .goes_on = found_.has_value(), .step = step, .tokens = tokens};
 }
 
+// Completes `of` and makes what it says is trained; nullptr as long as nobody knows the vocabulary of a model of the program's own.
+std::unique_ptr<Learner> Run::make_learner(RunConfig& of, int64_t vocab) const {
+  if (!make_) return transformer_learner(resolve(of, facts(vocab)));
+  resolve_run(of, facts(vocab));
+  if (of.is_fixed("vocab")) vocab = of.vocab;
+  return vocab > 0 ? make_(of, vocab) : nullptr;
+}
+
 void Run::settle() {
   require_runnable(config);
-  resolve(config, facts(0));
+  if (make_) {
+    resolve_run(config, facts(0));
+  } else {
+    resolve(config, facts(0));
+  }
   forced_kernels_ = kernels::ForcedKernels(config.kernel);
 }
 
 void Run::check_memory(int64_t vocab) const {
   RunConfig probe = config;
-  const Transformer shape(resolve(probe, facts(vocab)));
-  if (found_ && probe.vocab > 0)
-    check_model_tensors(Layout(shape), [this](std::span<const TensorIdentity> wanted) { checkpoints->check(wanted, "model."); });
-  require_memory("pretrain", probe, shape, compute_dtype(config.precision, device), device, true);
+  const DType dtype = compute_dtype(config.precision, device);
+  if (make_) {
+    const std::unique_ptr<Learner> shape = make_learner(probe, vocab);
+    if (shape && found_) check_model_tensors(Layout(shape->module()), [this](auto wanted) { checkpoints->check(wanted, "model."); });
+    if (shape) require_state_memory("pretrain", probe, Layout(shape->module()), dtype, device);
+  } else {
+    const Transformer shape(resolve(probe, facts(vocab)));
+    if (found_ && probe.vocab > 0) check_model_tensors(Layout(shape), [this](auto wanted) { checkpoints->check(wanted, "model."); });
+    require_memory("pretrain", probe, shape, dtype, device, true);
+  }
   control().barrier();  // before any rank takes what another one is still counting on
 }
 
@@ -154,18 +172,23 @@ void Run::open_data() {
 
 void Run::build() {
   check_memory(loader->vocab());
-  TransformerConfig shape = resolve(config, facts(loader->vocab()));
-  if (found_) {  // the model is what the checkpoint says it is
-    const bool recompute = shape.recompute;
-    shape = describe_model(found_->scalars, config.out).config;
-    shape.recompute = recompute;
+  if (make_) {
+    learner = make_learner(config, loader->vocab());
+    if (found_) require_same_model();
+  } else {
+    TransformerConfig shape = resolve(config, facts(loader->vocab()));
+    if (found_) {  // the model is what the checkpoint says it is
+      const bool recompute = shape.recompute;
+      shape = describe_model(found_->scalars, config.out).config;
+      shape.recompute = recompute;
+    }
+    learner = transformer_learner(shape);
   }
-  model = std::make_unique<Transformer>(shape);
-  arena = std::make_unique<Arena>(*model, device, compute_dtype(config.precision, device));
+  arena = std::make_unique<Arena>(learner->module(), device, compute_dtype(config.precision, device));
   arena->init(static_cast<uint64_t>(config.seed));
   optimizer = make_optimizer(config, *arena);
   trainer = std::make_unique<Trainer>(
-      next_token_objective(*model), *arena, *optimizer, mesh.dp(),
+      [this](const Batch& batch, const ObjectiveOptions& options) { return learner->loss(batch, options); }, *arena, *optimizer, mesh.dp(),
       Trainer::Options{.batch = config.batch, .seq = config.seq, .document_mask = config.doc_mask, .deterministic = config.deterministic});
   spikes = SpikeGuard({.nonfinite_limit = config.nonfinite_limit, .rollbacks = config.spike_rollbacks});
   bad_batches = std::make_unique<BadBatchLedger>(file("bad_batches.jsonl"));
@@ -173,7 +196,6 @@ void Run::build() {
 }
 
 void Run::describe() {
-  const TransformerConfig& m = model->config();
   console.line(table_text("configuration (what is not at its default)", config_rows(config)));
   if (const std::string text = recomputed_text(config); !text.empty()) console.line(text);
   if (!tokenizer && (evaluator || config.sample_every > 0)) {
@@ -194,10 +216,9 @@ void Run::describe() {
                         ": among the shards of --data as well; a loss on what is trained on says nothing about new text"));
   }
   console.line(coverage_text(*loader));
-  console.line(
-      concat("model: ", counted(m.layers, "layer"), " of ", m.dim, ", ", counted(m.heads, "head"), " (", m.kv_heads, " KV), vocabulary ", m.vocab));
-  console.line(concat("model: ", amount_text(static_cast<double>(model->parameter_count())), " parameters, ",
-                      amount_text(m.flops_per_token(config.seq)), "FLOP a token"));
+  console.line(concat("model: ", learner->summary()));
+  console.line(concat("model: ", amount_text(static_cast<double>(learner->module().parameter_count())), " parameters, ",
+                      amount_text(learner->flops_per_token(config.seq)), "FLOP a token"));
   if (config.optimizer == OptimizerChoice::muon && config.is_stated("lr") && !config.is_set("muon-lr")) {
     console.line(concat("--lr ", config.lr, " is AdamW's, for embeddings, head and gains; the matrices follow --muon-lr ", config.muon_lr));
   }

@@ -12,12 +12,12 @@
 #include "data/tokenizer.h"
 #include "infer/evaluator.h"
 #include "kernels/api/forced_kernels.h"
-#include "models/transformer.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "parallel/mesh.h"
 #include "train/config/resolve.h"
 #include "train/config/run_config.h"
+#include "train/learner.h"
 #include "train/report/bad_batches.h"
 #include "train/report/console.h"
 #include "train/spike.h"
@@ -28,7 +28,8 @@ namespace heddle {
 class Run {
  public:
   // Opens everything: takes the run directory, resumes the newest checkpoint if there is one, checks that configuration and data fit. Collective.
-  Run(RunConfig config, Mesh& mesh);
+  // `make`: for a model of the program's own; else the configuration's.
+  Run(RunConfig config, Mesh& mesh, MakeLearner make = {});
 
   // What the run directory says of the run beside its state: configuration, shards, tokenizer. Once it is clear that there is something to train.
   void write_files();
@@ -52,7 +53,7 @@ class Run {
   std::unique_ptr<Loader> loader;
   std::unique_ptr<Evaluator> evaluator;  // absent without --val
   int64_t samples = 0, micro_steps = 1;  // of a step: samples over all ranks, micro-steps of this one
-  std::unique_ptr<Transformer> model;
+  std::unique_ptr<Learner> learner;
   std::unique_ptr<Arena> arena;
   std::unique_ptr<Optimizer> optimizer;
   std::unique_ptr<Trainer> trainer;
@@ -66,6 +67,8 @@ class Run {
   bool has_begun() const;
   void open_directory();
   RunFacts facts(int64_t vocab) const;
+  std::unique_ptr<Learner> make_learner(RunConfig& of, int64_t vocab) const;
+  void require_same_model() const;
   void settle();
   void check_memory(int64_t vocab) const;
   void open_data();
@@ -78,6 +81,7 @@ class Run {
   void take_counters(uint64_t saved_step);
   void describe();
 
+  MakeLearner make_;
   std::optional<Checkpoints::Loaded> found_;
   bool trajectory_changed_ = false;  // by an option that differs from the saved one
   kernels::ForcedKernels forced_kernels_;

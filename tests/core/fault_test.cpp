@@ -36,8 +36,11 @@ DEVICE_TEST_CASE("data that a kernel cannot use is noted where it is met and tol
   told(embed(5), "token outside the vocabulary: tokens[b = 1][t = 0] = 5, V = 5");
   told(embed(-1), "tokens[b = 1][t = 0] = -1, V = 5");
   CHECK(text_of(embed(3)).empty());
-  told([&] { return embedding(numbers({1, 0}, {1, 2}), weight, table, numbers({0, -5}, {1, 2})); },
-       "position outside the table: b = 0, t = 1 gives 6, P = 3");
+  told(
+      [&] {
+        return embedding(numbers({1, 0}, {1, 2}), weight, table, numbers({0, -5}, {1, 2}));
+      },
+      "position outside the table: b = 0, t = 1 gives 6, P = 3");
   const Tensor x = Tensor::zeros({2, 4}, DType::f32, device);
   told([&] { return token_losses(x, weight, numbers({4, 9}, {2}), -1); }, "target outside the vocabulary: targets[1] = 9, V = 5");
   const Tensor q = Tensor::zeros({1, 2, 1, 8}, DType::f32, device);

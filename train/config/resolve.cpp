@@ -99,6 +99,23 @@ TransformerConfig resolve(RunConfig& c, const RunFacts& facts) {
   return shape;
 }
 
+void resolve_run(RunConfig& c, const RunFacts& facts) {
+  refuse_unbuilt(c);
+  require_runnable(c, true);
+  derive_ranks(c, facts.ranks);
+  derive_horizon(c, facts);
+  validate(c);
+}
+
+void require_no_model_options(const RunConfig& c) {
+  for (const Option<RunConfig>& option : RunConfig::options()) {
+    const OptionInfo info = option.info();
+    const bool of_the_data = option.name == "vocab" || option.name == "seq";
+    if (info.group == "Model" && !of_the_data && c.is_stated(option.name))
+      fail_usage("pretrain", concat("--", option.name, " (", c.origin_text(option.name), ") describes a model, and this program brings its own"));
+  }
+}
+
 SavedRun with_saved_run(const RunConfig& config) {
   if (config.out.empty() || config.resume == ResumeMode::never || !has_checkpoint(config.out)) return {config, {}, ""};
   const Checkpoints::Loaded found = describe_checkpoint(config.out);

@@ -22,6 +22,11 @@ struct RunFacts {
 // Throws Error(usage).
 TransformerConfig resolve(RunConfig& config, const RunFacts& facts);
 
+// The same but for the model, which the program brings itself: ranks, tokens of a step, horizon.
+void resolve_run(RunConfig& config, const RunFacts& facts);
+// Error(usage) when an option that describes a model was stated.
+void require_no_model_options(const RunConfig& config);
+
 // The run in config.out, if there is one, under what this start states: what pretrain goes on with, and what was trained. Reads, touches nothing.
 struct SavedRun {
   RunConfig config;
