@@ -1,7 +1,6 @@
 // Softmax cross entropy, forward and backward together: see kernels/api/cross_entropy.h.
 #include "kernels/api/cross_entropy.h"
 
-#include "kernels/cpu/register_internal.h"
 #include "kernels/cpu/rules_internal.h"
 #include "kernels/cpu/softmax_internal.h"
 

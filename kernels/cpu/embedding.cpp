@@ -1,7 +1,6 @@
 // Token and position embedding: see kernels/api/embedding.h.
 #include "kernels/api/embedding.h"
 
-#include "kernels/cpu/register_internal.h"
 #include "kernels/cpu/rows_internal.h"
 #include "kernels/cpu/rules_internal.h"
 
