@@ -111,7 +111,7 @@ function(check_includes file)
     line_of("${content}" "${include}" line)
 
     if("${include}" MATCHES "\"")
-      if(NOT EXISTS "${ROOT}/${path}")
+      if(NOT EXISTS "${ROOT}/${path}" AND NOT file MATCHES "^tests/walks/")  # those stand in for files of the tree
         report(${file} ${line} includes "\"${path}\" is no path from the top of the tree (quotes are for heddle's own headers)")
       else()
         inside("${path}" ok ${allowed})

@@ -17,6 +17,10 @@ Norm::Options norm_options(const TransformerConfig& c) {
   return {.type = c.norm, .bias = c.bias, .affine = c.norm_affine, .eps = c.norm_eps};
 }
 
+VocabParallelOptions table_options(const TransformerConfig& c) {
+  return {.vocab = c.vocab, .dim = c.dim, .init_std = c.init_std};
+}
+
 // Residual branches add up over 2 layers of them; scaling their last projection keeps the stream's variance (GPT-2, Radford et al. 2019).
 float out_std(const TransformerConfig& c) {
   return c.zero_init_out ? 0 : c.init_std / std::sqrt(2.0f * static_cast<float>(c.layers));
@@ -60,13 +64,15 @@ Residual Block::forward(const Residual& h, const Tensor& rope, KvCache& cache) c
 }
 
 Transformer::Transformer(const TransformerConfig& config, const MeshShape& mesh)
-    : config_(config.resolved()), norm_(config_.dim, norm_options(config_)) {
-  const auto table = [&](ParamKind kind, int64_t rows) {
-    return ParameterSpec{.kind = kind, .parts = {{.global = {rows, config_.dim}}}, .init_std = config_.init_std};
-  };
+    : config_(config.resolved()),
+      tok_(table_options(config_), mesh),
+      norm_(config_.dim, norm_options(config_)),
+      head_(config_.tied ? VocabParallelHead(tok_) : VocabParallelHead(table_options(config_), mesh)) {
   begin_bucket("embedding");
-  tok_ = add("tok.weight", table(ParamKind::embedding, config_.vocab));
-  if (config_.position == Position::learned) pos_ = add("pos.weight", table(ParamKind::embedding, config_.seq));
+  add("tok", tok_);
+  if (config_.position == Position::learned) {
+    pos_ = add("pos.weight", {.kind = ParamKind::embedding, .parts = {{.global = {config_.seq, config_.dim}}}, .init_std = config_.init_std});
+  }
   for (int64_t i = 0; i < config_.layers; ++i) {
     blocks_.push_back(std::make_unique<Block>(config_, mesh));
     const std::string name = "blocks." + std::to_string(i);
@@ -76,12 +82,7 @@ Transformer::Transformer(const TransformerConfig& config, const MeshShape& mesh)
   begin_bucket("norm");
   add("norm", norm_);
   begin_bucket("head");
-  if (config_.tied) {
-    tie("head.weight", tok_);
-    head_ = tok_;
-  } else {
-    head_ = add("head.weight", table(ParamKind::head, config_.vocab));
-  }
+  add("head", head_);
 }
 
 Tensor Transformer::rope_table_on(Device device) const {
@@ -93,7 +94,7 @@ Tensor Transformer::rope_table_on(Device device) const {
 Tensor Transformer::hidden(const Tensor& tokens, const Tensor& document_start) const {
   HEDDLE_CHECK(tokens.rank() == 2 && tokens.size(1) <= config_.seq, "model", "tokens ", shape_text(tokens.shape()), " for sequences of at most ",
                config_.seq);
-  Residual h{embedding(tokens, tok_, pos_, document_start), {}};
+  Residual h{tok_.forward(tokens, pos_, document_start), {}};
   const Tensor rope = rope_table_on(h.stream.device());
   for (const auto& block : blocks_) {
     if (!config_.recompute) {
@@ -108,12 +109,12 @@ Tensor Transformer::hidden(const Tensor& tokens, const Tensor& document_start) c
 }
 
 Tensor Transformer::loss(const Tensor& tokens, const Tensor& targets, const Tensor& document_start, const LossOptions& options) const {
-  return linear_cross_entropy(hidden(tokens, document_start), head_, targets, options);
+  return head_.loss(hidden(tokens, document_start), targets, options);
 }
 
 Tensor Transformer::token_losses(const Tensor& tokens, const Tensor& targets, const Tensor& document_start) const {
   NoGradGuard no_grad;
-  return heddle::token_losses(hidden(tokens, document_start), head_, targets);
+  return head_.token_losses(hidden(tokens, document_start), targets);
 }
 
 Transformer::Cache Transformer::make_cache(int64_t batch, int64_t capacity) const {
@@ -129,12 +130,12 @@ Tensor Transformer::next_logits(const Tensor& tokens, Cache& cache) const {
   HEDDLE_CHECK(first + t <= config_.seq, "model", first + t, " tokens; the model was built for ", config_.seq);
   const WeightUse table(pos_);
   const Tensor position = pos_ ? slice(table.values(), 0, first, first + t) : Tensor();  // (T, C)
-  Residual h{embedding(tokens, tok_, position), {}};
+  Residual h{tok_.forward(tokens, position), {}};
   const Tensor rope = rope_table_on(h.stream.device());
   for (size_t i = 0; i < blocks_.size(); ++i) h = blocks_[i]->forward(h, rope, cache.layers[i]);
   const Tensor last = contiguous(slice(h.added(), 1, t - 1, t));  // (B, 1, C)
   const Tensor y = norm_.forward(last).y;
-  return linear(reshape(y, {tokens.size(0), config_.dim}), head_);  // (B, V)
+  return head_.logits(reshape(y, {tokens.size(0), config_.dim}));  // (B, V)
 }
 
 }  // namespace heddle

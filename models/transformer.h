@@ -17,6 +17,7 @@
 #include "models/config.h"
 #include "parallel/attention.h"
 #include "parallel/mlp.h"
+#include "parallel/vocab_parallel.h"
 
 namespace heddle {
 
@@ -63,15 +64,17 @@ class Transformer final : public Module {
   Tensor next_logits(const Tensor& tokens, Cache& cache) const;
 
   const TransformerConfig& config() const { return config_; }
-  const Parameter& head() const { return head_; }
+  const Parameter& head() const { return head_.weight(); }
 
  private:
   Tensor rope_table_on(Device device) const;
 
   TransformerConfig config_;
-  Parameter tok_, pos_, head_;
+  VocabParallelEmbedding tok_;
+  Parameter pos_;
   std::vector<std::unique_ptr<Block>> blocks_;
   Norm norm_;
+  VocabParallelHead head_;
   mutable Tensor rope_;  // (seq, D), made at the first use
 };
 

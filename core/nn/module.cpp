@@ -62,7 +62,9 @@ std::vector<Tensor> Module::leaves() const {
 
 int64_t Module::parameter_count() const {
   int64_t n = 0;
-  for (const Parameter& p : parameters()) n += p.tensor().numel();
+  for (const Parameter& p : parameters()) {
+    for (const Part& part : p.spec().parts) n += volume(part.box);
+  }
   return n;
 }
 

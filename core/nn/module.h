@@ -23,7 +23,7 @@ class Module {
   std::vector<Parameter> parameters() const;
   // The same as tensors, for backward().
   std::vector<Tensor> leaves() const;
-  int64_t parameter_count() const;
+  int64_t parameter_count() const;  // elements of this rank's Parts
 
  protected:
   Parameter add(std::string name, ParameterSpec spec);

@@ -24,6 +24,8 @@ Parameter::Parameter(std::string name, ParameterSpec spec) : name_(std::move(nam
     HEDDLE_CHECK(stacked == local, "parameter", "\"", name_, "\": a part of ", shape_text(local), " does not stack under ", shape_text(impl->shape));
     impl->shape[0] += local[0];
   }
+  HEDDLE_CHECK(spec.padding >= 0, "parameter", "\"", name_, "\": ", spec.padding, " rows of padding");
+  impl->shape[0] += spec.padding;
   impl->strides = dense_strides(impl->shape);
   impl->requires_grad = !spec.frozen;
   data_->spec = std::move(spec);

@@ -33,12 +33,15 @@ struct ParameterSpec {
   float init_mean = 0;      // gains start at 1
   float lr_scale = 1;
   bool frozen = false;  // not trained: no gradient, no moments, no decay
+  // Rows of memory behind the Parts, in none of them: what makes the memory of tensor-parallel ranks equal where their boxes are not. Zero, and its
+  // gradient too.
+  int64_t padding = 0;
 };
 
 class Parameter {
  public:
   Parameter() = default;
-  // Error when there is no Part, a box leaves its tensor, or the Parts do not stack.
+  // Error when there is no Part, a box leaves its tensor, the Parts do not stack, or the padding is negative.
   Parameter(std::string name, ParameterSpec spec);
 
   // Of a handle that Module::parameters() returned: the path from the module it was called on. Else the name it was registered under.

@@ -26,13 +26,18 @@ class LossNode final : public Node {
   Tensor dx_, dw_;  // dw_ only when the weight is not a leaf
 };
 
-void check_loss(std::string_view op, const Tensor& x, const Tensor& weight, const Tensor& targets) {
+void check_loss(std::string_view op, const Tensor& x, const Tensor& weight, const Tensor& targets, const LossOptions& options) {
   check_floating(x, op, "x");
   check_same_dtype(x, weight, op);
   HEDDLE_CHECK(weight && weight.rank() == 2 && x.size(-1) == weight.size(1), op, "x ", shape_text(x.view()), " does not fit the head ",
                shape_text(weight.view()));
   HEDDLE_CHECK(targets && targets.dtype() == DType::i32 && targets.is_contiguous() && targets.numel() * x.size(-1) == x.numel(), op, "targets ",
                shape_text(targets.view()), " for x ", shape_text(x.view()));
+  const Tensor& weights = options.weights;
+  HEDDLE_CHECK(!weights || (weights.dtype() == DType::f32 && weights.is_contiguous() && weights.numel() == targets.numel()), op, "weights ",
+               shape_text(weights.view()), " for targets ", shape_text(targets.view()));
+  HEDDLE_CHECK(options.gather || options.shard.whole(weight.size(0)), op, "a head of ", options.shard.held(weight.size(0)), " of ",
+               options.shard.tokens(weight.size(0)), " tokens needs LossOptions::gather, for what the other shards know");
 }
 
 // On a CPU about 4 MiB of logits: they stay in its cache, and the products keep enough rows to run at full rate. On a GPU as many rows as fit in 1
@@ -52,6 +57,12 @@ View logits_view(const Tensor& room, int64_t rows, int64_t vocabulary) {
   v.shape[1] = vocabulary;
   return v;
 }
+Tensor stats_room(int64_t rows, DType dtype, Device device) {
+  return Tensor::empty({rows, 3}, dtype, device, MemoryTag::workspace);
+}
+View weights_of(const LossOptions& options) {
+  return options.weights ? make_view(options.weights.impl().data, DType::f32, {options.weights.numel()}) : View{};
+}
 Tensor logits_room(int64_t rows, int64_t vocabulary, DType dtype, Device device) {
   const int64_t unit = 64 / size_of(dtype);
   return Tensor::empty({rows, (vocabulary + unit - 1) / unit * unit}, dtype, device, MemoryTag::workspace);
@@ -59,19 +70,34 @@ Tensor logits_room(int64_t rows, int64_t vocabulary, DType dtype, Device device)
 
 View rows(const View& matrix, int64_t begin, int64_t end) {  // rows [begin, end) of (N, C), or of (N)
   View v = matrix;
+  if (!v) return v;
   v.data += begin * v.stride[0] * size_of(v.dtype);
   v.shape[0] = end - begin;
   return v;
 }
 
+// The loss of a chunk of rows. Between its phases lies what ranks that share the vocabulary tell each other.
+void chunk_losses(kernels::CrossEntropyArgs args, const Tensor& room, const LossOptions& options, Device device) {
+  args.ignore_index = options.ignore_index;
+  args.shard = options.shard;
+  const int64_t n = args.logits.shape[0];
+  const View mine = rows(room.view(), 0, n);  // (R, 3)
+  launch(kernels::cross_entropy_stats,
+         {.logits = args.logits, .targets = args.targets, .stats = mine, .ignore_index = args.ignore_index, .shard = args.shard}, device);
+  const Tensor all = options.gather ? options.gather(slice(room, 0, 0, n)) : Tensor();  // (S, R, 3)
+  args.stats = all ? all.view() : make_view(mine.data, mine.dtype, {1, n, 3});
+  launch(kernels::cross_entropy, args, device);
+}
+
 }  // namespace
 
 Tensor linear_cross_entropy(const Tensor& x, const Weight& head, const Tensor& targets, const LossOptions& options) {
-  check_loss("linear_cross_entropy", x, head.slot(), targets);
+  check_loss("linear_cross_entropy", x, head.slot(), targets, options);
   const WeightUse used(head);  // by all chunks
   const Tensor& weight = used.values();
   const Device device = x.device();
   const View x_rows = rows_of(x), target_rows = make_view(targets.impl().data, DType::i32, {targets.numel()});
+  const View weights = weights_of(options);
   const int64_t n = x_rows.shape[0], vocabulary = weight.size(0);
   const int64_t chunk = chunk_of(options.chunk_rows, n, vocabulary, x.dtype(), device);
   const bool want_x = recording({&x}), want_w = recording({&head.slot()});
@@ -84,6 +110,7 @@ Tensor linear_cross_entropy(const Tensor& x, const Weight& head, const Tensor& t
   Tensor nlls = options.nll ? Tensor::empty({n}, sum_type, device) : Tensor();  // (N)
   const Tensor room = logits_room(chunk, vocabulary, x.dtype(), device);        // (R, V padded)
   const View logits = logits_view(room, chunk, vocabulary);                     // (R, V)
+  const Tensor stats = stats_room(chunk, sum_type, device);                     // (R, 3)
   Tensor dx = want_x ? Tensor::empty(x.shape(), x.dtype(), device) : Tensor();  // (N, C)
   Tensor dw;                                                                    // of a weight that is itself computed
   Sink w_sink;
@@ -99,17 +126,16 @@ Tensor linear_cross_entropy(const Tensor& x, const Weight& head, const Tensor& t
     const int64_t end = std::min(begin + chunk, n);
     const View z = rows(logits, 0, end - begin), xc = rows(x_rows, begin, end);
     launch(kernels::matmul, {.a = xc, .b = weight.view(), .trans_b = true, .c = {z, false}}, device);
-    launch(kernels::cross_entropy,
-           {.logits = z,
-            .targets = rows(target_rows, begin, end),
-            .losses = rows(losses.view(), begin, end),
-            .nll = nlls ? rows(nlls.view(), begin, end) : View{},
-            .ignore_index = options.ignore_index,
-            .z_loss = options.z_loss,
-            .scale = options.scale,
-            .write_gradient = want_x || want_w,
-            .step = options.step},
-           device);
+    chunk_losses({.logits = z,
+                  .targets = rows(target_rows, begin, end),
+                  .losses = rows(losses.view(), begin, end),
+                  .nll = rows(nlls.view(), begin, end),
+                  .z_loss = options.z_loss,
+                  .scale = options.scale,
+                  .write_gradient = want_x || want_w,
+                  .step = options.step,
+                  .weights = rows(weights, begin, end)},
+                 stats, options, device);
     if (want_x) launch(kernels::matmul, {.a = z, .b = weight.view(), .c = {rows(rows_of(dx), begin, end), false}}, device);
     if (want_w) {
       launch(kernels::matmul, {.a = z, .b = xc, .trans_a = true, .c = w_sink}, device);
@@ -128,22 +154,26 @@ Tensor linear_cross_entropy(const Tensor& x, const Weight& head, const Tensor& t
   return loss;
 }
 
-Tensor token_losses(const Tensor& x, const Weight& head, const Tensor& targets, int32_t ignore_index, int64_t chunk_rows) {
-  check_loss("token_losses", x, head.slot(), targets);
+Tensor token_losses(const Tensor& x, const Weight& head, const Tensor& targets, const LossOptions& options) {
+  check_loss("token_losses", x, head.slot(), targets, options);
   const WeightUse used(head);
   const Tensor& weight = used.values();
   const Device device = x.device();
   const View x_rows = rows_of(x), target_rows = make_view(targets.impl().data, DType::i32, {targets.numel()});
-  const int64_t n = x_rows.shape[0], chunk = chunk_of(chunk_rows, n, weight.size(0), x.dtype(), device);
-  Tensor losses = Tensor::empty({n}, accumulator_of(x.dtype()), device);      // (N)
-  const Tensor room = logits_room(chunk, weight.size(0), x.dtype(), device);  // (R, V padded)
-  const View logits = logits_view(room, chunk, weight.size(0));               // (R, V)
+  const View weights = weights_of(options);
+  const int64_t n = x_rows.shape[0], vocabulary = weight.size(0), chunk = chunk_of(options.chunk_rows, n, vocabulary, x.dtype(), device);
+  const DType sum_type = accumulator_of(x.dtype());
+  Tensor losses = Tensor::empty({n}, sum_type, device);                   // (N)
+  const Tensor room = logits_room(chunk, vocabulary, x.dtype(), device);  // (R, V padded)
+  const View logits = logits_view(room, chunk, vocabulary);               // (R, V)
+  const Tensor stats = stats_room(chunk, sum_type, device);               // (R, 3)
   for (int64_t begin = 0; begin < n; begin += chunk) {
     const int64_t end = std::min(begin + chunk, n);
     const View z = rows(logits, 0, end - begin);
     launch(kernels::matmul, {.a = rows(x_rows, begin, end), .b = weight.view(), .trans_b = true, .c = {z, false}}, device);
-    launch(kernels::cross_entropy,
-           {.logits = z, .targets = rows(target_rows, begin, end), .losses = rows(losses.view(), begin, end), .ignore_index = ignore_index}, device);
+    chunk_losses(
+        {.logits = z, .targets = rows(target_rows, begin, end), .losses = rows(losses.view(), begin, end), .weights = rows(weights, begin, end)},
+        stats, options, device);
   }
   return losses;
 }

@@ -5,7 +5,8 @@
 namespace heddle {
 namespace {
 
-// out[b, t] = weight[token] + position[t - start]: each weight row's gradient is the sum of the rows of dout it was copied to.
+// out[b, t] = weight[token] + position[t - start]: each weight row's gradient is the sum of the rows of dout it was copied to. Of a vocabulary in
+// shards the first one adds the positions; their gradient is whole on every rank, as the sum's is.
 class EmbeddingNode final : public Node {
  public:
   std::string_view name() const override { return "embedding"; }
@@ -16,16 +17,18 @@ class EmbeddingNode final : public Node {
     args.d_out = dy[0].view();
     args.d_weight = dx[0].sink();
     args.d_position = dx[1].sink();
+    args.shard = shard_;
     launch(kernels::embedding_backward, args, dy[0].device());
   }
   void release_saved() override { tokens_.reset(), start_.reset(); }
 
   Saved tokens_, start_;
+  VocabShard shard_;
 };
 
 }  // namespace
 
-Tensor embedding(const Tensor& tokens, const Weight& table, const Weight& positions, const Tensor& document_start) {
+Tensor embedding(const Tensor& tokens, const Weight& table, const Weight& positions, const Tensor& document_start, const VocabShard& shard) {
   const Tensor &weight = table.slot(), &position = positions.slot();
   check_floating(weight, "embedding", "weight");
   check_same_dtype(weight, position, "embedding");
@@ -36,13 +39,14 @@ Tensor embedding(const Tensor& tokens, const Weight& table, const Weight& positi
                "positions ", shape_text(position.view()), " for tokens ", shape_text(tokens.shape()), " and weight ", shape_text(weight.shape()));
   Tensor out = Tensor::empty({tokens.size(0), tokens.size(1), weight.size(1)}, weight.dtype(), weight.device());  // (B, T, C)
   {
-    const WeightUse w(table), p(positions);
+    const WeightUse w(table), p(shard.first == 0 ? positions : Weight());
     launch(kernels::embedding_forward,
-           {.tokens = tokens.view(), .weight = w.view(), .position = p.view(), .start = document_start.view(), .out = out.view()}, out.device());
+           {.tokens = tokens.view(), .weight = w.view(), .position = p.view(), .start = document_start.view(), .out = out.view(), .shard = shard},
+           out.device());
   }
   if (recording({&weight, &position})) {
     auto node = std::make_shared<EmbeddingNode>();
-    node->tokens_ = Saved(tokens), node->start_ = Saved(document_start);
+    node->tokens_ = Saved(tokens), node->start_ = Saved(document_start), node->shard_ = shard;
     record(node, {&weight, &position}, {&out});
   }
   return out;

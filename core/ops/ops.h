@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "core/weight.h"
 #include "kernels/api/philox.h"
 #include "kernels/api/step_state.h"
+#include "kernels/api/vocab_shard.h"
 
 namespace heddle {
 
@@ -54,8 +56,10 @@ NormOutput rms_norm(const Tensor& x, const Tensor& residual, const Weight& gain,
 Tensor qk_norm(const Tensor& qkv, int64_t heads, int64_t kv_heads, const Weight& q_gain, const Weight& k_gain, float eps = 1e-5f);
 
 // ---- embedding, loss ----------------------------------------------------------------------------------------------------------------------
-// tokens (B, T) i32, weight (V, C), position (P, C) or undefined, document_start (B, T) i32 or undefined: positions restart there.
-Tensor embedding(const Tensor& tokens, const Weight& weight, const Weight& position = {}, const Tensor& document_start = {});  // (B, T, C)
+// tokens (B, T) i32, weight (V, C), position (P, C) or undefined, document_start (B, T) i32 or undefined: positions restart there. Where the rows are
+// a shard of a vocabulary, y is this shard's summand: zero for tokens of the others, positions added by the first.
+Tensor embedding(const Tensor& tokens, const Weight& weight, const Weight& position = {}, const Tensor& document_start = {},
+                 const VocabShard& shard = {});  // (B, T, C)
 
 struct LossOptions {
   int32_t ignore_index = -1;
@@ -64,12 +68,19 @@ struct LossOptions {
   const StepState* step = nullptr;  // when given, also times step->loss_scale (1 / valid targets of the step)
   int64_t chunk_rows = 0;           // rows of logits that exist at a time; 0: chosen by size
   Tensor nll;                       // () of the loss's dtype: receives the same sum without the z term; undefined: not asked for
+  Tensor weights;                   // (N) f32: a factor on a row's loss and gradient; undefined: 1
+  VocabShard shard;                 // which tokens the rows of the head are
+  // Of a head that holds a shard: brings the statistics of a chunk (R, 3), this shard's, to (shards, R, 3), all in order
+  // (kernels/api/cross_entropy.h). Called once a chunk, so that every rank needs the same number of rows in its head; the result is used on the
+  // current stream.
+  std::function<Tensor(const Tensor& stats)> gather;
 };
 // scale * sum over rows of cross entropy(x weight^T, targets): x (N, C), weight (V, C), targets (N) i32. Logits exist only chunk by chunk: when
-// recording, the forward pass also computes dx and adds the weight's gradient, so backward must start at this tensor.
+// recording, the forward pass also computes dx and adds the weight's gradient, so backward must start at this tensor. Of a head that holds a shard,
+// the loss is that of all shards, the gradient of x this shard's summand.
 Tensor linear_cross_entropy(const Tensor& x, const Weight& weight, const Tensor& targets, const LossOptions& options = {});  // ()
-// The negative log likelihood of every target, 0 where ignored; never recorded.
-Tensor token_losses(const Tensor& x, const Weight& weight, const Tensor& targets, int32_t ignore_index = -1, int64_t chunk_rows = 0);  // (N) f32
+// The negative log likelihood of every target, 0 where ignored; never recorded. z_loss, scale, step and nll do not apply.
+Tensor token_losses(const Tensor& x, const Weight& weight, const Tensor& targets, const LossOptions& options = {});  // (N) f32
 
 // ---- elementwise --------------------------------------------------------------------------------------------------------------------------
 Tensor add(const Tensor& a, const Tensor& b, double alpha = 1, double beta = 1);  // alpha a + beta b

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/autograd/node.h"
 #include "core/nn/layers.h"
 #include "core/nn/mlp.h"
 #include "core/ops/ops.h"

@@ -30,6 +30,7 @@
   slot(RopeArgs, rope)                             \
   slot(EmbeddingForwardArgs, embedding_forward)    \
   slot(EmbeddingBackwardArgs, embedding_backward)  \
+  slot(CrossEntropyStatsArgs, cross_entropy_stats) \
   slot(CrossEntropyArgs, cross_entropy)            \
   slot(SumArgs, sum)                               \
   slot(ColumnSumArgs, column_sum)                  \

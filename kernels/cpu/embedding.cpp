@@ -1,7 +1,6 @@
 // Token and position embedding: see kernels/api/embedding.h.
 #include "kernels/api/embedding.h"
 
-#include "kernels/cpu/register_internal.h"
 #include "kernels/cpu/rows_internal.h"
 #include "kernels/cpu/rules_internal.h"
 
@@ -40,26 +39,27 @@ template <class T>
 void forward(const EmbeddingForwardArgs& args) {
   const int64_t length = args.tokens.size(1), columns = args.out.size(2), rows = args.tokens.size(0) * length;
   for_tiles(rows, rows_per_tile(columns), rows * columns, [&](int64_t begin, int64_t end) {
-    Input<T> weight(args.weight), position(args.position, T{0});
+    Input<T> weight(args.weight), position(args.position, T{0}), elsewhere(View{}, T{0});
     Output<T> out(args.out);
     for (int64_t row = begin; row < end; ++row) {
       const int64_t b = row / length, t = row - b * length;
-      const int64_t from = at(args.tokens, b, t) * args.weight.stride[0], to = b * args.out.stride[0] + t * args.out.stride[1];
+      const int64_t held = args.shard.row(at(args.tokens, b, t), args.weight.size(0));
+      const int64_t from = held * args.weight.stride[0], to = b * args.out.stride[0] + t * args.out.stride[1];
       const int64_t place = args.position ? position_of(args.start, b, t) * args.position.stride[0] : 0;
       for (int64_t column = 0; column < columns; column += kChunk) {
         const int64_t n = std::min(kChunk, columns - column);
         map_lanes(
-            n, out.at(to + column, n), [](auto w, auto p) HEDDLE_LANEWISE { return w + p; }, weight.at(from + column, n),
-            position.at(place + column, n));
+            n, out.at(to + column, n), [](auto w, auto p) HEDDLE_LANEWISE { return w + p; },
+            held < 0 ? elsewhere.at(0, n) : weight.at(from + column, n), position.at(place + column, n));
         out.commit();
       }
     }
   });
 }
 
-// sink[r] (+)= sum of the rows n of d_out with index(n) == r, in the order of n. The rows of one r are found through a linked list in scratch
-// and summed in the compute type before they are stored: each element of the sink is one thread's, and its sum does not depend on the tiles.
-// A large table is cut by rows, whole rows at a time; a small one by columns, because a few of its rows hold most of the work.
+// sink[r] (+)= sum of the rows n of d_out with index(n) == r, in the order of n; a negative index is in no r. The rows of one r are found through a
+// linked list in scratch and summed in the compute type before they are stored: each element of the sink is one thread's, and its sum does not depend
+// on the tiles. A large table is cut by rows, whole rows at a time; a small one by columns, because a few of its rows hold most of the work.
 template <class T, class Index>
 void scatter_rows(const EmbeddingBackwardArgs& args, const Sink& sink, const Index& index) {
   const int64_t length = args.tokens.size(1), rows = args.tokens.size(0) * length, table = sink.to.size(0), columns = sink.to.size(1);
@@ -68,6 +68,7 @@ void scatter_rows(const EmbeddingBackwardArgs& args, const Sink& sink, const Ind
   std::fill(head, head + table, -1);
   for (int64_t n = rows - 1; n >= 0; --n) {
     const int64_t r = index(n / length, n % length);
+    if (r < 0) continue;
     next[n] = head[r];
     head[r] = static_cast<int32_t>(n);
   }
@@ -119,7 +120,8 @@ Refusal refuses(const EmbeddingForwardArgs& args) {
   return rules;
 }
 void run(const EmbeddingForwardArgs& args, Stream) {
-  if (!indices_are_inside(args.fault, args.tokens, args.start, args.weight.size(0), args.position ? args.position.size(0) : -1)) return;
+  if (!indices_are_inside(args.fault, args.tokens, args.start, args.shard.tokens(args.weight.size(0)), args.position ? args.position.size(0) : -1))
+    return;
   with_compute_type(args.out.dtype == DType::f64, [&](auto zero) { forward<decltype(zero)>(args); });
 }
 
@@ -145,13 +147,16 @@ size_t scratch(const EmbeddingBackwardArgs& args) {
 }
 void run(const EmbeddingBackwardArgs& args, Stream) {
   check_scratch("embedding_backward", args.scratch, scratch(args));
-  if (!indices_are_inside(args.fault, args.tokens, args.start, args.d_weight ? args.d_weight.to.size(0) : -1,
+  if (!indices_are_inside(args.fault, args.tokens, args.start, args.d_weight ? args.shard.tokens(args.d_weight.to.size(0)) : -1,
                           args.d_position ? args.d_position.to.size(0) : -1)) {
     return;
   }
   with_compute_type(args.d_out.dtype == DType::f64, [&](auto zero) {
     using T = decltype(zero);
-    if (args.d_weight) scatter_rows<T>(args, args.d_weight, [&](int64_t b, int64_t t) { return static_cast<int64_t>(at(args.tokens, b, t)); });
+    if (args.d_weight) {
+      const int64_t table = args.d_weight.to.size(0);
+      scatter_rows<T>(args, args.d_weight, [&](int64_t b, int64_t t) { return args.shard.row(at(args.tokens, b, t), table); });
+    }
     if (args.d_position) scatter_rows<T>(args, args.d_position, [&](int64_t b, int64_t t) { return position_of(args.start, b, t); });
   });
 }

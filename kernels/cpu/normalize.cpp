@@ -1,10 +1,18 @@
 // Division by the Frobenius norm: see kernels/api/optimizer.h. Made of the two kernels that fix its order of additions.
 #include <cmath>
 
-#include "kernels/cpu/register_internal.h"
+#include "kernels/api/optimizer.h"
+#include "kernels/api/pointwise.h"
+#include "kernels/api/reduce.h"
 #include "kernels/cpu/rules_internal.h"
 
 namespace heddle::kernels::cpu {
+
+Refusal refuses(const SumArgs&);
+Refusal refuses(const AxpbyArgs&);
+void run(const SumArgs&, Stream);
+void run(const AxpbyArgs&, Stream);
+
 namespace {
 
 SumArgs squares(const NormalizeArgs& args, double& total) {

@@ -3,7 +3,6 @@
 
 #include <cmath>
 
-#include "kernels/cpu/register_internal.h"
 #include "kernels/cpu/rows_internal.h"
 #include "kernels/cpu/rules_internal.h"
 

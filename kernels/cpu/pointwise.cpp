@@ -1,7 +1,6 @@
 // Elementwise operations: see kernels/api/pointwise.h.
 #include "kernels/api/pointwise.h"
 
-#include "kernels/cpu/register_internal.h"
 #include "kernels/cpu/rows_internal.h"
 #include "kernels/cpu/rules_internal.h"
 

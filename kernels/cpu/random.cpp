@@ -1,7 +1,6 @@
 // Random numbers as pure functions of (key, element index): see kernels/api/random.h.
 #include "kernels/api/random.h"
 
-#include "kernels/cpu/register_internal.h"
 #include "kernels/cpu/rows_internal.h"
 #include "kernels/cpu/rules_internal.h"
 

@@ -1,7 +1,6 @@
 // Reductions: see kernels/api/reduce.h.
 #include "kernels/api/reduce.h"
 
-#include "kernels/cpu/register_internal.h"
 #include "kernels/cpu/rules_internal.h"
 #include "kernels/cpu/softmax_internal.h"
 

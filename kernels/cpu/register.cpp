@@ -1,39 +1,45 @@
-// Every implementation the CPU offers, in the order `choose` tries them. matmul.cpp and attention.cpp list theirs.
+// Every implementation the CPU offers: one a slot of kernels/api/slots.h; matmul.cpp and attention.cpp list theirs, in the order `choose` tries them.
 #include <mutex>
 
+#include "kernels/api/slots.h"
 #include "kernels/cpu/register_internal.h"
 
 namespace heddle::kernels {
+
+// What a family's file offers for each of its slots.
+namespace cpu {
+#define HEDDLE_DECLARE_CANDIDATE(Args, slot) \
+  Refusal refuses(const Args&);              \
+  size_t scratch(const Args&);               \
+  void run(const Args&, Stream);
+HEDDLE_KERNEL_SLOTS(HEDDLE_DECLARE_CANDIDATE)
+#undef HEDDLE_DECLARE_CANDIDATE
+}  // namespace cpu
+
 namespace {
 
+// A slot has one candidate here, of the family's own functions, unless its family lists several.
+template <class Args>
+constexpr bool kListsItsOwn =
+    std::is_same_v<Args, MatmulArgs> || std::is_same_v<Args, AttentionForwardArgs> || std::is_same_v<Args, AttentionBackwardArgs>;
+
+constexpr std::string_view name_of_candidate(std::string_view slot) {
+  if (slot == "embedding_forward" || slot == "embedding_backward") return "rows";
+  if (slot == "normal" || slot == "dropout") return "philox";
+  if (slot == "finish_norm" || slot == "advance_step") return "host";
+  return "simd";
+}
+
 void add_all() {
-  constexpr DeviceType device = DeviceType::cpu;
-  // name, refuses, scratch, run
-  axpby.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  multiply.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  map.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  map_backward.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  swiglu.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  swiglu_backward.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  fill.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  norm_forward.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  norm_backward.add(device, {"simd", cpu::refuses, cpu::scratch, cpu::run});
-  rope.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  embedding_forward.add(device, {"rows", cpu::refuses, nullptr, cpu::run});
-  embedding_backward.add(device, {"rows", cpu::refuses, cpu::scratch, cpu::run});
-  cross_entropy.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  sum.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  column_sum.add(device, {"simd", cpu::refuses, cpu::scratch, cpu::run});
-  softmax.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  softmax_backward.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  normal.add(device, {"philox", cpu::refuses, nullptr, cpu::run});
-  dropout.add(device, {"philox", cpu::refuses, nullptr, cpu::run});
-  adamw.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  muon_momentum.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  normalize.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  muon_apply.add(device, {"simd", cpu::refuses, nullptr, cpu::run});
-  finish_norm.add(device, {"host", cpu::refuses, nullptr, cpu::run});
-  advance_step.add(device, {"host", cpu::refuses, nullptr, cpu::run});
+  for_each_kernel([]<class Args>(Kernel<Args>& kernel) {
+    if constexpr (kListsItsOwn<Args>) {
+      return;
+    } else if constexpr (requires(Args args) { args.scratch; }) {
+      kernel.add(DeviceType::cpu, {name_of_candidate(kernel.op()), cpu::refuses, cpu::scratch, cpu::run});
+    } else {
+      kernel.add(DeviceType::cpu, {name_of_candidate(kernel.op()), cpu::refuses, nullptr, cpu::run});
+    }
+  });
   cpu::register_cpu_matmul();
   cpu::register_cpu_attention();
 }

@@ -1,7 +1,6 @@
 // Rotary position embedding: see kernels/api/rope.h.
 #include "kernels/api/rope.h"
 
-#include "kernels/cpu/register_internal.h"
 #include "kernels/cpu/rows_internal.h"
 #include "kernels/cpu/rules_internal.h"
 

@@ -55,6 +55,7 @@ class RandomModule final : public Module {
       }
       spec.parts.push_back(part);
     }
+    if (between(0, 3) == 0) spec.padding = between(1, 4);
     add(name, spec);
   }
 
@@ -157,7 +158,11 @@ TEST_CASE("the boxes of all ranks tile every Part exactly, and no state is dropp
         for (int t = 0; t < tp; ++t) {
           const RandomModule module(seed, tp, t);
           const Layout layout(module, {.dp = dp, .tp = tp, .tp_rank = t}, {.bucket_elements = 500});
-          for (const Layout::Slot& slot : layout.slots()) trained += slot.section == Section::frozen ? 0 : slot.range.size();
+          for (const Layout::Slot& slot : layout.slots()) {
+            const Box& box = slot.spec.parts[0].box;
+            const int64_t columns = box.size() > 1 ? box[1].size() : 1;
+            trained += slot.section == Section::frozen ? 0 : slot.range.size() - slot.spec.padding * columns;
+          }
           std::set<std::pair<std::string, std::string>> mine;
           for (int d = 0; d < dp; ++d) {
             for (const Range& range : layout.owned(d)) {

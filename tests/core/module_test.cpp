@@ -71,6 +71,21 @@ TEST_CASE("a parameter has the shape of its parts' local boxes, stacked, and rem
   CHECK_FALSE(Parameter("w", {.parts = {{.global = {2}}}, .frozen = true}).tensor().requires_grad());
 }
 
+TEST_CASE("padding is memory behind the parts: no parameter of anybody's, in no box") {
+  struct Padded final : Module {
+    Padded() {
+      add("w", {.parts = {{.global = {5, 3}, .box = {{4, 5}, {0, 3}}}}, .padding = 1}), add("b", {.parts = {{.global = {5}}}, .padding = 2});
+    }
+  };
+  const Padded module;
+  const auto all = module.parameters();
+  CHECK(all[0].tensor().shape() == Shape{2, 3});
+  CHECK(all[1].tensor().shape() == Shape{7});
+  CHECK(all[0].parts()[0].box == Box{{4, 5}, {0, 3}});
+  CHECK(module.parameter_count() == 3 + 5);
+  CHECK_THROWS_WITH(Parameter("w", {.parts = {{.global = {5}}}, .padding = -1}), Contains("-1 rows of padding"));
+}
+
 TEST_CASE("parts that leave their tensor or do not stack are refused") {
   CHECK_THROWS_WITH(Parameter("w", {.parts = {{.global = {6, 8}, .box = {{0, 6}, {2, 9}}}}}), Contains("[0:6, 2:9]") && Contains("(6, 8)"));
   CHECK_THROWS_WITH(Parameter("w", {.parts = {{.global = {6, 8}, .box = {{0, 6}}}}}), Contains("[0:6]"));

@@ -54,6 +54,13 @@ DEVICE_TEST_CASE("embedding and loss") {
   CHECK_THROWS_WITH(embedding(i32({1, 4}), f32({5, 3}), f32({3, 3})), Contains("positions"));
   CHECK_THROWS_WITH(linear_cross_entropy(f32({2, 3}), f32({5, 4}), i32({2}), {}), Contains("(5, 4)"));
   CHECK_THROWS_WITH(linear_cross_entropy(f32({2, 3}), f32({5, 3}), i32({3}), {}), Contains("targets"));
+  CHECK_THROWS_WITH(linear_cross_entropy(f32({2, 3}), f32({5, 3}), i32({2}), {.weights = f32({3})}), Contains("weights f32 (3)"));
+  CHECK_THROWS_WITH(linear_cross_entropy(f32({2, 3}), f32({5, 3}), i32({2}), {.weights = i32({2})}), Contains("weights i32 (2)"));
+  CHECK_THROWS_WITH(token_losses(f32({2, 3}), f32({5, 3}), i32({2}), {.weights = f32({1})}), Contains("[token_losses]") && Contains("weights"));
+  for (const VocabShard& shard : {VocabShard{0, 6}, VocabShard{5, 10}, VocabShard{5, 7}}) {
+    CHECK_THROWS_WITH(linear_cross_entropy(f32({2, 3}), f32({5, 3}), i32({2}), {.shard = shard}), Contains("LossOptions::gather"));
+    CHECK_THROWS_WITH(token_losses(f32({2, 3}), f32({5, 3}), i32({2}), {.shard = shard}), Contains("LossOptions::gather"));
+  }
 }
 
 TEST_CASE("tokens and targets outside the vocabulary") {  // values, which the host reads on the CPU alone

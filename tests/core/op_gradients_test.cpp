@@ -115,17 +115,22 @@ DEVICE_TEST_CASE("gradients of embedding: repeated tokens, tokens that do not oc
   const Tensor tokens = ints({1, 4, 1, 1, 0, 4, 2, 2}, {2, 4});
   const Tensor start = documents ? ints({0, 0, 2, 2, 0, 1, 1, 1}, {2, 4}) : Tensor();
   CHECK_GRADIENTS(one([=](auto in) { return embedding(tokens, in[0], in[1], start); }), input({6, 3}, 1), optional(position, {5, 3}, 2));
+  // The first shard of a vocabulary: it adds the positions too.
+  const VocabShard shard{.first = 0, .vocabulary = 6};
+  CHECK_GRADIENTS(one([=](auto in) { return embedding(tokens, in[0], in[1], start, shard); }), input({2, 3}, 1), optional(position, {5, 3}, 2));
 }
 
 DEVICE_TEST_CASE("gradients of linear_cross_entropy") {
   const int64_t chunk = GENERATE(0, 1, 4, 100);
   const float z_loss = GENERATE(0.0f, 0.05f);
-  CAPTURE(chunk, z_loss);
+  const bool weighted = GENERATE(false, true);
+  CAPTURE(chunk, z_loss, weighted);
   const Tensor targets = ints({3, -1, 0, 6, 6, 2, -1}, {7});
   StepState state;
   state.loss_scale = 0.2f;
   const test::DeviceValue<StepState> step(state);
-  const LossOptions options{.z_loss = z_loss, .scale = 1.5f, .step = step.get(), .chunk_rows = chunk};
+  const Tensor weights = weighted ? test::tensor({1, 2, -0.5, 0.25, 0, 3, 1}, {7}) : Tensor();
+  const LossOptions options{.z_loss = z_loss, .scale = 1.5f, .step = step.get(), .chunk_rows = chunk, .weights = weights};
   CHECK_GRADIENTS(one([=](auto in) { return linear_cross_entropy(in[0], in[1], targets, options); }), input({7, 4}, 1), input({7, 4}, 2));
 }
 

@@ -1,6 +1,8 @@
 // Token and position embedding against float64; bad indices are named.
 #include "kernels/api/embedding.h"
 
+#include <limits>
+
 #include "tests/kernels/kernel_case.h"
 #include "tests/oracles/embedding.h"
 
@@ -78,6 +80,36 @@ TEST_CASE("embedding backward: sinks of either type, stored and added, rows that
   }
 }
 
+TEST_CASE("embedding: tokens of another shard have a row of zeros and give no gradient", "[embedding]") {
+  for (DType dtype : kFloating) {
+    for (const Shape& s : kShapes) {
+      for (const int64_t rows : {int64_t{1}, (s.vocabulary + 2) / 3, s.vocabulary + 4}) {
+        for (const int64_t first : {int64_t{0}, s.vocabulary / 3, s.vocabulary - 1, s.vocabulary + 2}) {
+          const VocabShard shard{.first = first, .vocabulary = s.vocabulary};
+          const Buffer tokens = make_tokens(s);
+          Buffer weight(dtype, {rows, s.c}, {.padding = 1}), out(dtype, {s.b, s.t, s.c}, {.padding = 3});
+          weight.normal(1);
+          for (int64_t i = shard.held(rows) * s.c; i < rows * s.c; ++i) weight.put(i, std::numeric_limits<double>::quiet_NaN());  // padding
+          const EmbeddingForwardArgs forward{.tokens = tokens.view(), .weight = weight.view(), .out = out.view(), .shard = shard};
+          const oracle::Values want = oracle::embedding_forward(forward);
+          run(embedding_forward, forward);
+          CHECK_CLOSE(out.view(), want.want, want.magnitude, Bound{dtype, 1});
+          CHECK(out.guards_intact());
+
+          Buffer d_out(dtype, {s.b, s.t, s.c}), d_weight(accumulator_of(dtype), {rows, s.c}, {.padding = 2});
+          d_out.normal(2);
+          const EmbeddingBackwardArgs backward{.tokens = tokens.view(), .d_out = d_out.view(), .d_weight = {d_weight.view()}, .shard = shard};
+          const oracle::EmbeddingGradient gradient = oracle::embedding_backward(backward);
+          run(embedding_backward, backward);
+          CHECK_CLOSE(d_weight.view(), gradient.d_weight.want, gradient.d_weight.magnitude,
+                      Bound{accumulator_of(dtype), static_cast<double>(s.b * s.t) + 1});
+          CHECK(d_weight.guards_intact());
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("embedding backward: rows are added in token order", "[embedding]") {
   // In f32 the order shows: (1 + 2^24) - 2^24 is 0, 1 + (2^24 - 2^24) is 1.
   const int32_t tokens[] = {2, 2, 0, 2};
@@ -115,6 +147,17 @@ TEST_CASE("embedding: a bad token or position is an Error that names it, and not
     CHECK(test::contains(test::error_of(embedding_forward, EmbeddingForwardArgs{tokens.view(), weight.view(), {}, {}, out.view()}), where));
     CHECK(out == before);
     const EmbeddingBackwardArgs backward{tokens.view(), {}, d_out.view(), {weight.view()}, {}, {}};
+    CHECK(test::contains(test::error_of(embedding_backward, backward), where));
+  }
+  for (const auto& [bad, shard] :
+       std::vector<std::pair<int32_t, VocabShard>>{{9, {2, 9}}, {5, {2, 5}}, {-1, {2, 9}}}) {  // outside the whole vocabulary
+    Buffer tokens(DType::i32, {2, 3});
+    tokens.fill([bad = bad](int64_t i) { return i == 5 ? bad : 0; });
+    const std::string where = concat("tokens[b = 1][t = 2] = ", bad, ", V = ", shard.vocabulary);
+    CHECK(test::contains(
+        test::error_of(embedding_forward, EmbeddingForwardArgs{.tokens = tokens.view(), .weight = weight.view(), .out = out.view(), .shard = shard}),
+        where));
+    const EmbeddingBackwardArgs backward{.tokens = tokens.view(), .d_out = d_out.view(), .d_weight = {weight.view()}, .shard = shard};
     CHECK(test::contains(test::error_of(embedding_backward, backward), where));
   }
   const Buffer tokens = make_tokens(s);

@@ -24,8 +24,8 @@ std::pair<std::vector<size_t>, std::string> census() {
     ((empty += kernel.candidates(DeviceType::cpu).empty() ? concat(kernel.op(), " ") : ""), ...);
   };
   look(matmul, attention_forward, attention_backward, norm_forward, norm_backward, axpby, multiply, map, map_backward, swiglu, swiglu_backward, fill,
-       rope, embedding_forward, embedding_backward, cross_entropy, sum, column_sum, softmax, softmax_backward, normal, dropout, adamw, muon_momentum,
-       normalize, muon_apply, finish_norm, advance_step);
+       rope, embedding_forward, embedding_backward, cross_entropy_stats, cross_entropy, sum, column_sum, softmax, softmax_backward, normal, dropout,
+       adamw, muon_momentum, normalize, muon_apply, finish_norm, advance_step);
   return {counts, empty};
 }
 

@@ -35,7 +35,7 @@ struct CrossEntropyResult {
 
 // An exponent d = x - max is rounded before exp: its relative error scales with |d|.
 inline CrossEntropyResult cross_entropy(const kernels::CrossEntropyArgs& args) {
-  const int64_t n = args.logits.size(0), v = args.logits.size(1);
+  const int64_t n = args.logits.size(0), v = args.logits.size(1);  // of the whole vocabulary
   CrossEntropyResult out{Values(n), Values(n), Values(n * v)};
   const double scale = static_cast<double>(args.scale) * (args.step ? static_cast<double>(args.step->loss_scale) : 1.0), z = args.z_loss;
   for (int64_t i = 0; i < n; ++i) {
@@ -43,14 +43,15 @@ inline CrossEntropyResult cross_entropy(const kernels::CrossEntropyArgs& args) {
     if (target == args.ignore_index) continue;
     const std::vector<double> x = row_of(args.logits, i);
     const SoftmaxRow row = softmax(x);
+    const double weight = args.weights ? test::element(args.weights, i) : 1, size = std::abs(weight);
     const double log_sum = std::log(row.sum), lse = row.max + log_sum, distance = row.max - x[static_cast<size_t>(target)];
-    out.nll.add(i, log_sum + distance, 1 + log_sum + distance);
+    out.nll.add(i, weight * (log_sum + distance), size * (1 + log_sum + distance));
     const double lse_size = 1 + log_sum + std::abs(row.max);
-    out.losses.add(i, log_sum + distance + z * lse * lse, 1 + log_sum + distance + z * lse_size * lse_size);
+    out.losses.add(i, weight * (log_sum + distance + z * lse * lse), size * (1 + log_sum + distance + z * lse_size * lse_size));
     for (int64_t c = 0; c < v; ++c) {
       const double p = row.p[static_cast<size_t>(c)], d = row.max - x[static_cast<size_t>(c)], hit = c == target ? 1 : 0;
-      out.gradient.add(i * v + c, scale * ((1 + 2 * z * lse) * p - hit),
-                       std::abs(scale) * ((1 + 2 * std::abs(z) * lse_size) * (p > 0 ? p * (1 + d) : 0) + hit));
+      out.gradient.add(i * v + c, weight * scale * ((1 + 2 * z * lse) * p - hit),
+                       size * std::abs(scale) * ((1 + 2 * std::abs(z) * lse_size) * (p > 0 ? p * (1 + d) : 0) + hit));
     }
   }
   return out;

@@ -15,7 +15,8 @@ inline Values embedding_forward(const kernels::EmbeddingForwardArgs& args) {
   const int64_t columns = args.out.size(2), length = args.tokens.size(1);
   for (int64_t i = 0; i < args.out.numel(); ++i) {
     const int64_t n = i / columns, c = i % columns;
-    out.add(i, test::element(args.weight, static_cast<int64_t>(test::element(args.tokens, n)) * columns + c));
+    const int64_t row = static_cast<int64_t>(test::element(args.tokens, n)) - args.shard.first;
+    if (row >= 0 && row < args.weight.size(0)) out.add(i, test::element(args.weight, row * columns + c));
     if (args.position) out.add(i, test::element(args.position, position_of(args.start, n, length) * columns + c));
   }
   return out;
@@ -33,7 +34,8 @@ inline EmbeddingGradient embedding_backward(const kernels::EmbeddingBackwardArgs
   for (int64_t i = 0; i < args.d_out.numel(); ++i) {
     const int64_t n = i / columns, c = i % columns;
     const double d = test::element(args.d_out, i);
-    if (args.d_weight) out.d_weight.add(static_cast<int64_t>(test::element(args.tokens, n)) * columns + c, d);
+    const int64_t row = static_cast<int64_t>(test::element(args.tokens, n)) - args.shard.first;
+    if (args.d_weight && row >= 0 && row < args.d_weight.to.size(0)) out.d_weight.add(row * columns + c, d);
     if (args.d_position) out.d_position.add(position_of(args.start, n, length) * columns + c, d);
   }
   return out;

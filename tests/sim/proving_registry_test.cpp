@@ -43,9 +43,12 @@ std::vector<std::string> names(const Kernel<Args>& kernel) {
 }
 template <class Args>
 std::string refusal(const Kernel<Args>& kernel, const std::string& candidate, const Args& args) {
+  refusals_in_words = true;
+  std::string text = "no such candidate";
   for (const auto& each : kernel.candidates(DeviceType::cuda))
-    if (each.name == candidate) return each.refuses(args).value_or("");
-  return "no such candidate";
+    if (each.name == candidate) text = each.refuses(args).value_or("");
+  refusals_in_words = false;
+  return text;
 }
 template <class Args>
 std::string chosen(const Kernel<Args>& kernel, const Args& args) {

@@ -40,6 +40,7 @@ struct alignas(64) ReadBlock {
 static_assert(sizeof(ReadBlock) == 64);
 
 inline constexpr uint32_t kCellBytes = 16;
+inline constexpr size_t kPageCells = 1024;  // of global memory, allocated together
 
 // 16 bytes split into words, words into halves, halves into bytes.
 constexpr uint32_t part_bytes(uint32_t bytes) {

@@ -181,6 +181,7 @@ class Runtime {
 };
 
 Runtime& runtime();
+RuntimeOptions from_environment();  // options.cpp
 
 // Kept by each host thread.
 struct ThreadState {
