@@ -213,9 +213,9 @@ void Run::load_initial_weights() {
 }
 
 // Of a model of the program's own: what it says of itself today and what it said when it was saved.
-void Run::require_same_model() const {
+void Run::require_same_model(const Learner& given) const {
   const nlohmann::json saved = parse_strict_json(found_->scalars, config.out + " (counters of the checkpoint)");
-  const nlohmann::json now = parse_strict_json(learner->description(), "the description of the model");
+  const nlohmann::json now = parse_strict_json(given.description(), "the description of the model");
   const auto before = saved.find(kModelCounter);
   if (before != saved.end() && *before == now) return;
   fail("pretrain",

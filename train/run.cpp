@@ -123,7 +123,7 @@ std::unique_ptr<Learner> Run::make_learner(RunConfig& of, int64_t vocab) const {
 }
 
 void Run::settle() {
-  require_runnable(config);
+  require_runnable(config, false, static_cast<bool>(make_));
   if (make_) {
     resolve_run(config, facts(0));
   } else {
@@ -137,6 +137,7 @@ void Run::check_memory(int64_t vocab) const {
   const DType dtype = compute_dtype(config.precision, device);
   if (make_) {
     const std::unique_ptr<Learner> shape = make_learner(probe, vocab);
+    if (shape && found_) require_same_model(*shape);
     if (shape && found_) check_model_tensors(Layout(shape->module()), [this](auto wanted) { checkpoints->check(wanted, "model."); });
     if (shape) require_state_memory("pretrain", probe, Layout(shape->module()), dtype, device);
   } else {
@@ -174,7 +175,6 @@ void Run::build() {
   check_memory(loader->vocab());
   if (make_) {
     learner = make_learner(config, loader->vocab());
-    if (found_) require_same_model();
   } else {
     TransformerConfig shape = resolve(config, facts(loader->vocab()));
     if (found_) {  // the model is what the checkpoint says it is

@@ -68,7 +68,7 @@ class Run {
   void open_directory();
   RunFacts facts(int64_t vocab) const;
   std::unique_ptr<Learner> make_learner(RunConfig& of, int64_t vocab) const;
-  void require_same_model() const;
+  void require_same_model(const Learner& now) const;
   void settle();
   void check_memory(int64_t vocab) const;
   void open_data();

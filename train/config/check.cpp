@@ -123,8 +123,8 @@ void validate(RunConfig& config) {
   check_output(config);
 }
 
-void require_runnable(const RunConfig& c, bool planned) {
-  if (c.model.empty() && c.depth == 0 && (c.layers == 0 || c.dim == 0 || c.heads == 0)) {
+void require_runnable(const RunConfig& c, bool planned, bool own_model) {
+  if (!own_model && c.model.empty() && c.depth == 0 && (c.layers == 0 || c.dim == 0 || c.heads == 0)) {
     refuse("no model: give --model PRESET, --depth N, or --layers, --heads and --dim");
   }
   if (planned) return;

@@ -101,7 +101,7 @@ TransformerConfig resolve(RunConfig& c, const RunFacts& facts) {
 
 void resolve_run(RunConfig& c, const RunFacts& facts) {
   refuse_unbuilt(c);
-  require_runnable(c, true);
+  require_runnable(c, true, true);
   derive_ranks(c, facts.ranks);
   derive_horizon(c, facts);
   validate(c);

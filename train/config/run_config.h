@@ -160,8 +160,8 @@ std::string to_toml(const RunConfig& config, bool of_launch = false);
 // where the same or a later source states it; where it was stated before the other one, it is dropped. The shape of the model is judged by
 // TransformerConfig::resolved().
 void validate(RunConfig& config);
-// What a run needs that has no default: a model, --out, --data, a horizon. With `planned` the model alone.
-void require_runnable(const RunConfig& config, bool planned = false);
+// What a run needs that has no default: a model, --out, --data, a horizon. With `planned` the model alone. `own_model`: the program brings that.
+void require_runnable(const RunConfig& config, bool planned = false, bool own_model = false);
 
 struct ResumeDifference {
   std::string field, saved, given;  // values in TOML form
