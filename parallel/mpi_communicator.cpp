@@ -114,6 +114,9 @@ class MpiCommunicator final : public Communicator {
     auto requests = start("grouped");
     for (const Transfer& t : transfers) {
       requests->op = t.send ? "send" : "recv";
+      HEDDLE_CHECK(0 <= t.peer && t.peer < size(), requests->op, t.send ? "to" : "from", " rank ", t.peer, ": there are ", size(),
+                   ", and this is rank ",
+                   rank());  // MPI has meanings of its own for some of the others
       each_piece(requests->op, bytes_of(t.data), [&](std::byte* p, int n) {
         MPI_Request& request = requests->all.emplace_back(MPI_REQUEST_NULL);
         return t.send ? MPI_Isend(p, n, MPI_BYTE, t.peer, 0, group_->comm(), &request)

@@ -300,6 +300,7 @@ TEST_CASE("what prepare refuses leaves the folder as it was", "[prepare]") {
   refused(with([](PrepareOptions& o) { o.separator = DocumentSeparator::file; }), ExitCode::usage, "holds out none of 1 document");
   refused(with([](PrepareOptions& o) { o.shard_tokens = 0; }), ExitCode::usage, "--shard-tokens 0");
   refused(with([](PrepareOptions& o) { o.name = "../x"; }), ExitCode::usage, "--name '../x'");
+  refused(with([](PrepareOptions& o) { o.name = std::string(201, 'x'); }), ExitCode::usage, "--name 'xxx");  // leaves no room for what comes behind
   for (const char* bad : {"bpe:", "bpe:x", "bpe:-5", "bpe:256", "bpe:3.5", "bpe:99999999999999999999", "bpe:300M"}) {
     refused(with([&](PrepareOptions& o) { o.tokenizer = bad; }), ExitCode::usage, "N of bpe:N");
   }

@@ -29,7 +29,7 @@ STAGES = {
     "checkpoint": ("checkpoint", "train", "app"),
     "infer": ("infer", "train", "app"),
     "train": ("train", "app"),
-    "app": ("app", "train"),
+    "app": ("app", "infer", "train"),
 }
 LEFT_OUT = ("kills_test",)  # minutes of random kills: what it finds, its neighbours find in seconds
 DRAWS = 8  # places tried in a file whose faults do not compile or change nothing

@@ -300,6 +300,7 @@ TEST_CASE("calls that cannot work are errors that name the collective and leave 
   }
   const std::string no_rank = message([&] { world().send(five.view(), ranks, Stream{}); });
   CHECK(has(no_rank, "[send]"));
+  CHECK(has(message([&] { world().recv(five.view(), -1, Stream{}).join(Stream{}); }), "[recv]"));
   CHECK(has(no_rank, concat("rank ", world().rank())));
   // A message longer than its receiver expects.
   const Buffer long_one = mine(DType::f32, 5);

@@ -1,9 +1,11 @@
 #include "train/config/run_config.h"
 
 #include <algorithm>
+#include <fstream>
 #include <set>
 
 #include "kernels/api/check.h"
+#include "tests/data/support.h"
 #include "tests/support/catch.h"
 #include "tests/train/config_support.h"
 #include "tests/train/expect_error.h"
@@ -251,6 +253,20 @@ TEST_CASE("what a run cannot do without is asked for") {
   refused({{"model", "gpt2"}, {"out", "r"}, {"data", "d"}}, {"--steps", "--tokens"});
   CHECK_NOTHROW(require_runnable(from_flags({{"depth", "4"}, {"out", "r"}, {"data", "d"}})));
   CHECK_NOTHROW(require_runnable(from_flags({{"model", "gpt2"}}), true));
+}
+
+TEST_CASE("a config file may be as long as the limit and no longer") {
+  constexpr size_t kMost = size_t{1} << 20;
+  const test::Scratch folder;
+  const std::string file = folder / "long.toml";
+  const auto write = [&](size_t bytes) {
+    const std::string text = "steps = 7\n#";
+    std::ofstream(file, std::ios::binary) << text << std::string(bytes - text.size(), 'x');
+  };
+  write(kMost);
+  CHECK(make_run_config(file, {}, {}).steps == 7);
+  write(kMost + 1);
+  expect_error([&] { make_run_config(file, {}, {}); }, ExitCode::usage, {"long.toml", "at most 1048576"});
 }
 
 TEST_CASE("a hostile config file ends in an error, not in a crash") {

@@ -145,10 +145,12 @@ TEST_CASE("a huge gradient without clipping is written down and, when it stays, 
 
 TEST_CASE("a spike that stays is withheld, rolled back and left behind without a hand") {
   const Scratch out;
-  {
+  const std::string said = [&] {
     const test::BadGradients bad({131, 132, 133, 134, 135, 140}, 50);  // a hundred times the norm that is usual here; the last one comes alone
-    REQUIRE(run(out.path(), {{"steps", "150"}, {"save-every", "20"}, {"spike-z", "6"}}) == kDone);
-  }
+    return test::said_by(test::run_config(out.path(), {{"steps", "150"}, {"save-every", "20"}, {"spike-z", "6"}}));
+  }();
+  CHECK(test::contains(said, "rolled back from step 135 to 120: "));
+  CHECK(test::contains(said, "samples [480, 540) are left out"));
   CHECK(test::metric(out.path(), "step") == numbers(1, 150));
   const BadBatchLedger ledger(out / "bad_batches.jsonl");
   // Four withheld; the fifth in a row goes back to step 120; one more that is withheld alone. Nothing else.

@@ -122,6 +122,12 @@ TEST_CASE("metrics are cut back to the resumed step") {
     MetricsLog log(file, 1);
     CHECK(content(file) == lines_up_to(1));
   }
+  SECTION("a line that only looks like a record is no step") {
+    const std::string strange = lines_up_to(2) + "{\"step\":9x}\n{\"step\":9\n{\"step\":}\n";
+    std::ofstream(file, std::ios::binary) << strange << lines_up_to(20);
+    MetricsLog log(file, 2);
+    CHECK(content(file) == strange + lines_up_to(2));
+  }
   SECTION("a new run starts empty") {
     MetricsLog log(file, std::nullopt);
     CHECK(content(file).empty());

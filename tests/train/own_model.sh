@@ -7,7 +7,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 fail() { echo "own_model: $*" >&2; exit 1; }
-"$heddle" tokenize --input "$text" --tokenizer bytes --out shards --val-fraction 0.1 --document-separator blank-line > tokenize.out 2>&1 || { cat tokenize.out; exit 1; }
+# Without a standard input: the first file that is opened gets descriptor 0.
+"$heddle" tokenize --input "$text" --tokenizer bytes --out shards --val-fraction 0.1 --document-separator blank-line > tokenize.out 2>&1 <&- || { cat tokenize.out; exit 1; }
 
 train() { # OUT STEPS [PREFIX...]
   out=$1 steps=$2; shift 2

@@ -99,6 +99,18 @@ TEST_CASE("what stands out does not move the averages") {
   for (int step = 0; step < 500; ++step) CHECK(constant.observe(2.0 + (step % 2) * 1e-9, 0.0).action == SpikeAction::go_on);
 }
 
+TEST_CASE("noise below a thousandth of the loss, or a hundredth of the norm, is not believed") {
+  const auto after_a_constant_series = [](double loss, double norm) {
+    Watch guard{6};
+    for (int step = 0; step < 200; ++step) guard.observe(2, 1);
+    return guard.observe(loss, norm).action;
+  };
+  CHECK(after_a_constant_series(2 * 1.005, 1) == SpikeAction::go_on);
+  CHECK(after_a_constant_series(2 * 1.007, 1) == SpikeAction::withheld);
+  CHECK(after_a_constant_series(2, std::exp(0.05)) == SpikeAction::go_on);
+  CHECK(after_a_constant_series(2, std::exp(0.07)) == SpikeAction::withheld);
+}
+
 TEST_CASE("a run that stays bad rolls back until the budget is used up") {
   Watch guard{0, SpikeGuard({.nonfinite_limit = 5, .rollbacks = 2})};
   const auto series = [&] {
