@@ -8,8 +8,10 @@
 #include <filesystem>
 #include <sstream>
 
+#include "core/device.h"
 #include "kernels/api/cross_entropy.h"
 #include "parallel/control.h"
+#include "tests/support/devices.h"
 #include "tests/train/expect_error.h"
 #include "tests/train/pretrain_support.h"
 #include "train/report/bad_batches.h"
@@ -105,6 +107,31 @@ TEST_CASE("a run whose last validation loss is no number is saved as it is and e
   expect_error([&] { run(out.path(), {{"val", test::data_set().val()}}); }, ExitCode::runtime, {"step 12", "validation loss is", "nan", "diverged"});
   CHECK(outcome(out.path()).steps == numbers(1, 12));
   CHECK(test::metric(out.path(), "val_loss").back() != "");
+}
+
+TEST_CASE("a device whose results are looked at a step late rolls back, withholds, saves and logs as one whose are not", "[device]") {
+  const auto trained_on = [](Device device, const std::string& out) {
+    const test::BadGradients bad({3, 9, 10});
+    const std::string where = device.type == DeviceType::cpu ? "cpu" : "cuda";
+    REQUIRE(run(out, {{"device", where}, {"precision", "fp32"}, {"save-every", "4"}, {"nonfinite-limit", "2"}, {"sample-every", "6"}}) == kDone);
+  };
+  const Scratch here;
+  trained_on(Device{}, here.path());
+  for (const Device device : test::devices()) {
+    if (device.type == DeviceType::cpu || !runtime(device.type).simulated()) continue;  // by the same kernels
+    const Scratch there;
+    trained_on(device, there.path());
+    for (const char* name : {"step", "loss", "grad_norm", "lr", "tokens", "withheld"}) {
+      CAPTURE(name);
+      CHECK(test::metric(there.path(), name) == test::metric(here.path(), name));
+    }
+    CHECK(test::slurp(there / "bad_batches.jsonl") == test::slurp(here / "bad_batches.jsonl"));
+    CHECK(test::slurp(there / "samples.txt") == test::slurp(here / "samples.txt"));
+    CHECK(outcome(there.path()).digest == outcome(here.path()).digest);
+  }
+  const BadBatchLedger ledger(here / "bad_batches.jsonl");
+  REQUIRE(ledger.entries().size() == 3);  // steps 3 and 9 withheld, and with step 10 back to step 8
+  CHECK(ledger.rollbacks() == 1);
 }
 
 TEST_CASE("after a roll-back behind a save that failed, a stop saves the step it finds") {
