@@ -247,13 +247,15 @@ TEST_CASE("finish_norm: shares of the loss are added in rank order; a fault of a
     const SpikeStatistics before = step.spikes;
     for (int64_t rank = 0; rank < 4; ++rank) {
       faults.put(rank, 2);
-      losses.put(rank, std::numeric_limits<double>::quiet_NaN());  // whatever else such a rank has come to
-      run(finish_norm, args);
-      CHECK(step.fault == 1);
-      CHECK(step.apply == 0);
-      CHECK(step.spikes.observations == before.observations);
-      CHECK(step.spikes.nonfinite_run == 0);
-      CHECK(step.spikes.loss_mean == before.loss_mean);
+      for (const double share : {1.0, std::numeric_limits<double>::quiet_NaN()}) {  // whatever else such a rank has come to
+        losses.put(rank, share);
+        run(finish_norm, args);
+        CHECK(step.fault == 1);
+        CHECK(step.apply == 0);
+        CHECK(step.spikes.observations == before.observations);
+        CHECK(step.spikes.nonfinite_run == 0);
+        CHECK(step.spikes.loss_mean == before.loss_mean);
+      }
       faults.put(rank, 0), losses.put(rank, 1);
     }
     run(finish_norm, args);
