@@ -443,5 +443,15 @@ TEST_CASE("the ledger of bad batches survives restarts and torn writes") {
   }
 }
 
+TEST_CASE("a ledger of bad batches is read up to its limit and not beyond") {
+  const TemporaryDirectory dir;
+  const std::filesystem::path file = dir.path / "bad_batches.jsonl";
+  std::ofstream(file) << "";
+  std::filesystem::resize_file(file, size_t{64} << 20);  // one torn line
+  CHECK(BadBatchLedger(file).entries().empty());
+  std::filesystem::resize_file(file, (size_t{64} << 20) + 1);
+  expect_error([&] { const BadBatchLedger ledger(file); }, ExitCode::bad_data, {"bad_batches.jsonl", "more than 67108864 bytes"});
+}
+
 }  // namespace
 }  // namespace heddle
