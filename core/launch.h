@@ -1,4 +1,5 @@
-// How an op runs a kernel: check its arguments, choose a candidate, give it scratch and the device's fault word, run it on the current stream.
+// How an op runs a kernel: check its arguments, choose a candidate, give it what its arguments have room for (scratch, the
+// device's fault word, the stream's zeroed workspace), run it on the current stream.
 //
 // What a family's contract can be checked for (check() in kernels/api) is checked here, before anything is queued: on a device nothing can be refused
 // later, and what does not fit reads outside its memory.
@@ -8,6 +9,7 @@
 
 #include "core/fault.h"
 #include "core/storage.h"
+#include "core/workspace.h"
 #include "kernels/api/kernel.h"
 
 namespace heddle {
@@ -18,6 +20,7 @@ void launch(const kernels::Kernel<Args>& kernel, std::type_identity_t<Args> args
   const kernels::Candidate<Args>& candidate = kernel.choose(device.type, args);
   const Stream stream = current_stream(device);
   if constexpr (requires { args.fault; }) args.fault = fault_word(device);
+  if constexpr (requires { args.zeroed; }) args.zeroed = zeroed_workspace(stream);
   if constexpr (requires { args.scratch; }) {
     const size_t bytes = candidate.scratch ? candidate.scratch(args) : 0;
     std::shared_ptr<Storage> scratch;
