@@ -9,6 +9,8 @@
 #include <sstream>
 
 #include "core/device.h"
+#include "infer/load.h"
+#include "infer/sampling.h"
 #include "kernels/api/cross_entropy.h"
 #include "parallel/control.h"
 #include "tests/support/devices.h"
@@ -156,6 +158,25 @@ TEST_CASE("after a roll-back behind a save that failed, a stop saves the step it
   ::setrlimit(RLIMIT_FSIZE, &before);
   CHECK(test::metric(out.path(), "step") == numbers(1, 6));
   CHECK(describe_checkpoint(out.path()).step == 6);
+}
+
+TEST_CASE("a sample is what the model of that step makes of the prompt, at temperature 0.8 from the 50 likeliest tokens") {
+  const Scratch out;
+  REQUIRE(run(out.path(), {{"sample-every", "12"}, {"sample-tokens", "200"}, {"sample-prompt", "ab"}, {"lr", "1e-5"}, {"seed", "5"}}) == kDone);
+  const TrainedModel trained = load_trained_model(out.path(), Device{}, DType::f32);
+  REQUIRE(trained.step == 12);
+  const Tokenizer& tokenizer = *trained.tokenizer;
+  std::string text = "ab";
+  std::vector<int32_t> prompt = tokenizer.encode(text);
+  prompt.insert(prompt.begin(), tokenizer.eot());
+  generate_tokens(*trained.model, prompt, 200, {.temperature = 0.8, .top_k = 50, .seed = 5, .vocab = tokenizer.vocab_size()},
+                  [&](int32_t token, std::span<const double>) {
+                    if (token == tokenizer.eot()) return false;
+                    text += tokenizer.bytes_of(token);
+                    return true;
+                  });
+  CHECK(text.size() > 20);
+  CHECK(test::contains(test::slurp(out / "samples.txt"), text));
 }
 
 TEST_CASE("samples belong to the steps that count: they are cut back by a resume and by a roll-back") {

@@ -198,6 +198,22 @@ DEVICE_TEST_CASE("an update whose loss is above the limit is withheld, one at th
   CHECK((s.arena.values().to_vector() == same.arena.values().to_vector()));
 }
 
+TEST_CASE("the memory plan knows the masters to the byte") {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const bool muon : {false, true}) {
+      CAPTURE(name_of(dtype), muon);
+      RunConfig config;
+      config.seq = kSeq, config.batch = 2, config.total_batch_tokens = kSeq * 2;
+      config.optimizer = muon ? OptimizerChoice::muon : OptimizerChoice::adamw;
+      Session s({.dtype = dtype, .muon = muon});
+      const MemoryPlan plan = plan_memory(config, s.model.config(), s.arena.layout(), dtype);
+      const Tensor& masters = s.optimizer->masters();
+      CHECK(plan.masters == (masters.same(s.arena.values()) ? 0 : 4.0 * static_cast<double>(masters.numel())));
+      CHECK(plan.parameters == static_cast<double>(s.arena.values().numel() * size_of(dtype)));
+    }
+  }
+}
+
 DEVICE_TEST_CASE("the memory plan holds every gradient buffer of a step") {
   for (const bool deterministic : {false, true}) {
     for (const int64_t micro_steps : {1, 2, 3, 4, 5, 8, 16}) {
