@@ -1,6 +1,7 @@
 // What launching code asks about the device this thread launches on. Host only.
 #pragma once
 
+#include <atomic>
 #include <vector>
 
 #include "kernels/api/kernel.h"
@@ -13,24 +14,32 @@ struct DeviceFacts {
   int compute_capability = 0;  // 80 for A100, 90 for H100
 };
 
-// Of every device, asked once: a launch asks the driver nothing.
+inline std::vector<DeviceFacts> ask_device_facts() {
+  int devices = 0;
+  check_cuda(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+  const auto ask = [](cudaDeviceAttr attribute, int device) {
+    int value = 0;
+    check_cuda(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");
+    return value;
+  };
+  std::vector<DeviceFacts> facts;
+  for (int device = 0; device < devices; ++device) {
+    facts.push_back({ask(cudaDevAttrMultiProcessorCount, device),
+                     10 * ask(cudaDevAttrComputeCapabilityMajor, device) + ask(cudaDevAttrComputeCapabilityMinor, device)});
+  }
+  return facts;
+}
+
+// Of every device, asked once: a launch asks the driver nothing. A test that gives the simulated machine other devices sets it to nullptr.
+inline std::atomic<const std::vector<DeviceFacts>*> known_device_facts{nullptr};
+
 inline const DeviceFacts& device_facts() {
-  static const std::vector<DeviceFacts> all = [] {
-    int devices = 0;
-    check_cuda(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
-    const auto ask = [](cudaDeviceAttr attribute, int device) {
-      int value = 0;
-      check_cuda(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");
-      return value;
-    };
-    std::vector<DeviceFacts> facts;
-    for (int device = 0; device < devices; ++device) {
-      facts.push_back({ask(cudaDevAttrMultiProcessorCount, device),
-                       10 * ask(cudaDevAttrComputeCapabilityMajor, device) + ask(cudaDevAttrComputeCapabilityMinor, device)});
-    }
-    return facts;
-  }();
-  return all.at(static_cast<size_t>(cuda_device_of_thread));
+  const std::vector<DeviceFacts>* known = known_device_facts.load(std::memory_order_acquire);
+  if (!known) {
+    known = new std::vector<DeviceFacts>(ask_device_facts());  // for the life of the process
+    known_device_facts.store(known, std::memory_order_release);
+  }
+  return known->at(static_cast<size_t>(cuda_device_of_thread));
 }
 
 inline int multiprocessors() {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "kernels/api/random.h"
+#include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
 #include "kernels/cuda/register.h"
@@ -25,9 +26,13 @@ class SmallDevice {
     options.multiprocessors = 2;
     options.capability = capability;
     sim::reset_runtime(options);
+    cuda::known_device_facts = nullptr;
     register_cuda_kernels();
   }
-  ~SmallDevice() { sim::reset_runtime(before_); }
+  ~SmallDevice() {
+    sim::reset_runtime(before_);
+    cuda::known_device_facts = nullptr;
+  }
   SmallDevice(const SmallDevice&) = delete;
   SmallDevice& operator=(const SmallDevice&) = delete;
 
