@@ -1,6 +1,7 @@
 // What the program says it would do is what it does: plans, configurations written down and read again, counts that go on.
 #include <algorithm>
 
+#include "app/bench.h"
 #include "kernels/api/check.h"
 #include "tests/app/workplace.h"
 
@@ -190,6 +191,12 @@ TEST_CASE("bench train-step times the step that pretrain would train") {
   CHECK(has(w.heddle(bench + "--depth 1 --optimizer adamw").out, "\"optimizer\": \"adamw\""));
   CHECK(has(w.heddle(bench + "--model tiny-gpt --optimizer muon").out, "\"optimizer\": \"muon\""));
   CHECK(w.heddle(bench + "--model tiny-gpt --muon-lr 0.1").code == 2);
+}
+
+TEST_CASE("the median of what is timed") {
+  CHECK(app::median({7}) == 7);
+  CHECK(app::median({9, 1, 5, 3, 7}) == 5);
+  CHECK(app::median({9, 9, 1, 2, 3, 8, 7}) == 7);
 }
 
 }  // namespace
