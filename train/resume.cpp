@@ -232,11 +232,7 @@ void Run::restore() {
     optimizer->masters_changed();
     take_counters(found_->step);
     resumed_step = step;
-    if (make_) {
-      resolve_run(config, facts(loader->vocab()));
-    } else {
-      resolve(config, facts(loader->vocab()));  // the horizon in tokens, from what was trained
-    }
+    complete();  // the horizon in tokens, from what was trained
     compare_with_saved(environment);
     if (is_first()) compare_with_file();
   }

@@ -114,6 +114,16 @@ RunFacts Run::facts(int64_t vocab) const {
   return {.ranks = control().size(), .vocab = vocab, .goes_on = found_.has_value(), .step = step, .tokens = tokens};
 }
 
+// Fills what follows in the configuration from all that is known by now.
+void Run::complete() {
+  const RunFacts known = facts(loader ? loader->vocab() : 0);
+  if (make_) {
+    resolve_run(config, known);
+  } else {
+    resolve(config, known);
+  }
+}
+
 // Completes `of` and makes what it says is trained; nullptr as long as nobody knows the vocabulary of a model of the program's own.
 std::unique_ptr<Learner> Run::make_learner(RunConfig& of, int64_t vocab) const {
   if (!make_) return transformer_learner(resolve(of, facts(vocab)));
@@ -124,11 +134,7 @@ std::unique_ptr<Learner> Run::make_learner(RunConfig& of, int64_t vocab) const {
 
 void Run::settle() {
   require_runnable(config, false, static_cast<bool>(make_));
-  if (make_) {
-    resolve_run(config, facts(0));
-  } else {
-    resolve(config, facts(0));
-  }
+  complete();
   forced_kernels_ = kernels::ForcedKernels(config.kernel);
 }
 

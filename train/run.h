@@ -67,6 +67,7 @@ class Run {
   bool has_begun() const;
   void open_directory();
   RunFacts facts(int64_t vocab) const;
+  void complete();
   std::unique_ptr<Learner> make_learner(RunConfig& of, int64_t vocab) const;
   void require_same_model(const Learner& now) const;
   void settle();
