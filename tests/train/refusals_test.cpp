@@ -1,33 +1,19 @@
 // What a start refuses: configurations, data, directories and weights that do not fit the run that is there.
-#include <omp.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
-#include <chrono>
-#include <thread>
 
 #include <filesystem>
 #include <sstream>
 
-#include "core/device.h"
-#include "infer/load.h"
-#include "infer/sampling.h"
-#include "kernels/api/cross_entropy.h"
 #include "parallel/control.h"
-#include "tests/support/devices.h"
 #include "tests/train/expect_error.h"
 #include "tests/train/pretrain_support.h"
-#include "train/report/bad_batches.h"
 
 namespace heddle {
 namespace {
 
 namespace fs = std::filesystem;
 using test::Flags;
-using test::numbers;
-using test::Outcome;
-using test::outcome;
 using test::run;
-using test::run_config;
 using test::Scratch;
 
 constexpr int kDone = 0, kRequeue = static_cast<int>(ExitCode::requeue);
