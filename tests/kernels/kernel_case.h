@@ -1,9 +1,13 @@
 // Running a kernel the way the rest of heddle does: choose a candidate, give it the scratch it asks for, run it.
+//
+// The tests of this folder are compiled twice: for the CPU's candidates, and with HEDDLE_TEST_CUDA for those of kernels/cuda on the simulated
+// machine, where device memory is the Buffers' own. What concerns the CPU alone (f64, its threads, its libraries) is tagged [cpu].
 #pragma once
 
-#include <omp.h>
-
+#include <algorithm>
+#include <functional>
 #include <initializer_list>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,24 +19,39 @@
 
 namespace heddle::test {
 
+#if defined(HEDDLE_TEST_CUDA)
+inline constexpr DeviceType kDevice = DeviceType::cuda;
+inline constexpr DType kFloating[] = {DType::f32, DType::bf16};
+#else
+inline constexpr DeviceType kDevice = DeviceType::cpu;
 inline constexpr DType kFloating[] = {DType::f32, DType::bf16, DType::f64};
+#endif
 
-// Scratch is exactly as large as asked for and full of NaN: reading what was not written, or beyond, shows.
+// kernel_case_cpu.cpp or kernel_case_cuda.cpp.
+void register_kernels();
+// Waits for what was launched; Error with the report of whatever went wrong in it.
+void finish_kernels();
+// f() with the work divided in another way, n = 0, 1, 2: the number of threads of a CPU, the order of a GPU's threads.
+void in_another_order(int n, const std::function<void()>& f);
+
+// Scratch is exactly as large as asked for and full of NaN: reading what was not written, or beyond, shows. The zeroed workspace must be zero again.
 template <class Args>
 void run(const kernels::Kernel<Args>& kernel, Args args) {
-  kernels::register_cpu_kernels();
-  const kernels::Candidate<Args>& candidate = kernel.choose(DeviceType::cpu, args);
-  const std::vector<std::byte> poison(candidate.scratch ? candidate.scratch(args) : 0, std::byte{0xFF});
-  std::vector<std::byte> scratch = poison;
-  if constexpr (requires { args.scratch; }) args.scratch = scratch;
-  if constexpr (requires { args.fault; }) {
-    kernels::Fault fault;
-    args.fault = &fault;
-    candidate.run(args, Stream{});
-    if (fault.kind != kernels::FaultKind::none) fail(kernel.op(), kernels::fault_text(fault), ExitCode::bad_data);
-  } else {
-    candidate.run(args, Stream{});
-  }
+  register_kernels();
+  const kernels::Candidate<Args>& candidate = kernel.choose(kDevice, args);
+  const size_t scratch_bytes = candidate.scratch ? candidate.scratch(args) : 0;
+  const Buffer scratch(DType::u8, {static_cast<int64_t>(scratch_bytes)});
+  if constexpr (requires { args.scratch; }) args.scratch = std::span<std::byte>(scratch.view().data, scratch_bytes);
+  std::vector<std::byte, WatchedMemory<std::byte>> zeroed;
+  if constexpr (requires { args.zeroed; }) args.zeroed = zeroed = decltype(zeroed)(size_t{64} << 10);
+  kernels::Fault fault;
+  if constexpr (requires { args.fault; }) args.fault = &fault;
+  candidate.run(args, Stream{Device{kDevice, 0}});
+  finish_kernels();
+  if (!scratch.guards_intact()) fail(kernel.op(), "wrote beyond the scratch it asked for");
+  if (std::any_of(zeroed.begin(), zeroed.end(), [](std::byte b) { return b != std::byte{}; }))
+    fail(kernel.op(), "left the workspace that is not zero");
+  if (fault.kind != kernels::FaultKind::none) fail(kernel.op(), kernels::fault_text(fault), ExitCode::bad_data);
 }
 
 // The text of the Error that running these arguments throws; "" when it throws none.
@@ -50,18 +69,16 @@ inline bool contains(const std::string& text, std::string_view part) {
   return text.find(part) != std::string::npos;
 }
 
-// Whether make() -> Buffer(s) gives the same bits on 1, 2 and 3 threads.
+// Whether make() -> Buffer(s) gives the same bits on 1, 2 and 3 threads of a CPU, in three orders of a GPU's threads.
 template <class Make>
 bool same_on_any_thread_count(const Make& make) {
-  const int before = omp_get_max_threads();
-  omp_set_num_threads(1);
-  const auto one = make();
+  decltype(make()) first, other;
+  in_another_order(0, [&] { first = make(); });
   bool same = true;
-  for (int threads : {2, 3}) {
-    omp_set_num_threads(threads);
-    same = same && make() == one;
+  for (int n : {1, 2}) {
+    in_another_order(n, [&] { other = make(); });
+    same = same && other == first;
   }
-  omp_set_num_threads(before);
   return same;
 }
 

@@ -1,0 +1,41 @@
+#include <cuda_runtime.h>
+
+#include "kernels/arch/platform.h"
+#include "kernels/sim/core/machine.h"
+#include "tests/kernels/kernel_case.h"
+
+namespace heddle::test {
+namespace {
+
+// Before the first Buffer is made.
+const bool kWatching = [] {
+  buffer_watch.made = [](const std::byte* block, size_t bytes) {
+    static_assert(WatchedMemory<std::byte>::kSpace == sim::kGuardBytes);
+    sim::register_global(block, bytes, sim::kGuardBytes);
+    sim::note_host_write(block, bytes);
+  };
+  buffer_watch.gone = [](const std::byte* block) { sim::unregister_global(block); };
+  return true;
+}();
+
+}  // namespace
+
+void register_kernels() {
+  kernels::register_cuda_kernels();
+}
+
+void finish_kernels() {
+  check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+}
+
+void in_another_order(int n, const std::function<void()>& f) {
+  const sim::Options before = sim::options();
+  sim::Options options = before;
+  options.mode = n == 0 ? sim::AsyncMode::eager : n == 1 ? sim::AsyncMode::lazy : sim::AsyncMode::random;
+  options.seed = 7;
+  sim::set_options(options);
+  f();
+  sim::set_options(before);
+}
+
+}  // namespace heddle::test
