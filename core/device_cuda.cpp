@@ -8,14 +8,24 @@
 #include <mutex>
 #include <vector>
 
+#include "core/queued_ops.h"
 #include "kernels/api/check.h"
+#include "kernels/api/fault.h"
 #include "kernels/api/kernel.h"
 
 namespace heddle {
 namespace {
 
 void check(cudaError_t status, const char* call, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
-  if (status != cudaSuccess) fail("cuda", concat(call, ": ", cudaGetErrorString(status)), ExitCode::runtime, file, line);
+  if (status == cudaSuccess) return;
+  std::string text = concat(call, ": ", cudaGetErrorString(status));
+  if (status == cudaErrorIllegalAddress || status == cudaErrorLaunchFailure || status == cudaErrorMisalignedAddress ||
+      status == cudaErrorIllegalInstruction || status == cudaErrorAssert) {
+    text += queued_ops_text();  // a kernel's, of some time before this call
+    text += "\n  CUDA_LAUNCH_BLOCKING=1 makes the launch itself fail and so names the kernel";
+  }
+  if (kernels::about_device_errors) text += kernels::about_device_errors();
+  fail("cuda", text, ExitCode::runtime, file, line);
 }
 
 cudaStream_t native(Stream stream) {

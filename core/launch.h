@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "core/fault.h"
+#include "core/queued_ops.h"
 #include "core/storage.h"
 #include "core/workspace.h"
 #include "kernels/api/kernel.h"
@@ -19,6 +20,7 @@ void launch(const kernels::Kernel<Args>& kernel, std::type_identity_t<Args> args
   if constexpr (requires { check(args); }) check(args);
   const kernels::Candidate<Args>& candidate = kernel.choose(device.type, args);
   const Stream stream = current_stream(device);
+  if (device.type == DeviceType::cuda) queued_ops.add(kernel.op());
   if constexpr (requires { args.fault; }) args.fault = fault_word(device);
   if constexpr (requires { args.zeroed; }) args.zeroed = zeroed_workspace(stream);
   if constexpr (requires { args.scratch; }) {

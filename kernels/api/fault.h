@@ -26,4 +26,7 @@ struct Fault {
 // "token outside the vocabulary: tokens[b = 1][t = 3] = 70000, V = 50257".
 std::string fault_text(const Fault& fault);
 
+// What the kernels' side can add to an error of the device ("; block (3,0,0) waited 2 s for ..."), set by whoever can.
+inline std::string (*about_device_errors)() = nullptr;
+
 }  // namespace heddle::kernels

@@ -25,6 +25,9 @@
 
 #include "kernels/api/check.h"
 #include "kernels/api/types.h"
+#if defined(HEDDLE_BOUNDED_WAITS)
+#include "kernels/arch/bounded_wait.h"
+#endif
 
 namespace heddle {
 
@@ -34,7 +37,12 @@ inline cudaStream_t native(Stream stream) {
 
 // Throws Error naming the call, its place and CUDA's own words.
 inline void check_cuda(cudaError_t status, const char* call, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
-  if (status != cudaSuccess) fail("cuda", concat(call, ": ", cudaGetErrorString(status)), ExitCode::runtime, file, line);
+  if (status == cudaSuccess) return;
+#if defined(HEDDLE_BOUNDED_WAITS)
+  fail("cuda", concat(call, ": ", cudaGetErrorString(status), wait_report()), ExitCode::runtime, file, line);
+#else
+  fail("cuda", concat(call, ": ", cudaGetErrorString(status)), ExitCode::runtime, file, line);
+#endif
 }
 
 // How a kernel is laid over the machine.

@@ -17,18 +17,43 @@ __device__ __forceinline__ T* dyn_smem() {
 }
 
 // Waits until pred() is true: the only way a kernel may wait for memory that another thread writes.
+#ifdef HEDDLE_BOUNDED_WAITS
+template <class Predicate>
+__device__ __forceinline__ void spin_until(Predicate pred, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  for (BoundedWait wait; !pred(); wait.check(WaitRecord::kNoMbarrier, 0, file, line)) __nanosleep(32);
+}
+#else
 template <class Predicate>
 __device__ __forceinline__ void spin_until(Predicate pred) {
   while (!pred()) __nanosleep(32);
 }
+#endif
 
 // All threads of a cooperative launch.
 __device__ __forceinline__ void grid_sync() {
   cooperative_groups::this_grid().sync();
 }
 
+#ifdef HEDDLE_BOUNDED_WAITS
+// Internal linkage, like launch_kernel here: every source has a wait_record of its own.
+static void tell_wait_record(int device) {
+  static thread_local uint64_t told = 0;  // a bit for each device
+  if (told >> device & 1) return;
+  WaitRecord* const record = host_wait_record();
+  check_cuda(cudaMemcpyToSymbol(wait_record, &record, sizeof record), "cudaMemcpyToSymbol of the wait record");
+  kernels::about_device_errors = wait_report;
+  told |= uint64_t{1} << device;
+}
+#define HEDDLE_LINKAGE static
+#else
+#define HEDDLE_LINKAGE
+#endif
+
 template <class... Params, class... Args>
-void launch_kernel(void (*kernel)(Params...), const char* name, const LaunchShape& shape, Stream stream, Args&&... args) {
+HEDDLE_LINKAGE void launch_kernel(void (*kernel)(Params...), const char* name, const LaunchShape& shape, Stream stream, Args&&... args) {
+#ifdef HEDDLE_BOUNDED_WAITS
+  tell_wait_record(stream.device.index);
+#endif
   const auto checked = [name](cudaError_t status) {
     if (status != cudaSuccess) check_cuda(status, concat("launch of ", name).c_str());
   };

@@ -156,6 +156,10 @@ __device__ void mbarrier_expect_tx(uint32_t mbarrier, uint32_t bytes, Where = {}
 __device__ void mbarrier_arrive_expect_tx(uint32_t mbarrier, uint32_t bytes, Where = {});  // thread; raises the bytes, then arrives; release.cta
 __device__ void mbarrier_arrive_cluster(uint32_t cluster_mbarrier, Where = {});            // thread; a cluster address (mapa); release.cluster
 __device__ void mbarrier_arrive_expect_tx_cluster(uint32_t cluster_mbarrier, uint32_t bytes, Where = {});
+// thread; a cluster address. Gives back a buffer that only asynchronous proxies touch (TMA fills it, wgmma reads it): says that the asynchronous
+// reads the caller has waited for are done, and orders none of its ordinary accesses. release.cluster would cost a fence of the whole GPU at every
+// stage of a ring (MEMBAR.ALL.GPU by ptxas 13.0); so CUTLASS's ClusterBarrier::arrive writes this form. The waiter needs no more than mbarrier_wait.
+__device__ void mbarrier_arrive_async_reads(uint32_t cluster_mbarrier, Where = {});
 // thread. Whether the phase of this parity is over; acquire.cta if so. Never loop on it: mbarrier_wait does.
 __device__ bool mbarrier_test(uint32_t mbarrier, uint32_t parity, Where = {});
 // thread. Returns when the phase of this parity is over; acquire.cta, or acquire.cluster for what blocks of the cluster wrote.

@@ -52,9 +52,28 @@ HEDDLE_PTX void mbarrier_arrive_expect_tx(uint32_t mbarrier, uint32_t bytes, Whe
 HEDDLE_PTX void mbarrier_arrive_cluster(uint32_t cluster_mbarrier, Where) {
   asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(cluster_mbarrier) : "memory");
 }
+HEDDLE_PTX void mbarrier_arrive_async_reads(uint32_t cluster_mbarrier, Where) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(cluster_mbarrier) : "memory");
+}
 HEDDLE_PTX void mbarrier_arrive_expect_tx_cluster(uint32_t cluster_mbarrier, uint32_t bytes, Where) {
   asm volatile("mbarrier.arrive.expect_tx.release.cluster.shared::cluster.b64 _, [%0], %1;" ::"r"(cluster_mbarrier), "r"(bytes) : "memory");
 }
+#ifdef HEDDLE_BOUNDED_WAITS
+#define HEDDLE_PTX_MBARRIER_WAIT(name, scope)                                                                                             \
+  HEDDLE_PTX void name(uint32_t mbarrier, uint32_t parity, Where where) {                                                                 \
+    for (BoundedWait wait;; wait.check(mbarrier, parity, where.file, where.line)) {                                                       \
+      uint32_t over;                                                                                                                      \
+      asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.acquire." scope ".shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}" \
+                   : "=r"(over)                                                                                                           \
+                   : "r"(mbarrier), "r"(parity)                                                                                           \
+                   : "memory");                                                                                                           \
+      if (over != 0) return;                                                                                                              \
+    }                                                                                                                                     \
+  }
+HEDDLE_PTX_MBARRIER_WAIT(mbarrier_wait, "cta")
+HEDDLE_PTX_MBARRIER_WAIT(mbarrier_wait_cluster, "cluster")
+#undef HEDDLE_PTX_MBARRIER_WAIT
+#else
 // try_wait may sleep for a while in hardware before it answers no; %= makes the labels unique where the compiler copies the code.
 HEDDLE_PTX void mbarrier_wait(uint32_t mbarrier, uint32_t parity, Where) {
   asm volatile(
@@ -70,6 +89,7 @@ HEDDLE_PTX void mbarrier_wait_cluster(uint32_t mbarrier, uint32_t parity, Where)
       "r"(parity)
       : "memory");
 }
+#endif
 HEDDLE_PTX void fence_mbarrier_init(Where) {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }

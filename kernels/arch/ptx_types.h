@@ -35,8 +35,13 @@ __device__ __forceinline__ T from_float(float x) {
 
 namespace heddle::ptx {
 
-// The caller's place in the source: what the simulated machine names in its reports. Nothing under nvcc.
-#ifdef __CUDACC__
+// The caller's place in the source: what the simulated machine and bounded waits name in their reports. Else nothing under nvcc.
+#if defined(__CUDACC__) && defined(HEDDLE_BOUNDED_WAITS)
+struct Where {
+  const char* file = __builtin_FILE();
+  int line = __builtin_LINE();
+};
+#elif defined(__CUDACC__)
 struct Where {};
 #else
 struct Where {

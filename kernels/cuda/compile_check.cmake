@@ -1,4 +1,4 @@
-# cmake -DSOURCES=a.cu,b.cu -DNVCC=... -DARCH=80 -DROOT=... -DOUT=... [-DWERROR=ON] [-DGATE=program] [-DWRITE=ON] -P compile_check.cmake
+# cmake -DSOURCES=a.cu,b.cu -DNVCC=... -DARCH=80 -DROOT=... -DOUT=... [-DDEFINE=NAME] [-DWERROR=ON] [-DGATE=program] [-DWRITE=ON] -P compile_check.cmake
 #
 # Compiles SOURCES (below ROOT) for one architecture; fails, with WERROR, on a warning, and on a note that ptxas gave an optimisation up. With GATE (resource_gate) also
 # on spills and on what differs from the golden table, see resource_gate.cpp; WRITE=ON makes the table's rows anew. What it leaves in OUT: NAME.o,
@@ -13,6 +13,9 @@ set(logs "")
 set(warnings "")
 if(WERROR)
   set(warnings -Werror all-warnings)
+endif()
+if(DEFINE)
+  list(APPEND warnings -D${DEFINE})
 endif()
 string(REPLACE "," ";" sources "${SOURCES}")
 foreach(source ${sources})

@@ -106,11 +106,7 @@ __device__ __forceinline__ void produce(const GemmSm90Shared<kConfig> shared, co
     for (int k_tile = tile.first_k_tile; k_tile < tile.last_k_tile; ++k_tile) {
       const uint32_t full = shared.full(at.stage);
       const int k0 = k_tile * kConfig.kBlockK, n0 = tile.n0 + rank * kBRows;
-      if constexpr (kConfig.cluster > 1) {
-        ptx::mbarrier_wait_cluster(shared.empty(at.stage), at.phase ^ 1);  // the peer's consumers have let go as well
-      } else {
-        ptx::mbarrier_wait(shared.empty(at.stage), at.phase ^ 1);
-      }
+      ptx::mbarrier_wait(shared.empty(at.stage), at.phase ^ 1);  // the peer's consumers have let go as well
       ptx::mbarrier_arrive_expect_tx(full, kConfig.stage_bytes());  // both operands in full, wherever B comes from
       if constexpr (kConfig.a == Major::k) {
         ptx::tma_load<2>(shared.a(at.stage), map_a, full, {k0, tile.m0});
@@ -239,7 +235,7 @@ __device__ __forceinline__ void consume(const GemmSm90Shared<kConfig> shared, st
   const uint32_t lane = threadIdx.x % 32;
   const auto release = [&](int stage) {  // one arrival per warp at every block that fills this stage
     if constexpr (kConfig.cluster > 1) {
-      if (lane < kConfig.cluster) ptx::mbarrier_arrive_cluster(ptx::mapa(shared.empty(stage), lane));
+      if (lane < kConfig.cluster) ptx::mbarrier_arrive_async_reads(ptx::mapa(shared.empty(stage), lane));
     } else {
       if (lane == 0) ptx::mbarrier_arrive(shared.empty(stage));
     }
@@ -291,6 +287,7 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
   static_assert(kConfig.block_n <= 256 && kConfig.cluster <= 2 && kConfig.stages >= 2);
   std::byte* shared_bytes = dyn_smem<std::byte>();
   const GemmSm90Shared<kConfig> shared{ptx::smem_u32(shared_bytes)};
+  if (shared.base % 1024 != 0) __trap();  // the swizzle of TMA and wgmma follows the address, the layout here the place
 
   if (threadIdx.x == 0) {
     ptx::tma_prefetch_descriptor(&map_a);

@@ -3,6 +3,7 @@
 // Reads the output of nvcc -Xptxas -v and, with --sass, that of cuobjdump -sass. Fails on
 //   - spilled registers, local memory, notes that ptxas gave something up (wgmma serialised, setmaxnreg ignored);
 //   - machine code without the instructions that a kernel lives from, or with those it must not need (kInstructionRules);
+//   - in a main loop (an innermost loop with tensor-core products or TMA loads): fences of the whole GPU, invalidations of L1, local memory;
 //   - anything that differs from golden/nvcc-VERSION.txt: registers, shared memory, blocks per multiprocessor, instruction counts.
 // For a compiler without a table the newest table gives bounds: shared memory as there, at most kOtherCompilerRegisters more registers.
 // --write makes the rows of ARCH anew instead of comparing them.
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -31,9 +33,10 @@ namespace {
 
 using namespace heddle::kernels::cuda;  // NOLINT: this program's subject
 
-// Instructions that are counted, by the first part of their name; the last stands for accesses to global memory of 128 bits a thread.
-enum Counted { kHmma, kHgmma, kLdgsts, kLdsm, kUtmaldg, kGlobal128, kCountedSize };
-constexpr std::array<const char*, kCountedSize> kCountedNames = {"HMMA", "HGMMA", "LDGSTS", "LDSM", "UTMALDG", "GLOBAL.128"};
+// Instructions that are counted, by the first part of their name; then accesses to global memory of 128 bits a thread, fences of the whole GPU and
+// invalidations of L1.
+enum Counted { kHmma, kHgmma, kLdgsts, kLdsm, kUtmaldg, kGlobal128, kFenceGpu, kInvalidate, kCountedSize };
+constexpr std::array<const char*, kCountedSize> kCountedNames = {"HMMA", "HGMMA", "LDGSTS", "LDSM", "UTMALDG", "GLOBAL.128", "MEMBAR.GPU", "CCTL"};
 using Counts = std::array<int, kCountedSize>;
 
 // What a kernel is for shows in its machine code, whatever the compiler.
@@ -54,8 +57,9 @@ struct Row {
   int threads = 0, dynamic_shared = 0;                            // of a launch
   int registers_asked = 0;                                        // of a block, by setmaxnreg
   int registers = 0, static_shared = 0, spilled = 0, blocks = 0;  // blocks: per multiprocessor
-  Counts counts = {-1, -1, -1, -1, -1, -1};                       // -1: not looked at
+  Counts counts = {-1, -1, -1, -1, -1, -1, -1, -1};               // -1: not looked at
   int local_accesses = 0;
+  std::vector<std::string> loop_faults;  // "MEMBAR.ALL.GPU at 0x1230 in the loop 0x1000 to 0x1800"
 };
 
 std::string text_of(const std::filesystem::path& path) {
@@ -188,27 +192,85 @@ Table table_of_log(const std::string& log, int arch, std::vector<std::string>& f
   return table;
 }
 
+// One line of cuobjdump -sass: "/*1250*/ @!P0 BRA 0x1000 ;".
+struct Instruction {
+  uint64_t address = 0, target = 0;  // target: of a branch
+  std::string opcode, base;          // "MEMBAR.ALL.GPU", "MEMBAR"
+
+  bool fences_gpu() const { return base == "MEMBAR" && opcode.find("GPU") != std::string::npos; }
+  bool local() const { return base == "LDL" || base == "STL"; }
+};
+
+bool read_instruction(const std::string& line, Instruction& out) {
+  const size_t open = line.find("/*"), close = line.find("*/");
+  if (open == std::string::npos || close == std::string::npos || line.find(';') == std::string::npos) return false;
+  out.address = std::strtoull(line.c_str() + open + 2, nullptr, 16);
+  std::istringstream words(line.substr(close + 2));
+  words >> out.opcode;
+  if (out.opcode.rfind('@', 0) == 0) words >> out.opcode;
+  out.base = out.opcode.substr(0, out.opcode.find_first_of(".;"));
+  out.target = 0;
+  if (out.base == "BRA") {
+    const size_t at = line.find("0x", close);
+    if (at != std::string::npos) out.target = std::strtoull(line.c_str() + at, nullptr, 16);
+  }
+  return true;
+}
+
+void count(Row& row, const Instruction& i) {
+  for (size_t c = 0; c < kGlobal128; ++c) row.counts[c] += i.base == kCountedNames[c];
+  row.counts[kGlobal128] += (i.base == "LDG" || i.base == "STG" || i.base == "LDGSTS") && i.opcode.find(".128") != std::string::npos;
+  row.counts[kFenceGpu] += i.fences_gpu();
+  row.counts[kInvalidate] += i.base == "CCTL";
+  row.local_accesses += i.local();
+}
+
+// What must not be in an innermost loop that feeds the tensor cores. (Waits for a barrier are loops of their own, of three instructions.)
+void look_into_loops(Row& row, const std::vector<Instruction>& code) {
+  using Loop = std::pair<uint64_t, uint64_t>;
+  std::vector<Loop> loops;
+  for (const Instruction& i : code) {
+    if (i.target == 0 || i.target >= i.address) continue;
+    const bool feeds = std::any_of(code.begin(), code.end(), [&](const Instruction& other) {
+      return other.address >= i.target && other.address <= i.address && (other.base == "HMMA" || other.base == "HGMMA" || other.base == "UTMALDG");
+    });
+    if (feeds) loops.emplace_back(i.target, i.address);
+  }
+  for (const Loop& loop : loops) {
+    const bool innermost = std::none_of(loops.begin(), loops.end(),
+                                        [&](const Loop& other) { return other != loop && other.first >= loop.first && other.second <= loop.second; });
+    if (!innermost) continue;
+    for (const Instruction& i : code) {
+      if (i.address < loop.first || i.address > loop.second || !(i.fences_gpu() || i.local() || i.base == "CCTL")) continue;
+      std::ostringstream fault;
+      fault << i.opcode << " at 0x" << std::hex << i.address << " in the main loop 0x" << loop.first << " to 0x" << loop.second;
+      row.loop_faults.push_back(fault.str());
+    }
+  }
+}
+
 void count_instructions(Table& table, const std::string& sass) {
   std::istringstream lines(sass);
   Row* row = nullptr;
+  std::vector<Instruction> code;
+  const auto finish = [&] {
+    if (row) look_into_loops(*row, code);
+    code.clear();
+  };
   for (std::string line; std::getline(lines, line);) {
     if (const size_t at = line.find("Function : "); at != std::string::npos) {
+      finish();
       const auto found = table.find(kernel_of(line.substr(at + 11)).key);
       row = found == table.end() ? nullptr : &found->second;
       if (row) row->counts.fill(0);
       continue;
     }
-    const size_t address = line.find("/*");
-    if (!row || address == std::string::npos || line.find(';') == std::string::npos) continue;
-    std::istringstream words(line.substr(line.find("*/") + 2));
-    std::string opcode;
-    words >> opcode;
-    if (opcode.rfind('@', 0) == 0) words >> opcode;
-    const std::string base = opcode.substr(0, opcode.find_first_of(".;"));
-    for (size_t i = 0; i < kGlobal128; ++i) row->counts[i] += base == kCountedNames[i];
-    row->counts[kGlobal128] += (base == "LDG" || base == "STG" || base == "LDGSTS") && opcode.find(".128") != std::string::npos;
-    row->local_accesses += base == "LDL" || base == "STL";
+    Instruction instruction;
+    if (!row || !read_instruction(line, instruction)) continue;
+    count(*row, instruction);
+    code.push_back(instruction);
   }
+  finish();
 }
 
 std::filesystem::path golden_file(const std::filesystem::path& folder, const std::string& version) {
@@ -300,6 +362,7 @@ void check_row(const std::string& key, const Row& row, std::vector<std::string>&
     faults.push_back(key + ": setmaxnreg asks for " + std::to_string(row.registers_asked) + " registers, the block has " +
                      std::to_string(row.registers * row.threads));
   if (row.local_accesses > 0) faults.push_back(key + ": " + std::to_string(row.local_accesses) + " accesses to local memory");
+  for (const std::string& fault : row.loop_faults) faults.push_back(key + ": " + fault);
   if (row.counts[0] < 0) return;
   for (const InstructionRule& rule : kInstructionRules) {
     if (key.substr(0, key.find('{')) != rule.kernel) continue;

@@ -10,7 +10,7 @@ set(clean_sass "\t\tFunction : ${kernel}
         /*1250*/              @!P0 UTMALDG.2D [UR8], [UR10] @                              /* 0x61e000000c1879f0 */
 ")
 set(clean_golden "# head
-90 gemm_sm90_kernel{128,128,6,2,1,0,0,0} 384 229472 168 0 1 0 1 0 0 1 0
+90 gemm_sm90_kernel{128,128,6,2,1,0,0,0} 384 229472 168 0 1 0 1 0 0 1 0 0 0
 ")
 
 set(failures 0)
@@ -71,7 +71,14 @@ expect("setmaxnreg beyond the block's registers" "setmaxnreg asks for 64512 regi
 expect("shared memory" "dynamic shared memory 229472, golden 229470" GOLDEN 229472 229470)
 expect("occupancy" "blocks per multiprocessor 1, golden 2" GOLDEN "168 0 1" "168 0 2")
 expect("a kernel without a row" "not in the golden table" GOLDEN "{128,128," "{128,256,")
-expect("instructions counted" "UTMALDG 1, golden 2" GOLDEN "0 0 1 0\n" "0 0 2 0\n")
+expect("instructions counted" "UTMALDG 1, golden 2" GOLDEN "0 0 1 0 0 0\n" "0 0 2 0 0 0\n")
+expect("fences counted" "MEMBAR.GPU 0, golden 1" GOLDEN "1 0 0 0\n" "1 0 1 0\n")
+set(loop "/*1260*/                   BRA 0x1240 @                                      /* 0x61e000000c1879f0 */")
+expect("a loop with nothing in it but work" "" SASS "        /*1250*/" "        ${loop}\n        /*1250*/")
+expect("a fence of the GPU in a main loop" "MEMBAR.ALL.GPU at 0x1248 in the main loop 0x1240 to 0x1260" SASS "        /*1250*/"
+       "        /*1248*/ MEMBAR.ALL.GPU @   /**/\n        ${loop}\n        /*1250*/" GOLDEN "1 0 0 0\n" "1 0 1 0\n")
+expect("an invalidation of L1 in a main loop" "CCTL.IVALL at 0x1248 in the main loop" SASS "        /*1250*/"
+       "        /*1248*/ CCTL.IVALL @   /**/\n        ${loop}\n        /*1250*/" GOLDEN "1 0 0 0\n" "1 0 0 1\n")
 expect("no wgmma" "no HGMMA in its machine code" SASS "HGMMA.64x128x16" "FFMA")
 expect("mma.sync on Hopper" "1 HMMA in its machine code" SASS "HGMMA" "HMMA")
 expect("local memory" "1 accesses to local memory" SASS "@!P0 UTMALDG.2D [UR8], [UR10]" "STL [R1], R2")

@@ -30,8 +30,9 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
 CUtensorMap tensor_map(void* data, CUtensorMapDataType type, uint32_t rank, const uint64_t* size, const uint64_t* pitch, const uint32_t* box,
                        CUtensorMapSwizzle swizzle) {
   const cuuint32_t step[5] = {1, 1, 1, 1, 1};
+  const cuuint64_t none[1] = {0};  // of rank 1: read by nobody, but what the driver makes of a null pointer is not documented
   CUtensorMap map;
-  const CUresult status = encoder()(&map, type, rank, data, size, pitch, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+  const CUresult status = encoder()(&map, type, rank, data, size, rank > 1 ? pitch : none, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
                                     CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   HEDDLE_CHECK(status == CUDA_SUCCESS, "tensor_map", "cuTensorMapEncodeTiled refused a tensor of ", rank, " dimensions, the innermost of ", size[0],
                ": error ", static_cast<int>(status));

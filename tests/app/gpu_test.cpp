@@ -51,8 +51,8 @@ TEST_CASE("20 steps on a simulated GPU, by the CPU's kernels as work of its stre
   };
   const std::string cpu = digest("cpu", "cpu", "");
   CHECK(has(cpu, "step 20 digest"));
-  CHECK(digest("random", "cuda", "HEDDLE_SIM_STREAMS=random:5") == cpu);
-  CHECK(digest("fifo", "cuda", "HEDDLE_SIM_STREAMS=fifo") == cpu);
+  CHECK(digest("random", "cuda", "HEDDLE_SIM_HOST_KERNELS=only HEDDLE_SIM_STREAMS=random:5") == cpu);
+  CHECK(digest("fifo", "cuda", "HEDDLE_SIM_HOST_KERNELS=only HEDDLE_SIM_STREAMS=fifo") == cpu);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 // The candidate `host` of simulated devices: an op that has no CUDA kernel is done by the CPU's, in the stream's order, with the CPU's bits.
+#include "tests/support/host_kernels.h"
 #include "core/autograd/engine.h"
 #include "core/ops/ops.h"
 #include "kernels/api/slots.h"
@@ -25,6 +26,7 @@ TEST_CASE("on a simulated device every op has a kernel, and the host's is the la
 TEST_CASE("ops that the host does have the CPU's bits, forward and backward") {
   for (const Device device : test::cuda_devices()) {
     if (!runtime(device.type).simulated()) continue;
+    const kernels::ForcedKernels forced(test::host_kernels());
     const auto gradients = [](Device on) {
       const Tensor x = Tensor::from(random_input({6, 32}, 1, 0, 1, DType::f32, false).to_vector(), {6, 32}, DType::f32, on);
       const Tensor w = Tensor::from(random_input({64, 32}, 2, 0, 1, DType::f32, false).to_vector(), {64, 32}, DType::f32, on);

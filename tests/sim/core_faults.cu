@@ -83,7 +83,7 @@ __global__ void misbehave_kernel(Fault fault) {
       init(1);
       if (i == 0) {
         barrier[0] = 5;
-        sim::mbarrier_arrive(address(barrier), 1, 0, true, here("mbarrier.arrive"));
+        sim::mbarrier_arrive(address(barrier), 1, 0, sim::Releases::all, here("mbarrier.arrive"));
       }
       break;
     case Fault::mbarrier_misaligned:
@@ -91,11 +91,11 @@ __global__ void misbehave_kernel(Fault fault) {
       break;
     case Fault::mbarrier_arrivals:
       init(2);
-      if (i == 0) sim::mbarrier_arrive(address(barrier), 3, 0, true, here("mbarrier.arrive"));
+      if (i == 0) sim::mbarrier_arrive(address(barrier), 3, 0, sim::Releases::all, here("mbarrier.arrive"));
       break;
     case Fault::mbarrier_bytes:
       init(1);
-      if (i == 0) sim::mbarrier_arrive(address(barrier), 1, 64, true, here("mbarrier.arrive.expect_tx"));
+      if (i == 0) sim::mbarrier_arrive(address(barrier), 1, 64, sim::Releases::all, here("mbarrier.arrive.expect_tx"));
       sim::mbarrier_wait(address(barrier), 0, here("mbarrier.try_wait"));
       break;
     case Fault::mbarrier_unfenced:

@@ -21,6 +21,9 @@ void named_barriers(int* out, int rounds);
 // producer's copies are async ops that complete on the mbarrier.
 void mbarrier_ring(const int* in, int* out, int n, bool bulk);
 
+// 32 lanes store i * i, one arrives on an mbarrier for them, another warp waits and reads backwards: out[i] = (31 - i) * (31 - i).
+void elected_arrival(int* out);
+
 // Tiles of 128 floats through a pipeline of cp.async groups; out[i] = in[i] + 1. waits = false leaves the wait out.
 void copy_pipeline(const float* in, float* out, int tiles, bool waits);
 

@@ -91,6 +91,14 @@ TEST_CASE("a ring of buffers guarded by mbarriers loses and repeats nothing", "[
     });
 }
 
+TEST_CASE("one lane arrives for the stores of its warp", "[sim][mutate]") {
+  in_every_mode([] {
+    Watched<int> out(32);
+    elected_arrival(out.data());
+    for (int i = 0; i < 32; ++i) CHECK(out[static_cast<size_t>(i)] == (31 - i) * (31 - i));
+  });
+}
+
 TEST_CASE("cp.async lands by its wait; without one, lazy copies have not", "[sim][mutate]") {
   constexpr int kTiles = 10;
   const std::vector<float> in = ramp(kTiles * 128);

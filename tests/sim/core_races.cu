@@ -214,7 +214,7 @@ __global__ void mbarrier_kernel(Race kind, bool wrong, float* data) {
     if (i != 32) return;
     for (uint32_t t = 0; t < 6; ++t) {
       sim::mbarrier_wait(address(&empty), (t & 1) ^ 1, here("wait empty"));
-      sim::mbarrier_arrive(address(&full), 1, sizeof buffer, true, here("arrive.expect_tx"));
+      sim::mbarrier_arrive(address(&full), 1, sizeof buffer, sim::Releases::all, here("arrive.expect_tx"));
       bulk_load(address(&full), buffer, data, sizeof buffer);
     }
     return;
@@ -222,10 +222,10 @@ __global__ void mbarrier_kernel(Race kind, bool wrong, float* data) {
   for (uint32_t t = 0; t < 6; ++t) {
     const bool early = wrong && kind == Race::mbarrier_early_release;
     sim::mbarrier_wait(address(&full), (t & 1) ^ (wrong && kind == Race::mbarrier_parity ? 1 : 0), here("wait full"));
-    if (early && i == 0) sim::mbarrier_arrive(address(&empty), 1, 0, true, here("arrive empty"));
+    if (early && i == 0) sim::mbarrier_arrive(address(&empty), 1, 0, sim::Releases::all, here("arrive empty"));
     data[512 + i] = buffer[i].x;
     __syncwarp();
-    if (!early && i == 0) sim::mbarrier_arrive(address(&empty), 1, 0, true, here("arrive empty"));
+    if (!early && i == 0) sim::mbarrier_arrive(address(&empty), 1, 0, sim::Releases::all, here("arrive empty"));
   }
 }
 
@@ -233,7 +233,7 @@ __global__ void mbarrier_init_kernel(bool wrong) {
   HEDDLE_SHARED(uint64_t, met);
   if (threadIdx.x == 0) sim::mbarrier_init(address(&met), blockDim.x, here("mbarrier.init"));
   if (!wrong) __syncthreads();
-  sim::mbarrier_arrive(address(&met), 1, 0, true, here("mbarrier.arrive"));
+  sim::mbarrier_arrive(address(&met), 1, 0, sim::Releases::all, here("mbarrier.arrive"));
   sim::mbarrier_wait(address(&met), 0, here("mbarrier.try_wait"));
 }
 

@@ -123,6 +123,7 @@ inline std::vector<AbiRow> cuda_rows() {
           V(cudaErrorAssert),
           V(cudaErrorHostMemoryAlreadyRegistered),
           V(cudaErrorHostMemoryNotRegistered),
+          V(cudaErrorIllegalInstruction),
           V(cudaErrorMisalignedAddress),
           V(cudaErrorLaunchFailure),
           V(cudaErrorCooperativeLaunchTooLarge),

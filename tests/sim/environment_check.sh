@@ -54,6 +54,9 @@ done
 for value in 99999999999G 257G 0 0.5 -1G x '' 1GB nan inf; do
   refused "$cudart" "$cudart_case" "HEDDLE_SIM_MEMORY=$value" "HEDDLE_SIM_MEMORY: \"$value\" is not a size like 512M or 2G, of at most 256G"
 done
+for value in x yes Only '' 1; do
+  refused "$cudart" "$cudart_case" "HEDDLE_SIM_HOST_KERNELS=$value" "HEDDLE_SIM_HOST_KERNELS: \"$value\" is not also, only or never"
+done
 for value in x yes -1 '' 2 01; do
   refused "$cudart" "$cudart_case" "HEDDLE_SIM_PROTECT=$value" "HEDDLE_SIM_PROTECT: \"$value\" is not 0 or 1"
 done

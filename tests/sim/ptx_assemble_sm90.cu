@@ -58,6 +58,7 @@ __global__ void __cluster_dims__(2, 1, 1) every_cluster_wrapper(float* global) {
   const uint32_t word = ptx::mapa(smem, peer), remote = ptx::mapa(ptx::smem_u32(&barrier), peer);
   ptx::st_cluster(word, ptx::ld_cluster(word) + 1);
   ptx::mbarrier_arrive_cluster(remote);
+  ptx::mbarrier_arrive_async_reads(remote);
   ptx::mbarrier_arrive_expect_tx_cluster(remote, 16);
   const uint32_t pair[2] = {peer, 1}, four[4] = {peer, 1, 2, 3};
   ptx::stmatrix_x1(smem, peer);

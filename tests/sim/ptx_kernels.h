@@ -134,6 +134,7 @@ enum class PtxRace {
   store_after_ldmatrix,
   wide_shared,
   tile_not_waited_for,
+  stage_of_loads,
   tile_source_reused,
   tile_without_proxy_fence,
   wgmma_without_proxy_fence,

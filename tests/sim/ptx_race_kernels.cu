@@ -231,6 +231,36 @@ __device__ void tile_not_waited_for(bool wrong, const CUtensorMap& map, uint32_t
   ptx::mbarrier_wait(full, 0);
 }
 
+// A stage that ordinary loads have read, given back by the arrival that speaks of asynchronous reads alone.
+__device__ void stage_of_loads(bool wrong, const CUtensorMap& map, uint32_t* shared, uint32_t* out) {
+  const uint32_t smem = ptx::smem_u32(shared), full = smem + 4096, empty = full + 8;
+  if (threadIdx.x == 0) {
+    ptx::mbarrier_init(full, 1);
+    ptx::mbarrier_init(empty, 1);
+    ptx::fence_mbarrier_init();
+  }
+  __syncthreads();
+  const auto load = [&] {
+    ptx::mbarrier_arrive_expect_tx(full, 2048);
+    ptx::tma_load(smem, &map, full, {0, 0});
+  };
+  if (threadIdx.x == 0) load();
+  if (threadIdx.x == 32) {
+    ptx::mbarrier_wait(full, 0);
+    out[0] = shared[7];
+    if (wrong) {
+      ptx::mbarrier_arrive_async_reads(ptx::mapa(empty, 0));
+    } else {
+      ptx::mbarrier_arrive(empty);
+    }
+  }
+  if (threadIdx.x == 0) {
+    ptx::mbarrier_wait(empty, 0);
+    load();
+    ptx::mbarrier_wait(full, 1);
+  }
+}
+
 // A tile stored by TMA whose source is written again too early, or was not made visible to it.
 __device__ void tile_source(bool reuse_early, bool no_proxy_fence, const CUtensorMap& map, uint32_t* shared) {
   for (uint32_t i = threadIdx.x; i < 512; i += blockDim.x) shared[i] = i;
@@ -274,6 +304,7 @@ __global__ void race(const __grid_constant__ CUtensorMap map, bool wrong, uint32
   if constexpr (Kind == PtxRace::store_after_ldmatrix) store_after_ldmatrix(wrong, shared, out);
   if constexpr (Kind == PtxRace::wide_shared) wide_shared(wrong, shared, out);
   if constexpr (Kind == PtxRace::tile_not_waited_for) tile_not_waited_for(wrong, map, shared, out);
+  if constexpr (Kind == PtxRace::stage_of_loads) stage_of_loads(wrong, map, shared, out);
   if constexpr (Kind == PtxRace::tile_source_reused) tile_source(wrong, false, map, shared);
   if constexpr (Kind == PtxRace::tile_without_proxy_fence) tile_source(false, wrong, map, shared);
   if constexpr (Kind == PtxRace::wgmma_without_proxy_fence) wgmma_operands(wrong, false, shared, out);
@@ -324,13 +355,13 @@ PtxRaces* pick(PtxRace kind) {
 
 PtxRaces* ptx_race(PtxRace kind) {
   return pick<PtxRace::ldmatrix_of_stores, PtxRace::stmatrix_then_load, PtxRace::store_after_ldmatrix, PtxRace::wide_shared,
-              PtxRace::tile_not_waited_for, PtxRace::tile_source_reused, PtxRace::tile_without_proxy_fence, PtxRace::wgmma_without_proxy_fence,
-              PtxRace::wgmma_operand_overwritten, PtxRace::uninitialised_ldmatrix, PtxRace::tiles_of_two_blocks, PtxRace::wide_global,
-              PtxRace::narrow_shared, PtxRace::async_copy_not_waited, PtxRace::bulk_not_waited, PtxRace::bulk_source_overwritten,
-              PtxRace::tile_overwritten_on_its_way, PtxRace::bulk_target_not_waited, PtxRace::bulk_sum_not_waited, PtxRace::cluster_words,
-              PtxRace::add_acq_rel, PtxRace::cas_acq_rel, PtxRace::red_release, PtxRace::release_acquire, PtxRace::fences_of_grid,
-              PtxRace::fences_of_cluster, PtxRace::fences_of_block, PtxRace::bulk_source_without_proxy_fence, PtxRace::bulk_source_of_other_block>(
-      kind);
+              PtxRace::tile_not_waited_for, PtxRace::stage_of_loads, PtxRace::tile_source_reused, PtxRace::tile_without_proxy_fence,
+              PtxRace::wgmma_without_proxy_fence, PtxRace::wgmma_operand_overwritten, PtxRace::uninitialised_ldmatrix, PtxRace::tiles_of_two_blocks,
+              PtxRace::wide_global, PtxRace::narrow_shared, PtxRace::async_copy_not_waited, PtxRace::bulk_not_waited,
+              PtxRace::bulk_source_overwritten, PtxRace::tile_overwritten_on_its_way, PtxRace::bulk_target_not_waited, PtxRace::bulk_sum_not_waited,
+              PtxRace::cluster_words, PtxRace::add_acq_rel, PtxRace::cas_acq_rel, PtxRace::red_release, PtxRace::release_acquire,
+              PtxRace::fences_of_grid, PtxRace::fences_of_cluster, PtxRace::fences_of_block, PtxRace::bulk_source_without_proxy_fence,
+              PtxRace::bulk_source_of_other_block>(kind);
 }
 
 // 64 rows of 128 bytes, read by ldmatrix eight rows at a time down one column of chunks: with the swizzle no two rows meet in a bank.

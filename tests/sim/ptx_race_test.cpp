@@ -40,6 +40,7 @@ const Case kCases[] = {
     {PtxRace::store_after_ldmatrix, 32, 1, "race on shared memory (write after read)"},
     {PtxRace::wide_shared, 64, 1, "shared.v4"},
     {PtxRace::tile_not_waited_for, 64, 1, "cp.async.bulk.tensor load"},
+    {PtxRace::stage_of_loads, 64, 1, "cp.async.bulk.tensor load"},
     {PtxRace::tile_source_reused, 64, 1, "cp.async.bulk.tensor store"},
     {PtxRace::tile_without_proxy_fence, 64, 1, "missing proxy fence"},
     {PtxRace::wgmma_without_proxy_fence, 128, 1, "missing proxy fence"},

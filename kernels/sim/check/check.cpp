@@ -158,6 +158,11 @@ void RaceChecker::release_fenced(SyncClock& sync, ThreadState& thread) {
   add(state.gathered, clock_of(thread).fenced);
 }
 
+void RaceChecker::release_async_ops(SyncClock& sync, ThreadState& thread) {
+  SyncState& state = sync_state(sync);
+  add(state.gathered, async_ops_of(clock_of(thread).known));
+}
+
 void RaceChecker::release_warp(SyncClock& sync, WarpState& warp) {
   count_flush(warp);
   SyncState& state = sync_state(sync);

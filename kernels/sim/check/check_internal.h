@@ -41,6 +41,7 @@ class RaceChecker final : public Checker {
   void sync_block(BlockState& block) override;
   void release(SyncClock& sync, ThreadState& thread) override;
   void release_fenced(SyncClock& sync, ThreadState& thread) override;
+  void release_async_ops(SyncClock& sync, ThreadState& thread) override;
   void release_warp(SyncClock& sync, WarpState& warp) override;
   void complete(SyncClock& sync) override;
   void acquire(SyncClock& sync, ThreadState& thread) override;

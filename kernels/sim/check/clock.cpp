@@ -128,6 +128,16 @@ void know_other(Clock& clock, const ClockRef& other) {
     clock.others.insert(at, other);
 }
 
+}  // namespace
+
+ClockRef async_ops_of(const ClockRef& clock) {
+  ClockRef ops = empty_clock(clock->group, clock->shape);
+  writable(ops).phases = clock->phases;
+  return ops;
+}
+
+namespace {
+
 // The part of a clock about its own group.
 ClockRef own_part(const ClockRef& clock) {
   if (clock->others.empty()) return clock;

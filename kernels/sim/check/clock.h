@@ -46,6 +46,7 @@ class Clock {
 };
 
 ClockRef empty_clock(uint32_t group, ClockShape shape);
+ClockRef async_ops_of(const ClockRef& clock);         // which async ops of its group are done, and nothing of threads
 ClockRef join(const ClockRef& a, const ClockRef& b);  // all that either knows; the group is a's
 ClockRef meet(const ClockRef& a, const ClockRef& b);  // what both know; same group
 // These change the clock in place where it is the last reference, else a copy. Where one side knows all, join and add give that very clock, so that

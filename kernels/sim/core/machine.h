@@ -174,7 +174,10 @@ void mbarrier_init_fence(
     const Site& site);  // fence.mbarrier_init: without it (or proxy_fence_async) neither TMA nor peers may use what was initialised
 void mbarrier_invalidate(uint32_t address, const Site& site);
 // release = false: .relaxed. expect_tx without arrival: arrivals = 0. A remote address needs a peer that has not returned.
-void mbarrier_arrive(uint32_t address, uint32_t arrivals, uint32_t expect_tx_bytes, bool release, const Site& site);
+// What an arrival hands on to those that wait for the phase: nothing, all that the thread did and saw, or only that the async ops it has waited for
+// are done.
+enum class Releases : uint8_t { nothing, all, async_ops };
+void mbarrier_arrive(uint32_t address, uint32_t arrivals, uint32_t expect_tx_bytes, Releases releases, const Site& site);
 // Blocks until the phase of this parity has completed (a fresh barrier passes parity 1). Then everything that its arrivals and its completed async
 // ops did is visible to the caller.
 void mbarrier_wait(uint32_t address, uint32_t parity, const Site& site);

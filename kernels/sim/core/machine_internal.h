@@ -304,9 +304,10 @@ class Checker {
   virtual void sync_warp(WarpState& warp, uint32_t mask) = 0;  // __syncwarp
   virtual void sync_block(BlockState& block) = 0;              // __syncthreads, all threads
   virtual void release(SyncClock& sync, ThreadState& thread) = 0;
-  virtual void release_fenced(SyncClock& sync, ThreadState& thread) = 0;  // only what the thread has fenced
-  virtual void release_warp(SyncClock& sync, WarpState& warp) = 0;        // all its lanes at once
-  virtual void complete(SyncClock& sync) = 0;                             // a phase ends: what was released can be acquired
+  virtual void release_fenced(SyncClock& sync, ThreadState& thread) = 0;     // only what the thread has fenced
+  virtual void release_async_ops(SyncClock& sync, ThreadState& thread) = 0;  // only which async ops are done
+  virtual void release_warp(SyncClock& sync, WarpState& warp) = 0;           // all its lanes at once
+  virtual void complete(SyncClock& sync) = 0;                                // a phase ends: what was released can be acquired
   virtual void acquire(SyncClock& sync, ThreadState& thread) = 0;
   virtual void acquire_warp(SyncClock& sync, WarpState& warp, uint32_t lanes) = 0;
   virtual void atomic(ThreadState& thread, const void* pointer, size_t bytes, AtomicKind kind, Order order, Scope scope, const Site& site) = 0;

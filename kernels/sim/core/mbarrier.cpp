@@ -135,24 +135,25 @@ void mbarrier_invalidate(uint32_t address, const Site& site) {
   barrier.live = false;
 }
 
-void mbarrier_arrive(uint32_t address, uint32_t arrivals, uint32_t expect_tx_bytes, bool release, const Site& site) {
+void mbarrier_arrive(uint32_t address, uint32_t arrivals, uint32_t expect_tx_bytes, Releases releases, const Site& site) {
   const Mutation mutation = mutation_at(site, kMayDrop | kMayWeaken);
   if (mutation == Mutation::drop) return;
   if (mutation == Mutation::weaken) {
     if (expect_tx_bytes >= 16)
       expect_tx_bytes -= 16;
     else
-      release = false;
+      releases = Releases::nothing;
   }
   ThreadState& me = self();
   me.site = site;
   Mbarrier& barrier = find_mbarrier(block_state(me), address, site);
   touch(address, AtomicKind::update, site);
   if (arrivals != 0 && checker != nullptr) {
-    if (release)
-      checker->release(barrier.clock, me);
-    else
-      checker->release_fenced(barrier.clock, me);
+    switch (releases) {
+      case Releases::all: checker->release(barrier.clock, me); break;
+      case Releases::async_ops: checker->release_async_ops(barrier.clock, me); break;
+      case Releases::nothing: checker->release_fenced(barrier.clock, me); break;
+    }
   }
   arrive(barrier, arrivals, expect_tx_bytes, site);
 }

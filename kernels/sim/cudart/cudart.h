@@ -15,6 +15,7 @@
 //   HEDDLE_SIM_SMS       multiprocessors of one device (8)
 //   HEDDLE_SIM_CAPABILITY  80 or 90 (90): what a device says it is, for host code that chooses by it; the machine can do the same either way
 //   HEDDLE_SIM_STREAMS   immediate: each call runs its work at once; fifo: in the order of the calls; random[:seed] (random:1)
+//   HEDDLE_SIM_HOST_KERNELS  heddle's ops by the CPU's kernels in place of CUDA kernels: also (default), where there is no other; only; never
 //   HEDDLE_SIM_PROTECT   1: device memory is unmapped while the host runs, so that a host access is reported; slow for large memory
 #pragma once
 
@@ -26,6 +27,7 @@
 namespace heddle::sim {
 
 enum class StreamOrder : uint8_t { immediate, fifo, random };
+enum class HostKernels : uint8_t { also, only, never };
 
 struct RuntimeOptions {
   int devices = 1;
@@ -34,6 +36,7 @@ struct RuntimeOptions {
   int capability = 90;
   StreamOrder order = StreamOrder::random;
   uint64_t seed = 1;
+  HostKernels host_kernels = HostKernels::also;
   bool protect = false;
 };
 

@@ -49,6 +49,13 @@ int parse_capability(const char* name, const std::string& text) {
   return text == "80" ? 80 : 90;
 }
 
+HostKernels parse_host_kernels(const char* name, const std::string& text) {
+  if (text == "also") return HostKernels::also;
+  if (text == "only") return HostKernels::only;
+  if (text != "never") refuse_variable(name, text, "also, only or never");
+  return HostKernels::never;
+}
+
 bool parse_switch(const char* name, const std::string& text) {
   if (text != "0" && text != "1") refuse_variable(name, text, "0 or 1");
   return text == "1";
@@ -81,6 +88,7 @@ RuntimeOptions from_environment() {
   read("HEDDLE_SIM_MEMORY", [&](const char* name, Text value) { options.memory = parse_bytes(name, value); });
   read("HEDDLE_SIM_SMS", [&](const char* name, Text value) { options.multiprocessors = parse_count(name, value, 1, 1024); });
   read("HEDDLE_SIM_CAPABILITY", [&](const char* name, Text value) { options.capability = parse_capability(name, value); });
+  read("HEDDLE_SIM_HOST_KERNELS", [&](const char* name, Text value) { options.host_kernels = parse_host_kernels(name, value); });
   read("HEDDLE_SIM_PROTECT", [&](const char* name, Text value) { options.protect = parse_switch(name, value); });
   read("HEDDLE_SIM_STREAMS", [&](const char* name, Text value) { parse_order(name, value, options); });
   return options;

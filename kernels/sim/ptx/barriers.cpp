@@ -57,23 +57,27 @@ void mbarrier_inval(uint32_t mbarrier, Where at) {
 }
 void mbarrier_arrive(uint32_t mbarrier, Where at) {
   const Site site = at.op("mbarrier.arrive");
-  sim::mbarrier_arrive(own_mbarrier(mbarrier, site), 1, 0, true, site);
+  sim::mbarrier_arrive(own_mbarrier(mbarrier, site), 1, 0, sim::Releases::all, site);
 }
 void mbarrier_expect_tx(uint32_t mbarrier, uint32_t bytes, Where at) {
   const Site site = at.op("mbarrier.expect_tx");
-  sim::mbarrier_arrive(own_mbarrier(mbarrier, site), 0, bytes, false, site);
+  sim::mbarrier_arrive(own_mbarrier(mbarrier, site), 0, bytes, sim::Releases::nothing, site);
 }
 void mbarrier_arrive_expect_tx(uint32_t mbarrier, uint32_t bytes, Where at) {
   const Site site = at.op("mbarrier.arrive.expect_tx");
-  sim::mbarrier_arrive(own_mbarrier(mbarrier, site), 1, bytes, true, site);
+  sim::mbarrier_arrive(own_mbarrier(mbarrier, site), 1, bytes, sim::Releases::all, site);
 }
 void mbarrier_arrive_cluster(uint32_t cluster_mbarrier, Where at) {
   const Site site = at.op("mbarrier.arrive.shared::cluster");
-  sim::mbarrier_arrive(cluster_mbarrier_at(cluster_mbarrier, site), 1, 0, true, site);
+  sim::mbarrier_arrive(cluster_mbarrier_at(cluster_mbarrier, site), 1, 0, sim::Releases::all, site);
+}
+void mbarrier_arrive_async_reads(uint32_t cluster_mbarrier, Where at) {
+  const Site site = at.op("mbarrier.arrive.shared::cluster (async reads)");
+  sim::mbarrier_arrive(cluster_mbarrier_at(cluster_mbarrier, site), 1, 0, sim::Releases::async_ops, site);
 }
 void mbarrier_arrive_expect_tx_cluster(uint32_t cluster_mbarrier, uint32_t bytes, Where at) {
   const Site site = at.op("mbarrier.arrive.expect_tx.shared::cluster");
-  sim::mbarrier_arrive(cluster_mbarrier_at(cluster_mbarrier, site), 1, bytes, true, site);
+  sim::mbarrier_arrive(cluster_mbarrier_at(cluster_mbarrier, site), 1, bytes, sim::Releases::all, site);
 }
 bool mbarrier_test(uint32_t mbarrier, uint32_t parity, Where at) {
   const Site site = at.op("mbarrier.test_wait.parity");

@@ -1,0 +1,22 @@
+// A simulated GPU whose ops the host does, by the CPU's kernels: `const kernels::ForcedKernels forced(test::host_kernels());`.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/api/forced_kernels.h"
+#include "kernels/api/slots.h"
+
+namespace heddle::test {
+
+// "matmul=host", "rope=host", ...: every op that has this candidate.
+inline std::vector<std::string> host_kernels() {
+  std::vector<std::string> choices;
+  kernels::for_each_kernel([&](const auto& kernel) {
+    const auto& candidates = kernel.candidates(DeviceType::cuda);
+    if (!candidates.empty() && candidates.back().name == "host") choices.push_back(concat(kernel.op(), "=host"));
+  });
+  return choices;
+}
+
+}  // namespace heddle::test
