@@ -4,6 +4,10 @@
 // machine, where device memory is the Buffers' own. What concerns the CPU alone (f64, its threads, its libraries) is tagged [cpu].
 #pragma once
 
+#if !defined(HEDDLE_TEST_CUDA)
+#include <omp.h>
+#endif
+
 #include <algorithm>
 #include <functional>
 #include <initializer_list>
@@ -27,12 +31,24 @@ inline constexpr DeviceType kDevice = DeviceType::cpu;
 inline constexpr DType kFloating[] = {DType::f32, DType::bf16, DType::f64};
 #endif
 
-// kernel_case_cpu.cpp or kernel_case_cuda.cpp.
-void register_kernels();
-// Waits for what was launched; Error with the report of whatever went wrong in it.
+// register: fills the device's lists. finish: waits for what was launched; Error with the report of whatever went wrong in it. in_another_order: f() with
+// the work divided in another way, n = 0, 1, 2: the number of threads of a CPU, the order of a GPU's threads.
+#if defined(HEDDLE_TEST_CUDA)
+void register_kernels();  // kernel_case_cuda.cpp
 void finish_kernels();
-// f() with the work divided in another way, n = 0, 1, 2: the number of threads of a CPU, the order of a GPU's threads.
 void in_another_order(int n, const std::function<void()>& f);
+#else
+inline void register_kernels() {
+  kernels::register_cpu_kernels();
+}
+inline void finish_kernels() {}
+inline void in_another_order(int n, const std::function<void()>& f) {
+  const int before = omp_get_max_threads();
+  omp_set_num_threads(n + 1);
+  f();
+  omp_set_num_threads(before);
+}
+#endif
 
 // Scratch is exactly as large as asked for and full of NaN: reading what was not written, or beyond, shows. The zeroed workspace must be zero again.
 template <class Args>
