@@ -38,8 +38,10 @@ namespace heddle::ptx {
 // The caller's place in the source: what the simulated machine and bounded waits name in their reports. Else nothing under nvcc.
 #if defined(__CUDACC__) && defined(HEDDLE_BOUNDED_WAITS)
 struct Where {
-  const char* file = __builtin_FILE();
-  int line = __builtin_LINE();
+  const char* file;
+  int line;
+  // Not two default members: nvcc 13.0 dies of those.
+  __host__ __device__ constexpr Where(const char* f = __builtin_FILE(), int l = __builtin_LINE()) : file(f), line(l) {}
 };
 #elif defined(__CUDACC__)
 struct Where {};

@@ -119,10 +119,7 @@ __global__ void elected_arrival_kernel(int* out) {
   HEDDLE_SHARED(int, words, [32]);
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const uint32_t address = sim::shared_address(&full, here("cvta"));
-  if (threadIdx.x == 0) {
-    sim::mbarrier_init(address, 1, here("mbarrier.init"));
-    sim::mbarrier_init_fence(here("fence.mbarrier_init"));
-  }
+  if (threadIdx.x == 0) sim::mbarrier_init(address, 1, here("mbarrier.init"));
   __syncthreads();
   if (threadIdx.x < 32) {
     words[lane] = lane * lane;
