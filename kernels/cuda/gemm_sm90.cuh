@@ -106,7 +106,7 @@ __device__ __forceinline__ void produce(const GemmSm90Shared<kConfig> shared, co
     for (int k_tile = tile.first_k_tile; k_tile < tile.last_k_tile; ++k_tile) {
       const uint32_t full = shared.full(at.stage);
       const int k0 = k_tile * kConfig.kBlockK, n0 = tile.n0 + rank * kBRows;
-      ptx::mbarrier_wait(shared.empty(at.stage), at.phase ^ 1);  // the peer's consumers have let go as well
+      ptx::mbarrier_wait(shared.empty(at.stage), at.phase ^ 1);     // the peer's consumers have let go as well
       ptx::mbarrier_arrive_expect_tx(full, kConfig.stage_bytes());  // both operands in full, wherever B comes from
       if constexpr (kConfig.a == Major::k) {
         ptx::tma_load<2>(shared.a(at.stage), map_a, full, {k0, tile.m0});

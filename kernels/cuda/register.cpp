@@ -1,16 +1,13 @@
 #include "kernels/cuda/register.h"
 
-#if defined(HEDDLE_SIMULATED)
-#include "kernels/sim/cudart/cudart.h"
-#endif
+#include "kernels/api/host_kernels.h"
 
 namespace heddle::kernels {
 
 void register_cuda_kernels() {
   static const bool done = [] {
 #if defined(HEDDLE_SIMULATED)
-    const sim::HostKernels host = sim::runtime_options().host_kernels;
-    if (host == sim::HostKernels::only) {
+    if (only_host_kernels()) {
       register_host_kernels();
       return true;
     }
@@ -21,7 +18,7 @@ void register_cuda_kernels() {
     cuda::register_matmul_sm80();
     cuda::register_norm();
 #if defined(HEDDLE_SIMULATED)
-    if (host == sim::HostKernels::also) register_host_kernels();
+    register_host_kernels();
 #endif
     return true;
   }();

@@ -31,8 +31,8 @@ inline constexpr DeviceType kDevice = DeviceType::cpu;
 inline constexpr DType kFloating[] = {DType::f32, DType::bf16, DType::f64};
 #endif
 
-// register: fills the device's lists. finish: waits for what was launched; Error with the report of whatever went wrong in it. in_another_order: f() with
-// the work divided in another way, n = 0, 1, 2: the number of threads of a CPU, the order of a GPU's threads.
+// register: fills the device's lists. finish: waits for what was launched; Error with the report of whatever went wrong in it. in_another_order: f()
+// with the work divided in another way, n = 0, 1, 2: the number of threads of a CPU, the order of a GPU's threads.
 #if defined(HEDDLE_TEST_CUDA)
 void register_kernels();  // kernel_case_cuda.cpp
 void finish_kernels();

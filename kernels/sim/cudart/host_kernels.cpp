@@ -2,6 +2,7 @@
 // with real streams, events and copies, before the last kernel is written; it is no CUDA kernel and says so (RuntimeCounters, kernel_summary).
 #include <memory>
 
+#include "kernels/api/host_kernels.h"
 #include "kernels/api/slots.h"
 #include "kernels/sim/cudart/cudart.h"
 
@@ -31,7 +32,12 @@ struct Host {
 
 }  // namespace
 
+bool only_host_kernels() {
+  return sim::runtime_options().host_kernels == sim::HostKernels::only;
+}
+
 void register_host_kernels() {
+  if (sim::runtime_options().host_kernels == sim::HostKernels::never) return;
   register_cpu_kernels();
   for_each_kernel([]<class Args>(Kernel<Args>& kernel) {
     Host<Args>::kernel = &kernel;
