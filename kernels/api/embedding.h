@@ -33,6 +33,10 @@ struct EmbeddingBackwardArgs {
   Fault* fault = nullptr;
 };
 
+// What in these arguments contradicts the above; nullopt: nothing.
+Refusal contradiction(const EmbeddingForwardArgs&);
+Refusal contradiction(const EmbeddingBackwardArgs&);
+
 extern Kernel<EmbeddingForwardArgs> embedding_forward;
 extern Kernel<EmbeddingBackwardArgs> embedding_backward;
 

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "kernels/api/kernel.h"
+#include "kernels/api/step_rules.h"
 #include "kernels/api/step_state.h"
 #include "kernels/api/types.h"
 
@@ -43,10 +44,12 @@ struct MuonMomentumArgs {
   const StepState* step = nullptr;
 };
 
-// out = x / (||x||_2 + eps), the Frobenius norm of the whole view; x (R, C), out dense of any floating dtype. The norm is summed in a fixed order.
+// out = x / (||x||_2 + eps), the Frobenius norm of the whole view; x, out (R, C) dense of any floating dtypes, out may be x. The norm is summed in
+// f64 in a fixed order.
 struct NormalizeArgs {
   View x, out;
   float eps = 1e-7f;
+  std::span<std::byte> scratch;
 };
 
 // Second half: master -= rate ( scale update + weight_decay master ), value = master rounded. All (n). step->apply == 0: nothing changes.
@@ -74,6 +77,17 @@ struct FinishNormArgs {
 struct AdvanceStepArgs {
   StepState* step = nullptr;
 };
+
+// What in these arguments contradicts the above; nullopt: nothing.
+Refusal contradiction(const AdamWArgs&);
+Refusal contradiction(const MuonMomentumArgs&);
+Refusal contradiction(const NormalizeArgs&);
+Refusal contradiction(const MuonApplyArgs&);
+Refusal contradiction(const FinishNormArgs&);
+Refusal contradiction(const AdvanceStepArgs&);
+
+// What finish_step (kernels/api/step_rules.h) is to look at.
+StepFinds step_finds(const FinishNormArgs&);
 
 extern Kernel<AdamWArgs> adamw;
 extern Kernel<MuonMomentumArgs> muon_momentum;

@@ -105,19 +105,7 @@ void scatter_rows(const EmbeddingBackwardArgs& args, const Sink& sink, const Ind
 }  // namespace
 
 Refusal refuses(const EmbeddingForwardArgs& args) {
-  Rules rules;
-  rules.dtype("tokens", args.tokens, DType::i32).need(args.tokens.rank == 2, "tokens ", args.tokens, " must be (B, T)");
-  rules.floating("weight", args.weight).need(args.weight.rank == 2, "weight ", args.weight, " must be (V, C)");
-  if (rules.broken()) return rules;
-  const int64_t columns = args.weight.size(1);
-  rules.rows("out", args.out).same_dtype("out", args.out, "weight", args.weight);
-  rules.shape("out", args.out, {args.tokens.size(0), args.tokens.size(1), columns});
-  if (args.position) {
-    rules.rows("position", args.position).same_dtype("position", args.position, "weight", args.weight);
-    rules.need(args.position.rank == 2 && args.position.size(1) == columns, "position ", args.position, " must be (P, ", columns, ")");
-  }
-  if (args.start) rules.like("start", args.start, "tokens", args.tokens);
-  return rules;
+  return contradiction(args);
 }
 void run(const EmbeddingForwardArgs& args, Stream) {
   if (!indices_are_inside(args.fault, args.tokens, args.start, args.shard.tokens(args.weight.size(0)), args.position ? args.position.size(0) : -1))
@@ -126,20 +114,7 @@ void run(const EmbeddingForwardArgs& args, Stream) {
 }
 
 Refusal refuses(const EmbeddingBackwardArgs& args) {
-  Rules rules;
-  rules.dtype("tokens", args.tokens, DType::i32).need(args.tokens.rank == 2, "tokens ", args.tokens, " must be (B, T)");
-  rules.floating("d_out", args.d_out).need(args.d_out.rank == 3, "d_out ", args.d_out, " must be (B, T, C)");
-  if (rules.broken()) return rules;
-  const int64_t columns = args.d_out.size(2);
-  rules.shape("d_out", args.d_out, {args.tokens.size(0), args.tokens.size(1), columns});
-  rules.need(args.tokens.numel() <= INT32_MAX, "tokens ", args.tokens, ": more than 2^31 of them");
-  if (args.start) rules.like("start", args.start, "tokens", args.tokens);
-  for (const auto& [name, sink] : {std::pair{"d_weight", args.d_weight}, std::pair{"d_position", args.d_position}}) {
-    if (!sink) continue;
-    rules.sink_dtype(name, sink.to, "d_out", args.d_out);
-    rules.need(sink.to.rank == 2 && sink.to.size(1) == columns, name, " ", sink.to, " must have ", columns, " columns");
-  }
-  return rules;
+  return contradiction(args);
 }
 size_t scratch(const EmbeddingBackwardArgs& args) {
   const int64_t table = std::max(args.d_weight ? args.d_weight.to.size(0) : 0, args.d_position ? args.d_position.to.size(0) : 0);

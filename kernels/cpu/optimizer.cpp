@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "kernels/cpu/rows_internal.h"
-#include "kernels/cpu/rules_internal.h"
 
 namespace heddle::kernels::cpu {
 namespace {
@@ -28,11 +27,9 @@ void for_blocks(int64_t total, int64_t chunk, int64_t work, const Body& body) {
 template <class T>
 void adamw_as(const AdamWArgs& args) {
   const StepState& step = *args.step;
-  const double t = static_cast<double>(step.adam_t + 1);
   const T beta1 = static_cast<T>(args.beta1), beta2 = static_cast<T>(args.beta2), eps = static_cast<T>(args.eps);
   const T rest1 = 1 - beta1, rest2 = 1 - beta2, clip = static_cast<T>(step.clip_scale);
-  const T correct_m = static_cast<T>(1 / (1 - std::pow(static_cast<double>(args.beta1), t)));
-  const T correct_v = static_cast<T>(1 / (1 - std::pow(static_cast<double>(args.beta2), t)));
+  const T correct_m = static_cast<T>(bias_correction(args.beta1, step.adam_t)), correct_v = static_cast<T>(bias_correction(args.beta2, step.adam_t));
   const uint8_t* const group_of_block = args.group_of_block.as<const uint8_t>();
   const int32_t* const arena_block = args.arena_block ? args.arena_block.as<const int32_t>() : nullptr;
   const bool in_place = args.master.data == args.value.data;
@@ -99,35 +96,10 @@ void muon_apply_as(const MuonApplyArgs& args) {
   });
 }
 
-// Flat: dense, any rank, n elements.
-Rules& flat(Rules& rules, std::string_view name, const View& v, int64_t n) {
-  return rules.dense(name, v).need(v.numel() == n, name, " ", v, " must have ", n, " elements");
-}
-
-// Values in f32 or bf16 with f32 masters, or all f64.
-Rules& value_and_master(Rules& rules, const View& value, const View& master) {
-  return rules.need(master.dtype == DType::f32 || master.dtype == DType::f64, "master ", master, " must be f32 or f64")
-      .need(is_floating(value.dtype) && accumulator_of(value.dtype) == master.dtype, "value ", value, " does not go with master ", master)
-      .need(value.data != master.data || value.dtype == master.dtype, "value ", value, " lies on master ", master, " with another dtype");
-}
-
 }  // namespace
 
 Refusal refuses(const AdamWArgs& args) {
-  const int64_t n = args.m.numel(), total = args.arena_block ? args.grad.numel() : n;
-  Rules rules;
-  flat(rules, "m", args.m, n).same_dtype("m", args.m, "grad", args.grad).need(n % kArenaBlock == 0, "n = ", n, " is not a multiple of ", kArenaBlock);
-  flat(rules, "v", args.v, n).same_dtype("v", args.v, "grad", args.grad);
-  flat(rules, "grad", args.grad, total).need(total % kArenaBlock == 0, "N = ", total, " is not a multiple of ", kArenaBlock);
-  flat(rules, "value", args.value, total);
-  flat(rules, "master", args.master, args.master.data == args.value.data ? total : n).same_dtype("master", args.master, "grad", args.grad);
-  flat(rules, "group_of_block", args.group_of_block, n / kArenaBlock);
-  rules.need(args.group_of_block.dtype == DType::u8, "group_of_block ", args.group_of_block, " must be u8");
-  if (args.arena_block) {
-    flat(rules, "arena_block", args.arena_block, n / kArenaBlock);
-    rules.need(args.arena_block.dtype == DType::i32, "arena_block ", args.arena_block, " must be i32");
-  }
-  return value_and_master(rules, args.value, args.master).need(args.step != nullptr, "step is absent");
+  return contradiction(args);
 }
 void run(const AdamWArgs& args, Stream) {
   const uint8_t* const group = args.group_of_block.as<const uint8_t>();
@@ -144,27 +116,14 @@ void run(const AdamWArgs& args, Stream) {
 }
 
 Refusal refuses(const MuonMomentumArgs& args) {
-  const int64_t n = args.grad.numel();
-  Rules rules;
-  flat(rules, "grad", args.grad, n).need(args.grad.dtype == DType::f32 || args.grad.dtype == DType::f64, "grad ", args.grad, " must be f32 or f64");
-  flat(rules, "momentum", args.momentum, n).same_dtype("momentum", args.momentum, "grad", args.grad);
-  flat(rules, "out", args.out, n)
-      .need(is_floating(args.out.dtype) && accumulator_of(args.out.dtype) == args.grad.dtype, "out ", args.out, " does not go with grad ", args.grad);
-  return rules.need(args.step != nullptr, "step is absent");
+  return contradiction(args);
 }
 void run(const MuonMomentumArgs& args, Stream) {
   with_compute_type(args.grad.dtype == DType::f64, [&](auto zero) { muon_momentum_as<decltype(zero)>(args); });
 }
 
 Refusal refuses(const MuonApplyArgs& args) {
-  const int64_t n = args.master.numel();
-  Rules rules;
-  flat(rules, "master", args.master, n);
-  flat(rules, "value", args.value, n);
-  flat(rules, "update", args.update, n)
-      .need(is_floating(args.update.dtype) && accumulator_of(args.update.dtype) == args.master.dtype, "update ", args.update,
-            " does not go with master ", args.master);
-  return value_and_master(rules, args.value, args.master).need(args.step != nullptr, "step is absent");
+  return contradiction(args);
 }
 void run(const MuonApplyArgs& args, Stream) {
   if (!args.step->apply) return;

@@ -12,11 +12,17 @@ void register_cuda_kernels() {
       return true;
     }
 #endif
+    cuda::register_adamw();
     cuda::register_attention();
     cuda::register_dropout();
+    cuda::register_embedding_backward();
+    cuda::register_embedding_forward();
     cuda::register_matmul_sm90();
     cuda::register_matmul_sm80();
+    cuda::register_muon();
     cuda::register_norm();
+    cuda::register_normalize();
+    cuda::register_step_state();
 #if defined(HEDDLE_SIMULATED)
     register_host_kernels();
 #endif

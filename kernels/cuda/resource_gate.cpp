@@ -50,8 +50,28 @@ const InstructionRule kInstructionRules[] = {
     {"attention_fwd_sm80_kernel", {kHmma, kLdgsts, kLdsm, kGlobal128}, {kHgmma, kUtmaldg}},
     {"norm_forward_kernel", {kGlobal128}, {}},
     {"grid_sum_kernel", {kGlobal128}, {}},
+    {"adamw_kernel", {kGlobal128}, {}},
+    {"muon_momentum_kernel", {kGlobal128}, {}},
+    {"muon_apply_kernel", {kGlobal128}, {}},
 };
 constexpr int kOtherCompilerRegisters = 16;
+
+// Threads a block of kernels without a configuration.
+const std::map<std::string, int> kThreads = {
+    {"adamw_kernel", 256},
+    {"advance_step_kernel", 1},
+    {"dropout_kernel", 256},
+    {"embedding_forward_kernel", 256},
+    {"embedding_scatter_kernel", 256},
+    {"finish_norm_kernel", 1},
+    {"group_count_kernel", 256},
+    {"group_move_kernel", 256},
+    {"group_starts_kernel", 256},
+    {"muon_apply_kernel", 256},
+    {"muon_momentum_kernel", 256},
+    {"scale_by_norm_kernel", 256},
+    {"sum_of_squares_kernel", 256},
+};
 
 struct Row {
   int threads = 0, dynamic_shared = 0;                            // of a launch
@@ -92,7 +112,19 @@ Kernel kernel_of(const std::string& mangled) {
   kernel.name = text.substr(begin == std::string::npos ? 0 : begin + 1, end + 7 - (begin == std::string::npos ? 0 : begin + 1));
   kernel.key = kernel.name;
   const size_t open = text.find('{', end), close = text.find('}', end);
-  if (open == std::string::npos) return kernel;
+  if (open == std::string::npos) {
+    // No configuration: "adamw_kernel<heddle::bf16>(...)" has its types in its key.
+    const size_t types = end + 7;
+    for (size_t i = types, depth = 0; i < text.size() && (text[i] == '<' || depth > 0); ++i) {
+      depth += text[i] == '<' ? 1 : 0;
+      depth -= text[i] == '>' ? 1 : 0;
+      kernel.key += text[i];
+    }
+    for (const char* part : {"heddle::kernels::cuda::", "heddle::", " "}) {
+      for (size_t at; (at = kernel.key.find(part)) != std::string::npos;) kernel.key.erase(at, std::string(part).size());
+    }
+    return kernel;
+  }
   std::string inside = text.substr(open + 1, close - open - 1);
   std::istringstream items(inside);
   for (std::string item; std::getline(items, item, ',');) {
@@ -134,8 +166,8 @@ void set_launch(Row& row, const Kernel& kernel) {
     row.threads = at(3);
   } else if (kernel.name == "grid_sum_kernel") {
     row.threads = at(0);
-  } else if (kernel.name == "dropout_kernel") {
-    row.threads = 256;
+  } else if (const auto fixed = kThreads.find(kernel.name); fixed != kThreads.end()) {
+    row.threads = fixed->second;
   } else {
     throw std::runtime_error(kernel.name +
                              ": say in set_launch of resource_gate.cpp with how many threads and how much shared memory it is launched");
@@ -365,7 +397,7 @@ void check_row(const std::string& key, const Row& row, std::vector<std::string>&
   for (const std::string& fault : row.loop_faults) faults.push_back(key + ": " + fault);
   if (row.counts[0] < 0) return;
   for (const InstructionRule& rule : kInstructionRules) {
-    if (key.substr(0, key.find('{')) != rule.kernel) continue;
+    if (key.substr(0, key.find_first_of("{<")) != rule.kernel) continue;
     for (const Counted i : rule.needs) {
       if (row.counts[i] == 0) faults.push_back(key + ": no " + kCountedNames[i] + " in its machine code");
     }

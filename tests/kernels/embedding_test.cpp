@@ -1,6 +1,7 @@
 // Token and position embedding against float64; bad indices are named.
 #include "kernels/api/embedding.h"
 
+#include <cmath>
 #include <limits>
 
 #include "tests/kernels/kernel_case.h"
@@ -17,7 +18,12 @@ using test::run;
 struct Shape {
   int64_t b, t, vocabulary, c;
 };
-const Shape kShapes[] = {{1, 1, 1, 1}, {2, 5, 7, 3}, {3, 40, 11, 100}, {2, 9, 65, 1100}, {3, 20, 1500, 70}};
+const Shape kShapes[] = {{1, 1, 1, 1}, {2, 5, 7, 3}, {3, 40, 11, 100}, {2, 9, 65, 1100}, {3, 20, 1500, 70}, {2, 7, 600, 8}, {2, 30, 40, 264}};
+
+// Room behind rows: of eight elements where C is a multiple of them, so that rows stay aligned.
+test::BufferOptions room(const Shape& s, int64_t n) {
+  return {.padding = s.c % 8 == 0 ? 8 * n : n};
+}
 
 // Tokens with many repeats; documents restart in the middle of a row.
 Buffer make_tokens(const Shape& s) {
@@ -34,8 +40,7 @@ TEST_CASE("embedding forward: with and without positions and documents", "[embed
     for (const Shape& s : kShapes) {
       for (int options = 0; options < 3; ++options) {
         const Buffer tokens = make_tokens(s), start = make_start(s);
-        Buffer weight(dtype, {s.vocabulary, s.c}, {.padding = 1}), position(dtype, {s.t, s.c}, {.padding = 2}),
-            out(dtype, {s.b, s.t, s.c}, {.padding = 3});
+        Buffer weight(dtype, {s.vocabulary, s.c}, room(s, 1)), position(dtype, {s.t, s.c}, room(s, 2)), out(dtype, {s.b, s.t, s.c}, room(s, 3));
         weight.normal(1);
         position.normal(2);
         EmbeddingForwardArgs args{tokens.view(), weight.view(), options ? position.view() : View{}, options == 2 ? start.view() : View{}, out.view()};
@@ -56,7 +61,7 @@ TEST_CASE("embedding backward: sinks of either type, stored and added, rows that
         const DType out_type = wide ? accumulator_of(dtype) : dtype;
         const Buffer tokens = make_tokens(s), start = make_start(s);
         const int64_t rows = s.vocabulary + 5;  // the last ones never occur
-        Buffer d_out(dtype, {s.b, s.t, s.c}, {.padding = 1}), d_weight(out_type, {rows, s.c}, {.padding = 2}), d_position(out_type, {s.t + 2, s.c});
+        Buffer d_out(dtype, {s.b, s.t, s.c}, room(s, 1)), d_weight(out_type, {rows, s.c}, room(s, 2)), d_position(out_type, {s.t + 2, s.c});
         d_out.normal(1);
         if (accumulate) {
           d_weight.normal(2);
@@ -87,7 +92,7 @@ TEST_CASE("embedding: tokens of another shard have a row of zeros and give no gr
         for (const int64_t first : {int64_t{0}, s.vocabulary / 3, s.vocabulary - 1, s.vocabulary + 2}) {
           const VocabShard shard{.first = first, .vocabulary = s.vocabulary};
           const Buffer tokens = make_tokens(s);
-          Buffer weight(dtype, {rows, s.c}, {.padding = 1}), out(dtype, {s.b, s.t, s.c}, {.padding = 3});
+          Buffer weight(dtype, {rows, s.c}, room(s, 1)), out(dtype, {s.b, s.t, s.c}, room(s, 3));
           weight.normal(1);
           for (int64_t i = shard.held(rows) * s.c; i < rows * s.c; ++i) weight.put(i, std::numeric_limits<double>::quiet_NaN());  // padding
           const EmbeddingForwardArgs forward{.tokens = tokens.view(), .weight = weight.view(), .out = out.view(), .shard = shard};
@@ -96,7 +101,7 @@ TEST_CASE("embedding: tokens of another shard have a row of zeros and give no gr
           CHECK_CLOSE(out.view(), want.want, want.magnitude, Bound{dtype, 1});
           CHECK(out.guards_intact());
 
-          Buffer d_out(dtype, {s.b, s.t, s.c}), d_weight(accumulator_of(dtype), {rows, s.c}, {.padding = 2});
+          Buffer d_out(dtype, {s.b, s.t, s.c}), d_weight(accumulator_of(dtype), {rows, s.c}, room(s, 2));
           d_out.normal(2);
           const EmbeddingBackwardArgs backward{.tokens = tokens.view(), .d_out = d_out.view(), .d_weight = {d_weight.view()}, .shard = shard};
           const oracle::EmbeddingGradient gradient = oracle::embedding_backward(backward);
@@ -121,21 +126,84 @@ TEST_CASE("embedding backward: rows are added in token order", "[embedding]") {
   CHECK(d_weight[2] == 0);
 }
 
+// d_weight of rows added one after the other in f32.
+std::vector<float> in_token_order(const Buffer& tokens, const Buffer& d_out, const VocabShard& shard, int64_t rows, int64_t columns) {
+  std::vector<float> sum(static_cast<size_t>(rows * columns), 0);
+  const std::vector<double> ids = test::values(tokens.view()), d = test::values(d_out.view());
+  for (size_t n = 0; n < ids.size(); ++n) {
+    const int64_t row = shard.row(static_cast<int64_t>(ids[n]), rows);
+    for (int64_t c = 0; row >= 0 && c < columns; ++c)
+      sum[static_cast<size_t>(row * columns + c)] += static_cast<float>(d[n * static_cast<size_t>(columns) + static_cast<size_t>(c)]);
+  }
+  return sum;
+}
+
+TEST_CASE("embedding backward: thousands of rows are added in token order, however many share a token and wherever they lie", "[embedding]") {
+  // Vocabularies of one digit of a sort by 9 bits and of two, with a token that a third of the rows hold.
+  for (const Shape& s : {Shape{3, 1500, 1200, 5}, Shape{2, 1100, 500, 40}, Shape{1, 3000, 1, 1}, Shape{5, 700, 300000, 4}}) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      Buffer tokens(DType::i32, {s.b, s.t}), d_out(dtype, {s.b, s.t, s.c});
+      std::mt19937 engine(11);
+      tokens.fill([&](int64_t) { return static_cast<double>(engine() % 3 == 0 ? s.vocabulary / 2 : static_cast<int64_t>(engine()) % s.vocabulary); });
+      d_out.fill([&](int64_t) { return (static_cast<double>(engine() % 2001) - 1000) * std::exp2(static_cast<double>(engine() % 30)); });
+      for (const VocabShard shard : {VocabShard{}, VocabShard{s.vocabulary / 3, s.vocabulary}}) {
+        const int64_t rows = std::min<int64_t>(s.vocabulary - shard.first, 2000);
+        const bool whole = shard.first == 0 && rows == s.vocabulary;
+        const VocabShard of{shard.first, s.vocabulary};
+        Buffer d_weight(DType::f32, {rows, s.c});
+        run(embedding_backward,
+            EmbeddingBackwardArgs{.tokens = tokens.view(), .d_out = d_out.view(), .d_weight = {d_weight.view()}, .shard = whole ? VocabShard{} : of});
+        const std::vector<float> want = in_token_order(tokens, d_out, of, rows, s.c);
+        CHECK(test::values(d_weight.view()) == std::vector<double>(want.begin(), want.end()));
+        CHECK(d_weight.guards_intact());
+      }
+    }
+  }
+}
+
+TEST_CASE("embedding backward: without tokens the sinks are zeroed, or left alone where they accumulate", "[embedding]") {
+  for (const bool accumulate : {false, true}) {
+    Buffer tokens(DType::i32, {0, 5}), start(DType::i32, {0, 5}), d_out(DType::f32, {0, 5, 8}), d_weight(DType::f32, {600, 8}),
+        d_position(DType::f32, {5, 8});
+    d_weight.normal(1), d_position.normal(2);
+    const Buffer weight_before = d_weight, position_before = d_position;
+    for (const View& starts : {View{}, start.view()}) {
+      run(embedding_backward,
+          EmbeddingBackwardArgs{tokens.view(), starts, d_out.view(), {d_weight.view(), accumulate}, {d_position.view(), accumulate}, {}});
+      if (accumulate) {
+        CHECK((d_weight == weight_before && d_position == position_before));
+      } else {
+        CHECK(test::values(d_weight.view()) == std::vector<double>(600 * 8, 0.0));
+        CHECK(test::values(d_position.view()) == std::vector<double>(5 * 8, 0.0));
+      }
+    }
+  }
+}
+
 TEST_CASE("embedding: bits do not depend on the number of threads", "[embedding]") {
-  const Shape s{4, 100, 13, 384};
-  const Buffer tokens = make_tokens(s);
+  const Shape s{4, 600, 1300, 48};
+  const Buffer tokens = make_tokens(s), start = make_start(s);
   Buffer weight(DType::f32, {s.vocabulary, s.c}), d_out(DType::f32, {s.b, s.t, s.c});
   weight.normal(1);
   d_out.normal(2);
   CHECK(test::same_on_any_thread_count([&] {
     Buffer out(DType::f32, {s.b, s.t, s.c}), d_weight(DType::f32, {s.vocabulary, s.c}), d_position(DType::f32, {s.t, s.c});
     run(embedding_forward, EmbeddingForwardArgs{tokens.view(), weight.view(), {}, {}, out.view()});
-    run(embedding_backward, EmbeddingBackwardArgs{tokens.view(), {}, d_out.view(), {d_weight.view()}, {d_position.view()}, {}});
+    run(embedding_backward, EmbeddingBackwardArgs{tokens.view(), start.view(), d_out.view(), {d_weight.view()}, {d_position.view()}, {}});
     return std::vector{out, d_weight, d_position};
   }));
 }
 
-TEST_CASE("embedding: a bad token or position is an Error that names it, and nothing is written", "[embedding]") {
+TEST_CASE("embedding forward: a bad token is found before anything is written", "[embedding][cpu]") {
+  const Shape s{2, 3, 7, 4};
+  Buffer weight(DType::f32, {7, 4}), out(DType::f32, {2, 3, 4}), tokens = make_tokens(s);
+  tokens.put(5, 7);
+  const Buffer before = out;
+  CHECK(test::error_of(embedding_forward, EmbeddingForwardArgs{tokens.view(), weight.view(), {}, {}, out.view()}) != "");
+  CHECK(out == before);
+}
+
+TEST_CASE("embedding: a bad token or position is an Error that names it", "[embedding]") {
   const Shape s{2, 3, 7, 4};
   Buffer weight(DType::f32, {7, 4}), position(DType::f32, {2, 4}), out(DType::f32, {2, 3, 4}), d_out(DType::f32, {2, 3, 4});
   d_out.normal(1);
@@ -143,9 +211,7 @@ TEST_CASE("embedding: a bad token or position is an Error that names it, and not
     Buffer tokens = make_tokens(s);
     tokens.put(5, bad);
     const std::string where = concat("tokens[b = 1][t = 2] = ", bad, ", V = 7");
-    const Buffer before = out;
     CHECK(test::contains(test::error_of(embedding_forward, EmbeddingForwardArgs{tokens.view(), weight.view(), {}, {}, out.view()}), where));
-    CHECK(out == before);
     const EmbeddingBackwardArgs backward{tokens.view(), {}, d_out.view(), {weight.view()}, {}, {}};
     CHECK(test::contains(test::error_of(embedding_backward, backward), where));
   }
@@ -161,8 +227,19 @@ TEST_CASE("embedding: a bad token or position is an Error that names it, and not
     CHECK(test::contains(test::error_of(embedding_backward, backward), where));
   }
   const Buffer tokens = make_tokens(s);
-  const EmbeddingForwardArgs forward{tokens.view(), weight.view(), position.view(), {}, out.view()};
+  Buffer start(DType::i32, {2, 3});
+  start.fill([](int64_t i) { return i == 5 ? 1 : 0; });  // of the two tokens behind the table's end, one is in a document of its own
+  const EmbeddingForwardArgs forward{tokens.view(), weight.view(), position.view(), start.view(), out.view()};
   CHECK(test::contains(test::error_of(embedding_forward, forward), "b = 0, t = 2 gives 2, P = 2"));
+  const EmbeddingBackwardArgs backward{.tokens = tokens.view(), .start = start.view(), .d_out = d_out.view(), .d_position = {position.view()}};
+  CHECK(test::contains(test::error_of(embedding_backward, backward), "b = 0, t = 2 gives 2, P = 2"));
+  start.put(5, 3), start.put(2, 1);
+  CHECK(test::contains(test::error_of(embedding_backward, backward), "b = 1, t = 2 gives -1, P = 2"));
+  for (const int64_t b : {1, 2}) {  // without documents every line has it
+    EmbeddingBackwardArgs plain{.tokens = tokens.view(), .d_out = d_out.view(), .d_position = {position.view()}};
+    plain.tokens.shape[0] = plain.d_out.shape[0] = b;
+    CHECK(test::contains(test::error_of(embedding_backward, plain), "t = 2 gives 2, P = 2"));
+  }
   try {
     run(embedding_forward, forward);
   } catch (const Error& error) {

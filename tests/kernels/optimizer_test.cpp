@@ -2,6 +2,7 @@
 #include "kernels/api/optimizer.h"
 
 #include <limits>
+#include <span>
 
 #include "tests/kernels/kernel_case.h"
 #include "tests/oracles/optimizer.h"
@@ -12,9 +13,8 @@ namespace {
 
 using test::Bound;
 using test::Buffer;
+using test::kFloating;
 using test::run;
-
-constexpr DType kValueTypes[] = {DType::f32, DType::bf16, DType::f64};
 
 // What an AdamW call touches; values of bf16 have masters of their own, others are their own masters.
 struct Adam {
@@ -22,14 +22,14 @@ struct Adam {
   StepState step;
   AdamWArgs args;
 
-  Adam(DType value_type, int64_t n) {
+  Adam(DType value_type, int64_t n, int64_t offset = 0) {
     const DType type = accumulator_of(value_type);
     const std::vector<int64_t> shape{n};
-    value = Buffer(value_type, shape);
-    master = Buffer(type, shape);
-    grad = Buffer(type, shape);
-    m = Buffer(type, shape);
-    v = Buffer(type, shape);
+    value = Buffer(value_type, shape, {.offset = offset});
+    master = Buffer(type, shape, {.offset = offset});
+    grad = Buffer(type, shape, {.offset = offset});
+    m = Buffer(type, shape, {.offset = offset});
+    v = Buffer(type, shape, {.offset = offset});
     group = Buffer(DType::u8, {n / kArenaBlock});
     value.normal(1);
     master.normal(1);
@@ -58,8 +58,8 @@ struct Adam {
 };
 
 TEST_CASE("adamw: groups, clipping, bias correction, masters and rounded values", "[optimizer]") {
-  for (DType type : kValueTypes) {
-    for (int64_t n : {int64_t{0}, kArenaBlock, 300 * kArenaBlock}) {
+  for (DType type : kFloating) {
+    for (int64_t n : {int64_t{0}, kArenaBlock, 5 * kArenaBlock, 300 * kArenaBlock}) {
       for (bool own_master : {false, true}) {
         if (own_master && type == DType::bf16) continue;
         Adam a(type, n);
@@ -77,6 +77,73 @@ TEST_CASE("adamw: groups, clipping, bias correction, masters and rounded values"
         CHECK((a.value.guards_intact() && a.master.guards_intact() && a.m.guards_intact() && a.v.guards_intact()));
       }
     }
+  }
+}
+
+// Elements of b for each block of a, whose block i is block_of[i] of b.
+void copy_blocks(Buffer& a, const Buffer& b, std::span<const int32_t> block_of) {
+  for (size_t i = 0; i < block_of.size(); ++i) {
+    for (int64_t e = 0; e < kArenaBlock; ++e)
+      a.put(static_cast<int64_t>(i) * kArenaBlock + e, test::element(b.view(), block_of[i] * kArenaBlock + e));
+  }
+}
+
+TEST_CASE("adamw: packed moments and masters find their blocks, which are updated as if they lay side by side; the others are left alone",
+          "[optimizer]") {
+  constexpr int64_t kBlocks = 90;
+  std::vector<int32_t> table;
+  for (int32_t block = 1; block < kBlocks; block += 1 + block % 3) table.push_back(block);
+  const int64_t packed = static_cast<int64_t>(table.size());
+  for (DType type : kFloating) {
+    for (bool own_master : {false, true}) {
+      if (own_master && type == DType::bf16) continue;
+      Adam dense(type, packed * kArenaBlock), sparse(type, packed * kArenaBlock);
+      const Adam whole(type, kBlocks * kArenaBlock);
+      for (auto [to, from] : {std::pair{&dense.value, &whole.value}, {&dense.grad, &whole.grad}}) copy_blocks(*to, *from, table);
+      if (own_master) copy_blocks(dense.master, whole.master, table);
+      run(adamw, dense.bind(own_master));
+      sparse.value = whole.value, sparse.grad = whole.grad;
+      if (own_master) sparse.master = whole.master;
+      Buffer arena_block(DType::i32, {packed});
+      for (int64_t i = 0; i < packed; ++i) arena_block.put(i, table[static_cast<size_t>(i)]);
+      sparse.args.arena_block = arena_block.view();
+      run(adamw, sparse.bind(own_master));
+      CHECK(sparse.m == dense.m);
+      CHECK(sparse.v == dense.v);
+      if (!own_master) CHECK(sparse.master == dense.master);
+      Buffer got(type, {packed * kArenaBlock});
+      copy_blocks(got, own_master ? sparse.master : sparse.value, table);
+      CHECK(test::values(got.view()) == test::values((own_master ? dense.master : dense.value).view()));
+      const Buffer& after = own_master ? sparse.master : sparse.value;
+      const Buffer& before = own_master ? whole.master : whole.value;
+      int64_t changed = 0;
+      for (int64_t i = 0; i < kBlocks * kArenaBlock; ++i) {
+        if (std::find(table.begin(), table.end(), i / kArenaBlock) != table.end()) continue;
+        changed += test::element(after.view(), i) != test::element(before.view(), i);
+      }
+      CHECK(changed == 0);
+      CHECK(after.guards_intact());
+    }
+  }
+}
+
+TEST_CASE("optimizers: arrays that are not aligned give the same", "[optimizer]") {
+  for (DType type : kFloating) {
+    constexpr int64_t n = 37 * kArenaBlock;
+    std::vector<std::vector<double>> results[2];
+    for (int64_t offset : {0, 1}) {
+      Adam a(type, n, offset);
+      Buffer out(type, {n}, {.offset = offset});
+      run(adamw, a.bind(false));
+      run(muon_momentum, MuonMomentumArgs{a.grad.view(), a.m.view(), out.view(), 0.95f, true, &a.step});
+      run(muon_apply, MuonApplyArgs{a.value.view(), a.master.view(), out.view(), {0.1f, 0.1f}, 2, &a.step});
+      run(normalize, NormalizeArgs{.x = a.grad.view(), .out = out.view()});
+      for (const Buffer* buffer : {&a.value, &a.master, &a.m, &a.v, &out}) {
+        results[offset].push_back(test::values(buffer->view()));
+        CHECK(buffer->guards_intact());
+      }
+    }
+    CHECK(results[0] == results[1]);
   }
 }
 
@@ -112,7 +179,7 @@ TEST_CASE("optimizers: apply == 0 changes nothing, whatever the gradient holds",
 }
 
 TEST_CASE("muon: momentum and update", "[optimizer]") {
-  for (DType type : kValueTypes) {
+  for (DType type : kFloating) {
     for (int64_t n : {int64_t{1}, int64_t{1100}, int64_t{20003}}) {
       for (bool nesterov : {false, true}) {
         const DType wide = accumulator_of(type);
@@ -148,20 +215,55 @@ TEST_CASE("muon: momentum and update", "[optimizer]") {
   }
 }
 
-TEST_CASE("normalize: divides by the Frobenius norm", "[optimizer]") {
-  for (DType type : kValueTypes) {
-    Buffer x(type, {37, 65}), out(type, {37, 65});
-    x.normal(1);
-    double squares = 0;
-    for (double v : test::values(x.view())) squares += v * v;
-    oracle::Values want(37 * 65);
-    for (int64_t i = 0; i < 37 * 65; ++i) want.add(i, test::element(x.view(), i) / (std::sqrt(squares) + 1e-7f));
-    NormalizeArgs args{.x = x.view(), .out = out.view()};
-    args.eps = 1e-7f;
-    run(normalize, args);
-    // f64: the sum of squares rounds as often as it has terms
-    CHECK_CLOSE(out.view(), want.want, want.magnitude, Bound{type, type == DType::f64 ? 37.0 * 65 : 4});
+TEST_CASE("normalize: divides by the Frobenius norm, into either dtype, in place or not", "[optimizer]") {
+  for (DType type : kFloating) {
+    for (DType out_type : kFloating) {
+      for (const auto& [rows, columns] : std::vector<std::pair<int64_t, int64_t>>{{0, 4}, {1, 1}, {1, 130}, {37, 65}, {129, 512}}) {
+        for (bool in_place : {false, true}) {
+          if (in_place && out_type != type) continue;
+          const int64_t n = rows * columns;
+          Buffer x(type, {rows, columns}), apart(out_type, {rows, columns});
+          x.normal(1);
+          Buffer& out = in_place ? x : apart;
+          double squares = 0;
+          for (double v : test::values(x.view())) squares += v * v;
+          oracle::Values want(n);
+          for (int64_t i = 0; i < n; ++i) want.add(i, test::element(x.view(), i) / (std::sqrt(squares) + 1e-7f));
+          NormalizeArgs args{.x = x.view(), .out = out.view()};
+          args.eps = 1e-7f;
+          run(normalize, args);
+          // f64: the sum of squares rounds as often as it has terms
+          const bool wide = type == DType::f64 && out_type == DType::f64;
+          CHECK_CLOSE(out.view(), want.want, want.magnitude,
+                      Bound{wide                     ? DType::f64
+                            : out_type == DType::f64 ? DType::f32
+                                                     : out_type,
+                            wide ? n + 3.0 : 4});
+          CHECK(out.guards_intact());
+        }
+      }
+    }
   }
+}
+
+TEST_CASE("normalize: the norm of a long array, of numbers whose squares overflow, and of zeros", "[optimizer]") {
+  constexpr int64_t kRows = 1100, kColumns = 2048;  // more than 2^21 elements
+  Buffer x(DType::f32, {kRows, kColumns}), out(DType::f32, {kRows, kColumns});
+  x.fill([](int64_t i) { return static_cast<double>(i % 7 - 3); });
+  double squares = 0;
+  for (int64_t i = 0; i < kRows * kColumns; ++i) squares += static_cast<double>((i % 7 - 3) * (i % 7 - 3));
+  run(normalize, NormalizeArgs{.x = x.view(), .out = out.view()});
+  for (int64_t i : {int64_t{0}, int64_t{6}, kRows * kColumns - 2, kRows * kColumns - 1}) {
+    const double want = static_cast<double>(i % 7 - 3) / (std::sqrt(squares) + 1e-7f);
+    CHECK(std::abs(test::element(out.view(), i) - want) <= 4 * 0x1p-24 * std::abs(want));
+  }
+  Buffer large(DType::f32, {3, 3}), zero(DType::f32, {3, 3}), to(DType::f32, {3, 3});
+  large.fill([](int64_t) { return 1e30; });
+  run(normalize, NormalizeArgs{.x = large.view(), .out = to.view()});
+  for (double v : test::values(to.view())) CHECK(std::abs(v - 1.0 / 3) <= 4 * 0x1p-24);
+  zero.fill([](int64_t) { return 0; });
+  run(normalize, NormalizeArgs{.x = zero.view(), .out = to.view()});
+  CHECK(test::values(to.view()) == std::vector<double>(9, 0.0));
 }
 
 TEST_CASE("finish_norm: clip, skip and non-finite decisions", "[optimizer]") {
@@ -305,7 +407,9 @@ TEST_CASE("optimizers: bits do not depend on the number of threads", "[optimizer
     Buffer out(DType::bf16, {700 * kArenaBlock});
     run(muon_momentum, MuonMomentumArgs{a.grad.view(), a.m.view(), out.view(), 0.95f, true, &a.step});
     run(muon_apply, MuonApplyArgs{a.value.view(), a.master.view(), out.view(), {0.1f, 0.1f}, 1, &a.step});
-    return std::vector{a.value, a.master, a.m, a.v, out};
+    Buffer unit(DType::bf16, {700 * kArenaBlock});
+    run(normalize, NormalizeArgs{.x = a.grad.view(), .out = unit.view()});
+    return std::vector{a.value, a.master, a.m, a.v, out, unit};
   }));
 }
 
@@ -317,12 +421,20 @@ TEST_CASE("optimizers: arguments that contradict the contract are refused by nam
   args = a.bind(false);
   for (View* v : {&args.value, &args.master, &args.grad, &args.m, &args.v}) v->shape[0] = 130;
   CHECK(test::contains(test::error_of(adamw, args), "n = 130 is not a multiple of 128"));
-  a.group.put(1, 16);
-  CHECK(test::contains(test::error_of(adamw, a.bind(false)), "group_of_block[1] = 16"));
-  a.group.put(1, 0);
   args = a.bind(false);
   args.m = Buffer(DType::f64, {2 * kArenaBlock}).view();
   CHECK(test::contains(test::error_of(adamw, args), "dtypes differ: grad f32 (256), m f64 (256)"));
+}
+
+TEST_CASE("adamw: tables that name no group or block are refused", "[optimizer][cpu]") {
+  Adam a(DType::f32, 2 * kArenaBlock);
+  a.group.put(1, 16);
+  CHECK(test::contains(test::error_of(adamw, a.bind(false)), "group_of_block[1] = 16"));
+  a.group.put(1, 0);
+  Buffer arena_block(DType::i32, {2});
+  arena_block.put(0, 0), arena_block.put(1, 2);
+  a.args.arena_block = arena_block.view();
+  CHECK(test::contains(test::error_of(adamw, a.bind(false)), "arena_block[1] = 2 of 2 blocks"));
 }
 
 }  // namespace
