@@ -1,4 +1,7 @@
 // The program on a simulated GPU, and without one.
+#include <cmath>
+#include <cstdio>
+
 #include "tests/app/workplace.h"
 
 namespace {
@@ -32,18 +35,23 @@ TEST_CASE("a GPU that is asked for and is not there ends with 69, whoever asks; 
   CHECK(has(doctor.out, "devices             none"));
 }
 
-TEST_CASE("20 steps on a simulated GPU, by the CPU's kernels as work of its streams, leave the CPU's bits in any order of the streams") {
-  const Workplace w;
+// A small book as shards of bytes.
+void make_shards(const Workplace& w) {
   std::string text;
   for (int i = 0; i < 400; ++i) text += "line " + std::to_string(i * i % 97) + (i % 20 == 19 ? "\n\n" : "\n");
   w.write("book.txt", text);
   REQUIRE(w.heddle("tokenize --input book.txt --tokenizer bytes --document-separator blank-line --val-fraction 0.1 --out shards").code == 0);
+}
+const std::string kRun =
+    "pretrain --layers 2 --heads 2 --kv-heads 1 --dim 32 --seq 16 --batch 2 --total-batch-tokens 64 --lr 0.01 "
+    "--data 'shards/*_train_*.bin' --val 'shards/*_val_*.bin' ";
+const std::string kOwnKernels = "HEDDLE_SIM_HOST_KERNELS=never ";
+
+TEST_CASE("20 steps on a simulated GPU, by the CPU's kernels as work of its streams, leave the CPU's bits in any order of the streams") {
+  const Workplace w;
+  make_shards(w);
   const auto digest = [&](const std::string& run, const std::string& device, const std::string& before) {
-    const Result r = w.heddle(
-        "pretrain --layers 2 --heads 2 --kv-heads 1 --dim 32 --seq 16 --batch 2 --total-batch-tokens 64 --lr 0.01 --steps 20 --precision fp32 "
-        "--data 'shards/*_train_*.bin' --val 'shards/*_val_*.bin' --out " +
-            run + " --device " + device,
-        before);
+    const Result r = w.heddle(kRun + "--steps 20 --precision fp32 --out " + run + " --device " + device, before);
     INFO(run << " " << before << ": " << r.err);
     REQUIRE(r.code == 0);
     CHECK(has(r.out + r.err, "(host) stand in for") == (device == "cuda"));
@@ -53,6 +61,55 @@ TEST_CASE("20 steps on a simulated GPU, by the CPU's kernels as work of its stre
   CHECK(has(cpu, "step 20 digest"));
   CHECK(digest("random", "cuda", "HEDDLE_SIM_HOST_KERNELS=only HEDDLE_SIM_STREAMS=random:5") == cpu);
   CHECK(digest("fifo", "cuda", "HEDDLE_SIM_HOST_KERNELS=only HEDDLE_SIM_STREAMS=fifo") == cpu);
+}
+
+TEST_CASE("a run on CUDA kernels alone, killed again and again, ends with the bits of one that was left in peace") {
+  const Workplace w;
+  make_shards(w);
+  const std::string run = kRun + "--steps 12 --save-every 2 --device cuda --out ";
+  const Result peace = w.heddle(run + "peace", kOwnKernels);
+  INFO(peace.err);
+  REQUIRE(peace.code == 0);
+  CHECK_FALSE(has(peace.out + peace.err, "(host) stand in for"));
+  int kills = 0, code = -1;
+  for (int i = 1; i <= 40 && code != 0; ++i) {  // longer each time, so that a slow machine gets on as well
+    const std::string before = kOwnKernels + "timeout -s KILL " + std::to_string(0.3 * i) + " ";
+    code = w.heddle(run + "killed", before).code;
+    kills += code == 137;
+    REQUIRE((code == 0 || code == 137));
+  }
+  CHECK(code == 0);
+  CHECK(kills > 0);
+  const std::string digest = w.heddle("inspect peace --digest").out;
+  CHECK(has(digest, "step 12 digest"));
+  CHECK(w.heddle("inspect killed --digest").out == digest);
+}
+
+TEST_CASE("validation and generation on CUDA kernels alone agree with the CPU's") {
+  const Workplace w;
+  make_shards(w);
+  REQUIRE(w.heddle(kRun + "--steps 12 --device cpu --precision fp32 --out run").code == 0);
+  const auto loss = [](const Result& r) {
+    INFO(r.out << r.err);
+    REQUIRE(r.code == 0);
+    const size_t at = r.out.find("loss ");
+    REQUIRE(at != std::string::npos);
+    return std::stod(r.out.substr(at + 5));
+  };
+  const std::string eval = "eval run --data 'shards/*_val_*.bin' --device ";
+  CHECK(std::abs(loss(w.heddle(eval + "cuda --precision bf16", kOwnKernels)) - loss(w.heddle(eval + "cpu"))) < 0.02);
+  CHECK(std::abs(loss(w.heddle(eval + "cuda --precision fp32", kOwnKernels)) - loss(w.heddle(eval + "cpu"))) < 1e-5);
+  // Greedy, in bf16 there and fp32 here: the same first choice, and as likely.
+  const std::string generate = "generate run --prompt line --max-new-tokens 24 --greedy --print-ids --logprobs --device ";
+  const Result here = w.heddle(generate + "cpu"), there = w.heddle(generate + "cuda", kOwnKernels);
+  INFO(here.out << there.out << there.err);
+  REQUIRE(there.code == 0);
+  int id_here = 0, id_there = 0;
+  double log_here = 0, log_there = 1;
+  REQUIRE(std::sscanf(here.out.c_str(), "%d %lf", &id_here, &log_here) == 2);
+  REQUIRE(std::sscanf(there.out.c_str(), "%d %lf", &id_there, &log_there) == 2);
+  CHECK(id_there == id_here);
+  CHECK(std::abs(log_there - log_here) < 0.05);
 }
 
 }  // namespace
