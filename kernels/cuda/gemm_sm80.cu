@@ -32,6 +32,11 @@ Launch launcher(MatmulLayout layout, bool f32_out) {
   }
 }
 
+Refusal refuses(const MatmulArgs& args) {
+  if (Refusal common = refuses_tensor_core_matmul(args)) return common;
+  return refuses_epilogue(args);
+}
+
 void run(const MatmulArgs& args, Stream stream) {
   const MatmulShape shape = shape_of(args);
   if (shape.m == 0 || shape.n == 0) return;
@@ -47,7 +52,7 @@ void run(const MatmulArgs& args, Stream stream) {
 }  // namespace
 
 void register_matmul_sm80() {
-  matmul.add(DeviceType::cuda, {"mma_sm80", refuses_tensor_core_matmul, nullptr, run});
+  matmul.add(DeviceType::cuda, {"mma_sm80", refuses, nullptr, run});
 }
 
 }  // namespace heddle::kernels::cuda

@@ -31,6 +31,7 @@ Launch launcher(MatmulLayout layout, bool accumulate) {
 
 Refusal refuses(const MatmulArgs& args) {
   if (Refusal common = refuses_tensor_core_matmul(args)) return common;
+  if (Refusal epilogue = refuses_epilogue(args)) return epilogue;
   const bool weight_gradient = layout_of(args.trans_a, args.trans_b) == MatmulLayout::weight_gradient;
   if ((args.c.to.dtype == DType::f32) != weight_gradient) return refused("bf16 results forward and for input gradients, f32 for weight gradients");
   if (args.c.accumulate && !weight_gradient) return refused("only weight gradients accumulate");

@@ -35,21 +35,35 @@ Params matmul_params(const MatmulArgs& args) {
   return p;
 }
 
-// Common to the Ampere and Hopper kernels: bf16 operands whose rows start at multiples of 16 bytes, no fused epilogue.
+inline Refusal refuses_long_sides(const MatmulArgs& args) {
+  constexpr int64_t kLongest = INT32_MAX / 2;
+  const MatmulShape shape = shape_of(args);
+  if (shape.m > kLongest || shape.n > kLongest || shape.k > kLongest) return refused("a side longer than 2^30");
+  return {};
+}
+
+// cp.async and tensor maps ask it of the stride of a single row, too.
+inline Refusal refuses_unaligned_rows(const View& v) {
+  if (reinterpret_cast<uintptr_t>(v.data) % 16 == 0 && v.step(0) * size_of(v.dtype) % 16 == 0) return {};
+  return refused("rows must start at multiples of 16 bytes: ", v, ", row stride ", v.step(0));
+}
+
+// Common to the Ampere and Hopper kernels: bf16 operands whose rows start at multiples of 16 bytes.
 inline Refusal refuses_tensor_core_matmul(const MatmulArgs& args) {
   if (args.a.dtype != DType::bf16) return refused("bf16 operands only, not ", args.a);
   if (args.c.to.dtype != DType::bf16 && args.c.to.dtype != DType::f32) return refused("bf16 or f32 results only, not ", args.c.to);
-  if (args.bias || args.preact || args.epilogue != Epilogue::none || args.column_sum) return refused("no fused epilogue");
   if (args.trans_a && args.trans_b) return refused("not both operands transposed");
-  for (const View* view : {&args.a, &args.b, &args.c.to}) {
-    if (reinterpret_cast<uintptr_t>(view->data) % 16 != 0 || view->step(0) * size_of(view->dtype) % 16 != 0)
-      return refused("rows must start at multiples of 16 bytes: ", *view, ", row stride ", view->step(0));
+  for (const View* view : {&args.a, &args.b}) {
+    if (Refusal unaligned = refuses_unaligned_rows(*view)) return unaligned;
   }
-  const MatmulShape shape = shape_of(args);
-  constexpr int64_t kLongest = INT32_MAX / 2;
-  if (shape.k == 0) return refused("K is 0");
-  if (shape.m > kLongest || shape.n > kLongest || shape.k > kLongest) return refused("a side longer than 2^30");
-  return {};
+  if (shape_of(args).k == 0) return refused("K is 0");
+  return refuses_long_sides(args);
+}
+
+// Of a kernel that does nothing but store or add, in pieces of 16 bytes.
+inline Refusal refuses_epilogue(const MatmulArgs& args) {
+  if (args.bias || args.preact || args.epilogue != Epilogue::none || args.column_sum) return refused("no fused epilogue");
+  return refuses_unaligned_rows(args.c.to);
 }
 
 }  // namespace heddle::kernels::cuda

@@ -19,6 +19,7 @@ void register_cuda_kernels() {
     cuda::register_embedding_forward();
     cuda::register_matmul_sm90();
     cuda::register_matmul_sm80();
+    cuda::register_matmul_simt();
     cuda::register_muon();
     cuda::register_norm();
     cuda::register_normalize();

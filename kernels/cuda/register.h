@@ -16,6 +16,7 @@ void register_attention();
 void register_dropout();
 void register_embedding_backward();
 void register_embedding_forward();
+void register_matmul_simt();
 void register_matmul_sm80();
 void register_matmul_sm90();
 void register_muon();

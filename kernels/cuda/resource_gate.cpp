@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "kernels/cuda/attention_fwd_sm80_config.h"
+#include "kernels/cuda/gemm_simt_config.h"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
 #include "kernels/cuda/norm_config.h"
@@ -48,6 +49,8 @@ const InstructionRule kInstructionRules[] = {
     {"gemm_sm80_kernel", {kHmma, kLdgsts, kLdsm, kGlobal128}, {kHgmma, kUtmaldg}},
     {"gemm_sm90_kernel", {kHgmma, kUtmaldg}, {kHmma, kLdgsts, kLdsm}},
     {"attention_fwd_sm80_kernel", {kHmma, kLdgsts, kLdsm, kGlobal128}, {kHgmma, kUtmaldg}},
+    {"gemm_simt_kernel", {kGlobal128}, {}},
+    {"split_sum_kernel", {kGlobal128}, {}},
     {"norm_forward_kernel", {kGlobal128}, {}},
     {"grid_sum_kernel", {kGlobal128}, {}},
     {"adamw_kernel", {kGlobal128}, {}},
@@ -162,6 +165,10 @@ void set_launch(Row& row, const Kernel& kernel) {
     const AttentionFwdSm80Config c{at(0), at(1), at(2), at(3)};
     row.threads = c.threads();
     row.dynamic_shared = c.shared_bytes();
+  } else if (kernel.name == "gemm_simt_kernel") {
+    row.threads = GemmSimtConfig{at(0), at(1), at(2), at(3), at(4), at(5) != 0}.threads();
+  } else if (kernel.name == "split_sum_kernel" || kernel.name == "add_column_parts_kernel") {
+    row.threads = at(0);
   } else if (kernel.name == "norm_forward_kernel") {
     row.threads = at(3);
   } else if (kernel.name == "grid_sum_kernel") {

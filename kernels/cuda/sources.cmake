@@ -5,8 +5,10 @@ set(heddle_cuda_sm80
   dropout.cu
   embedding_backward.cu
   embedding_forward.cu
+  gemm_simt.cu
   gemm_sm80.cu
   grid_sum.cu
+  matmul_finish.cu
   muon.cu
   norm_forward.cu
   normalize.cu

@@ -32,7 +32,8 @@ inline constexpr DType kFloating[] = {DType::f32, DType::bf16, DType::f64};
 #endif
 
 // register: fills the device's lists. finish: waits for what was launched; Error with the report of whatever went wrong in it. in_another_order: f()
-// with the work divided in another way, n = 0, 1, 2: the number of threads of a CPU, the order of a GPU's threads.
+// with the work divided in another way, n = 0, 1, 2...: on n + 1 threads of a CPU, which must still be so afterwards; in another order of a GPU's
+// threads.
 #if defined(HEDDLE_TEST_CUDA)
 void register_kernels();  // kernel_case_cuda.cpp
 void finish_kernels();
@@ -46,7 +47,9 @@ inline void in_another_order(int n, const std::function<void()>& f) {
   const int before = omp_get_max_threads();
   omp_set_num_threads(n + 1);
   f();
+  const int left = omp_get_max_threads();
   omp_set_num_threads(before);
+  if (left != n + 1) fail("test", concat("a kernel has set the number of threads to ", left, ", it was ", n + 1));
 }
 #endif
 

@@ -75,27 +75,27 @@ MatmulArgs some_matmul(DType out = DType::bf16) {
 TEST_CASE("registry: the CUDA candidates, the newest first, once", "[registry]") {
   register_cuda_kernels();
   register_cuda_kernels();
-  CHECK(names(matmul) == std::vector<std::string>{"wgmma_sm90", "mma_sm80"});
+  CHECK(names(matmul) == std::vector<std::string>{"wgmma_sm90", "mma_sm80", "simt"});
   CHECK(names(attention_forward) == std::vector<std::string>{"flash2_sm80"});
   CHECK(names(norm_forward) == std::vector<std::string>{"rows_in_registers"});
   CHECK(names(dropout) == std::vector<std::string>{"philox"});
 }
 
-TEST_CASE("registry: what both matrix products refuse", "[registry]") {
+TEST_CASE("registry: what both tensor-core products refuse, and simt takes", "[registry]") {
   const SmallDevice device;
   const auto both_refuse = [](const MatmulArgs& args, const std::string& why) {
     for (const char* candidate : {"wgmma_sm90", "mma_sm80"}) {
       INFO(candidate << ": " << refusal(matmul, candidate, args));
       CHECK(refusal(matmul, candidate, args).find(why) != std::string::npos);
     }
-    CHECK_THROWS_AS(matmul.choose(DeviceType::cuda, args), Error);
+    CHECK(refusal(matmul, "simt", args) == "");
+    CHECK(chosen(matmul, args) == "simt");
   };
   CHECK(refusal(matmul, "wgmma_sm90", some_matmul()) == "");
   CHECK(refusal(matmul, "mma_sm80", some_matmul()) == "");
   MatmulArgs args = some_matmul();
   args.a = at(4096, DType::f32, {64, 64});
   both_refuse(args, "bf16 operands only");
-  both_refuse(some_matmul(DType::f64), "bf16 or f32 results only");
   for (View MatmulArgs::*fused : {&MatmulArgs::bias, &MatmulArgs::preact}) {
     args = some_matmul();
     args.*fused = at(16384, DType::bf16, {64, 64});
@@ -124,7 +124,9 @@ TEST_CASE("registry: what both matrix products refuse", "[registry]") {
   both_refuse(args, "K is 0");
   args = some_matmul();
   args.a.shape[0] = args.c.to.shape[0] = int64_t{1} << 31;
-  both_refuse(args, "longer than 2^30");
+  CHECK(refusal(matmul, "mma_sm80", args).find("longer than 2^30") != std::string::npos);
+  CHECK(refusal(matmul, "simt", args).find("longer than 2^30") != std::string::npos);
+  CHECK_THROWS_AS(matmul.choose(DeviceType::cuda, args), Error);
 }
 
 TEST_CASE("registry: what the Hopper product leaves to the Ampere one", "[registry]") {
