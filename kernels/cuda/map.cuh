@@ -24,9 +24,18 @@ namespace heddle::kernels::cuda {
 // f32 or bf16, as the launch says.
 struct AnyFloat {};
 
-// kWidth elements of one dtype as they lie in memory, in 32-bit registers.
 namespace thread {
 
+// apply(integral_constant i) for i in [kBegin, kEnd): a loop whose index is known where types and registers depend on it.
+template <int kBegin, int kEnd, class Apply>
+__device__ __forceinline__ void for_range(const Apply& apply) {
+  if constexpr (kBegin < kEnd) {
+    apply(std::integral_constant<int, kBegin>{});
+    for_range<kBegin + 1, kEnd>(apply);
+  }
+}
+
+// kWidth elements of one dtype as they lie in memory, in 32-bit registers.
 template <class T, int kWidth>
 inline constexpr int kUnitBytes = kWidth* static_cast<int>(sizeof(T));
 
@@ -142,39 +151,23 @@ __global__ void __launch_bounds__(kMapThreads) map_kernel(const MapParams<F, sta
   constexpr int kViews = static_cast<int>(sizeof...(Types)), kPieces = map_pieces(kWidth, kViews);
   static_assert(F::kIn + F::kOut == kViews);
   using Type = std::tuple<Types...>;
-  // apply(integral_constant k) for view k in [0, kIn), or [kIn, kViews).
-  const auto for_inputs = [](const auto& apply) {
-    [&]<int... k>(std::integer_sequence<int, k...>) {
-      (apply(std::integral_constant<int, k>{}), ...);
-    }
-    (std::make_integer_sequence<int, F::kIn>{});
-  };
-  const auto for_outputs = [](const auto& apply) {
-    [&]<int... k>(std::integer_sequence<int, k...>) {
-      (apply(std::integral_constant<int, F::kIn + k>{}), ...);
-    }
-    (std::make_integer_sequence<int, F::kOut>{});
-  };
-
   int64_t at[kPieces][kViews];
   int count[kPieces];
   uint32_t raw[kPieces][kViews][kWidth];
-#pragma unroll
-  for (int i = 0; i < kPieces; ++i) {
+  thread::for_range<0, kPieces>([&](auto i) {
     const int64_t unit = (static_cast<int64_t>(blockIdx.x) * kPieces + i) * kMapThreads + threadIdx.x;
     count[i] = p.walk.locate(unit, kWidth, at[i]);
-    if (count[i] == 0) continue;
+    if (count[i] == 0) return;
     const auto load = [&](auto k) { thread::load_unit<std::tuple_element_t<k, Type>, kWidth>(p.data[k], at[i][k], p.half[k], count[i], raw[i][k]); };
-    for_inputs(load);
-    if (p.accumulate) for_outputs(load);
-  }
-#pragma unroll
-  for (int i = 0; i < kPieces; ++i) {
-    if (count[i] == 0) continue;
+    thread::for_range<0, F::kIn>(load);
+    if (p.accumulate) thread::for_range<F::kIn, kViews>(load);
+  });
+  thread::for_range<0, kPieces>([&](auto i) {
+    if (count[i] == 0) return;
     float in[F::kIn][kWidth], out[F::kOut][kWidth] = {};
-    for_inputs([&](auto k) { thread::unpack_unit<std::tuple_element_t<k, Type>, kWidth>(raw[i][k], p.half[k], in[k]); });
+    thread::for_range<0, F::kIn>([&](auto k) { thread::unpack_unit<std::tuple_element_t<k, Type>, kWidth>(raw[i][k], p.half[k], in[k]); });
     p.f(out, in);
-    for_outputs([&](auto k) {
+    thread::for_range<F::kIn, kViews>([&](auto k) {
       using T = std::tuple_element_t<k, Type>;
       float(&values)[kWidth] = out[k - F::kIn];
       if (p.accumulate) {
@@ -185,7 +178,7 @@ __global__ void __launch_bounds__(kMapThreads) map_kernel(const MapParams<F, sta
       }
       thread::store_unit<T, kWidth>(p.data[k], at[i][k], p.half[k], count[i], values);
     });
-  }
+  });
 }
 
 template <class F, int kWidth, class... Types, int K = static_cast<int>(sizeof...(Types))>

@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kTransposeThreads) transpose_kernel(const Tran
     const int flipped = row ^ flip<kFrom, kTo>(column);
 #pragma unroll
     for (int e = 0; e < kTo; ++e) values[e] = e < count ? p.alpha * tile[(column + e) * kTile + (flipped ^ flip<kFrom, kTo>(e))] : 0.0f;
-    uint32_t other[kTo];
+    uint32_t other[kTo] = {};
     float more[kTo];
     if (p.b != nullptr) {
       const int64_t at = b0 + row * p.b_row + column;
