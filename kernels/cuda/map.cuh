@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(kMapThreads) map_kernel(const MapParams<F, sta
   using Type = std::tuple<Types...>;
   int64_t at[kPieces][kViews];
   int count[kPieces];
-  uint32_t raw[kPieces][kViews][kWidth];
+  uint32_t raw[kPieces][kViews][kWidth] = {};
   thread::for_range<0, kPieces>([&](auto i) {
     const int64_t unit = (static_cast<int64_t>(blockIdx.x) * kPieces + i) * kMapThreads + threadIdx.x;
     count[i] = p.walk.locate(unit, kWidth, at[i]);

@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kTransposeThreads) transpose_kernel(const Tran
   const auto within = [](int first, int width, int limit) { return limit - first < width ? (limit > first ? limit - first : 0) : width; };
 
   const int64_t a0 = inner * p.a_at[0] + outer * p.a_at[1] + row0 + column0 * p.a_column;
-  uint32_t raw[kReads][kFrom];
+  uint32_t raw[kReads][kFrom] = {};
 #pragma unroll
   for (int i = 0; i < kReads; ++i) {
     int row, column;
