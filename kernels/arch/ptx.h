@@ -78,6 +78,9 @@ __device__ uint4 ld128_hinted(const void* global, L2Policy policy, Where = {}); 
 __device__ void st128(void* global, uint4 value, Where = {});
 __device__ void st128_streaming(void* global, uint4 value, Where = {});  // .cs: written once, first to leave the cache
 __device__ void st128_hinted(void* global, uint4 value, L2Policy policy, Where = {});
+// thread. 8 bytes, 8-byte aligned: what accompanies 16 of a wider dtype.
+__device__ uint2 ld64(const void* global, Where = {});
+__device__ void st64(void* global, uint2 value, Where = {});
 __device__ uint4 ld128_shared(uint32_t smem, Where = {});
 __device__ void st128_shared(uint32_t smem, uint4 value, Where = {});
 __device__ void st64_shared(uint32_t smem, uint2 value, Where = {});  // 8 bytes, 8-byte aligned

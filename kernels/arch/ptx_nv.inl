@@ -130,6 +130,14 @@ HEDDLE_PTX void st128_hinted(void* global, uint4 v, L2Policy policy, Where) {
                "l"(static_cast<uint64_t>(policy))
                : "memory");
 }
+HEDDLE_PTX uint2 ld64(const void* global, Where) {
+  uint2 v;
+  asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(global) : "memory");
+  return v;
+}
+HEDDLE_PTX void st64(void* global, uint2 v, Where) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(global), "r"(v.x), "r"(v.y) : "memory");
+}
 HEDDLE_PTX uint4 ld128_shared(uint32_t smem, Where) {
   uint4 v;
   asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(smem) : "memory");

@@ -1,8 +1,8 @@
 // Elementwise operations: see kernels/api/pointwise.h.
 #include "kernels/api/pointwise.h"
 
+#include "kernels/api/elementwise_rules.h"
 #include "kernels/cpu/rows_internal.h"
-#include "kernels/cpu/rules_internal.h"
 
 namespace heddle::kernels::cpu {
 namespace {
@@ -15,12 +15,6 @@ HEDDLE_INLINE V silu(V x) {
 template <class V>
 HEDDLE_INLINE V silu_derivative(V x, V s) {
   return s * (1 + x * (1 - s));
-}
-
-View last_axis(View v, int64_t begin, int64_t size) {
-  v.data += begin * size_of(v.dtype);
-  v.shape[static_cast<size_t>(v.rank - 1)] = size;
-  return v;
 }
 
 // out = f(x) or dx (+)= f(x, dy), whatever the dtypes.
@@ -88,11 +82,7 @@ void axpby_transposed(const AxpbyArgs& args, T alpha, T beta) {
 }  // namespace
 
 Refusal refuses(const AxpbyArgs& args) {
-  Rules rules;
-  rules.present("a", args.a).need(is_floating(args.a.dtype), "a ", args.a, " must be f32, bf16 or f64");
-  rules.floating("out", args.out.to).same_shape("out", args.out.to, "a", args.a);
-  if (args.b) rules.floating("b", args.b).same_shape("b", args.b, "a", args.a);
-  return rules;
+  return contradiction(args);
 }
 void run(const AxpbyArgs& args, Stream) {
   with_compute_type(is_f64(args.a) || is_f64(args.b) || is_f64(args.out.to), [&](auto zero) {
@@ -109,26 +99,16 @@ void run(const AxpbyArgs& args, Stream) {
 }
 
 Refusal refuses(const MultiplyArgs& args) {
-  Rules rules;
-  rules.floating("a", args.a).rows("b", args.b).same_dtype("b", args.b, "a", args.a);
-  rules.same_shape("out", args.out.to, "a", args.a).sink_dtype("out", args.out.to, "a", args.a);
-  const bool is_row = args.b.rank == 1 && args.a.rank > 1 && args.b.size(0) == args.a.size(-1);
-  return is_row ? rules : rules.same_shape("b", args.b, "a", args.a);
+  return contradiction(args);
 }
 void run(const MultiplyArgs& args, Stream) {
-  View b = args.b;
-  if (b.rank == 1 && args.a.rank > 1) {  // a row of factors: the same one for every index of the outer axes
-    b = args.a;
-    b.data = args.b.data;
-    b.stride = {};
-    b.stride[static_cast<size_t>(b.rank - 1)] = 1;
-  }
+  const View b = factors_like(args.a, args.b);
   with_compute_type(is_f64(args.a),
                     [&](auto zero) { binary<decltype(zero)>(args.a, b, args.out, [](auto x, auto y) HEDDLE_LANEWISE { return x * y; }); });
 }
 
 Refusal refuses(const MapArgs& args) {
-  return Rules().floating("x", args.x).like("out", args.out, "x", args.x);
+  return contradiction(args);
 }
 void run(const MapArgs& args, Stream) {
   with_compute_type(is_f64(args.x), [&](auto zero) {
@@ -143,11 +123,7 @@ void run(const MapArgs& args, Stream) {
 }
 
 Refusal refuses(const MapBackwardArgs& args) {
-  return Rules()
-      .floating("x", args.x)
-      .like("dy", args.dy, "x", args.x)
-      .same_shape("dx", args.dx.to, "x", args.x)
-      .sink_dtype("dx", args.dx.to, "x", args.x);
+  return contradiction(args);
 }
 void run(const MapBackwardArgs& args, Stream) {
   with_compute_type(is_f64(args.x), [&](auto zero) {
@@ -162,11 +138,7 @@ void run(const MapBackwardArgs& args, Stream) {
 }
 
 Refusal refuses(const SwigluArgs& args) {
-  Rules rules;
-  rules.floating("x", args.x).rows("out", args.out).same_dtype("out", args.out, "x", args.x);
-  rules.need(args.x.rank == args.out.rank && args.x.rank > 0 && args.x.size(-1) == 2 * args.out.size(-1), "x ", args.x,
-             " must have twice the columns of out ", args.out);
-  return args.x.rank > 0 ? rules.same_shape("gate half of x", last_axis(args.x, 0, args.x.size(-1) / 2), "out", args.out) : rules;
+  return contradiction(args);
 }
 void run(const SwigluArgs& args, Stream) {
   const int64_t f = args.out.size(-1);
@@ -177,8 +149,7 @@ void run(const SwigluArgs& args, Stream) {
 }
 
 Refusal refuses(const SwigluBackwardArgs& args) {
-  Refusal forward = refuses(SwigluArgs{args.x, args.d_out});
-  return forward ? forward : Rules().like("dx", args.dx, "x", args.x);
+  return contradiction(args);
 }
 void run(const SwigluBackwardArgs& args, Stream) {
   const int64_t f = args.d_out.size(-1);
@@ -205,7 +176,7 @@ void run(const SwigluBackwardArgs& args, Stream) {
 }
 
 Refusal refuses(const FillArgs& args) {
-  return Rules().rows("out", args.out);
+  return contradiction(args);
 }
 void run(const FillArgs& args, Stream) {
   const RowNest<1> nest({args.out}, false);

@@ -1,8 +1,8 @@
 // Random numbers as pure functions of (key, element index): see kernels/api/random.h.
 #include "kernels/api/random.h"
 
+#include "kernels/api/elementwise_rules.h"
 #include "kernels/cpu/rows_internal.h"
-#include "kernels/cpu/rules_internal.h"
 
 namespace heddle::kernels::cpu {
 namespace {
@@ -104,20 +104,14 @@ void dropout_as(const DropoutArgs& args) {
 }  // namespace
 
 Refusal refuses(const NormalArgs& args) {
-  return Rules().floating("out", args.out).dense("out", args.out);
+  return contradiction(args);
 }
 void run(const NormalArgs& args, Stream) {
   with_compute_type(args.out.dtype == DType::f64, [&](auto zero) { normal_as<decltype(zero)>(args); });
 }
 
 Refusal refuses(const DropoutArgs& args) {
-  return Rules()
-      .floating("x", args.x)
-      .dense("x", args.x)
-      .same_shape("out", args.out.to, "x", args.x)
-      .sink_dtype("out", args.out.to, "x", args.x)
-      .dense("out", args.out.to)
-      .need(args.p >= 0 && args.p < 1, "p = ", args.p, " is not within [0, 1)");
+  return contradiction(args);
 }
 void run(const DropoutArgs& args, Stream) {
   with_compute_type(args.x.dtype == DType::f64, [&](auto zero) { dropout_as<decltype(zero)>(args); });

@@ -1,8 +1,8 @@
 // Rotary position embedding: see kernels/api/rope.h.
 #include "kernels/api/rope.h"
 
+#include "kernels/api/elementwise_rules.h"
 #include "kernels/cpu/rows_internal.h"
-#include "kernels/cpu/rules_internal.h"
 
 namespace heddle::kernels::cpu {
 namespace {
@@ -53,16 +53,7 @@ void rotate(const RopeArgs& args) {
 }  // namespace
 
 Refusal refuses(const RopeArgs& args) {
-  Rules rules;
-  rules.floating("x", args.x).like("out", args.out, "x", args.x).need(args.x.rank == 4, "x ", args.x, " must be (B, T, H, D)");
-  rules.dtype("table", args.table, DType::f32).need(args.table.rank == 2, "table ", args.table, " must be (P, D)");
-  if (args.x.rank != 4 || args.table.rank != 2) return rules;
-  return rules.need(args.x.size(3) % 2 == 0, "D is odd: x ", args.x)
-      .need(args.table.size(1) == args.x.size(3), "table ", args.table, " and x ", args.x, " differ in D")
-      .need(args.first >= 0 && args.table.size(0) >= args.first + args.x.size(1), "table ", args.table, " ends before position ", args.first, " + ",
-            args.x.size(1))
-      .need(args.rotated >= 0 && args.rotated <= args.x.size(2), "rotated ", args.rotated, " is not within the heads of x ", args.x)
-      .need(args.x.data != args.out.data || args.x.stride == args.out.stride, "out lies on x with other strides");
+  return contradiction(args);
 }
 void run(const RopeArgs& args, Stream) {
   with_compute_type(args.x.dtype == DType::f64, [&](auto zero) { rotate<decltype(zero)>(args); });

@@ -14,16 +14,23 @@ void register_cuda_kernels() {
 #endif
     cuda::register_adamw();
     cuda::register_attention();
+    cuda::register_axpby();
     cuda::register_dropout();
     cuda::register_embedding_backward();
     cuda::register_embedding_forward();
+    cuda::register_fill();
+    cuda::register_map();
     cuda::register_matmul_sm90();
     cuda::register_matmul_sm80();
     cuda::register_matmul_simt();
+    cuda::register_multiply();
     cuda::register_muon();
     cuda::register_norm();
+    cuda::register_normal();
     cuda::register_normalize();
+    cuda::register_rope();
     cuda::register_step_state();
+    cuda::register_swiglu();
 #if defined(HEDDLE_SIMULATED)
     register_host_kernels();
 #endif

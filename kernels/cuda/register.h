@@ -13,16 +13,23 @@ namespace cuda {
 
 void register_adamw();
 void register_attention();
+void register_axpby();
 void register_dropout();
 void register_embedding_backward();
 void register_embedding_forward();
 void register_matmul_simt();
+void register_fill();
+void register_map();
 void register_matmul_sm80();
 void register_matmul_sm90();
+void register_multiply();
 void register_muon();
 void register_norm();
+void register_normal();
 void register_normalize();
+void register_rope();
 void register_step_state();
+void register_swiglu();
 
 // out (one f32) (+)= scale * sum of x, or of its squares, in one launch; x (n) bf16, dense, 16-byte aligned. The same bits on every run and device.
 // scratch: grid_sum_scratch(n) bytes, 16-byte aligned, zero when first used and zeroed again by the kernel where it must be; one call at a time.

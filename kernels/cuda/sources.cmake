@@ -2,16 +2,23 @@
 set(heddle_cuda_sm80
   adamw.cu
   attention_fwd_sm80.cu
+  axpby.cu
   dropout.cu
   embedding_backward.cu
   embedding_forward.cu
+  fill.cu
   gemm_simt.cu
   gemm_sm80.cu
   grid_sum.cu
+  map.cu
   matmul_finish.cu
+  multiply.cu
   muon.cu
   norm_forward.cu
+  normal.cu
   normalize.cu
-  step_state.cu)
+  rope.cu
+  step_state.cu
+  swiglu.cu)
 set(heddle_cuda_sm90a
   gemm_sm90.cu)

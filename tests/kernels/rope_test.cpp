@@ -13,8 +13,8 @@ using test::kFloating;
 using test::run;
 
 // cos in the first half of a row, sin in the second.
-Buffer make_table(int64_t positions, int64_t d) {
-  Buffer table(DType::f32, {positions, d}, {.padding = 3});
+Buffer make_table(int64_t positions, int64_t d, int64_t padding = 3) {
+  Buffer table(DType::f32, {positions, d}, {.padding = padding});
   table.fill([&](int64_t i) {
     const int64_t p = i / d, j = i % d % (d / 2);
     const double angle = static_cast<double>(p) * std::pow(10000.0, -2.0 * static_cast<double>(j) / static_cast<double>(d));
@@ -28,12 +28,13 @@ TEST_CASE("rope: rotates the first heads, copies the others, either way", "[rope
     int64_t b, t, h, d, rotated, first;
   };
   for (DType dtype : kFloating) {
-    for (const Shape s :
-         {Shape{1, 1, 1, 2, 1, 0}, Shape{2, 5, 3, 16, 2, 0}, Shape{1, 7, 6, 64, 4, 11}, Shape{2, 2, 2, 6, 0, 1}, Shape{1, 2, 1, 2600, 1, 3}}) {
+    for (const Shape s : {Shape{1, 1, 1, 2, 1, 0}, Shape{2, 5, 3, 16, 2, 0}, Shape{1, 7, 6, 64, 4, 11}, Shape{2, 2, 2, 6, 0, 1},
+                          Shape{1, 2, 1, 2600, 1, 3}, Shape{2, 13, 5, 128, 3, 5}}) {
       for (bool inverse : {false, true}) {
-        Buffer x(dtype, {s.b, s.t, s.h, s.d}, {.padding = 2}), out(dtype, {s.b, s.t, s.h, s.d}, {.padding = 1});
+        const bool aligned = s.d == 128;
+        Buffer x(dtype, {s.b, s.t, s.h, s.d}, {.padding = aligned ? 8 : 2}), out(dtype, {s.b, s.t, s.h, s.d}, {.padding = aligned ? 0 : 1});
         x.normal(1);
-        const Buffer table = make_table(s.first + s.t, s.d);
+        const Buffer table = make_table(s.first + s.t, s.d, aligned ? 0 : 3);
         RopeArgs args{x.view(), out.view(), table.view(), s.first, s.rotated, inverse};
         const oracle::Values want = oracle::rope(args);
         run(rope, args);
@@ -63,6 +64,11 @@ TEST_CASE("rope: heads of a packed qkv in place; values past `rotated` are not t
   CHECK(turned != before);
   run(rope, RopeArgs{qkv.view(), qkv.view(), table.view(), 0, 4, true});
   CHECK_CLOSE(qkv.view(), before, std::vector<double>(before.size(), 4.0), (Bound{DType::f32, 8}));
+}
+
+TEST_CASE("rope: no positions, no launch", "[rope]") {
+  const Buffer x(DType::f32, {0, 4, 2, 8}), table = make_table(4, 8);
+  run(rope, RopeArgs{x.view(), x.view(), table.view(), 0, 2});
 }
 
 TEST_CASE("rope: bits do not depend on the number of threads", "[rope]") {

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/api/pointwise.h"
 #include "kernels/api/random.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm_sm80_config.h"
@@ -79,6 +80,7 @@ TEST_CASE("registry: the CUDA candidates, the newest first, once", "[registry]")
   CHECK(names(attention_forward) == std::vector<std::string>{"flash2_sm80"});
   CHECK(names(norm_forward) == std::vector<std::string>{"rows_in_registers"});
   CHECK(names(dropout) == std::vector<std::string>{"philox"});
+  CHECK(names(axpby) == std::vector<std::string>{"units"});
 }
 
 TEST_CASE("registry: what both tensor-core products refuse, and simt takes", "[registry]") {
@@ -251,10 +253,10 @@ TEST_CASE("registry: dropout", "[registry]") {
     change(changed);
     CHECK(refusal(dropout, "philox", changed).find(why) != std::string::npos);
   };
-  refuses([](auto& a) { a.x.dtype = DType::f32; }, "bf16 only");
-  refuses([](auto& a) { a.out.to.dtype = DType::f32; }, "bf16 only");
-  refuses([](auto& a) { a.x.stride[0] = 2; }, "dense views only");
-  refuses([](auto& a) { a.out.to.stride[0] = 2; }, "dense views only");
+  refuses([](auto& a) { a.x.dtype = a.out.to.dtype = DType::f64; }, "f32 and bf16 only");
+  refuses([](auto& a) { a.out.to.dtype = DType::u16; }, "must have the dtype of x");
+  refuses([](auto& a) { a.x.stride[0] = 2; }, "must be dense");
+  refuses([](auto& a) { a.out.to.stride[0] = 2; }, "must be dense");
 
   OnDevice device_x(x), device_y(y);
   args.x = device_x.view();

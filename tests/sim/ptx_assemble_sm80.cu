@@ -26,6 +26,7 @@ __device__ float memory(void* global, uint32_t smem) {
   ptx::st128(global, v);
   ptx::st128_streaming(global, v);
   ptx::st128_hinted(global, v, ptx::policy_evict_last());
+  ptx::st64(global, ptx::ld64(static_cast<std::byte*>(global) + 8));
   ptx::st128_shared(smem, ptx::ld128_shared(smem + 16));
   ptx::st64_shared(smem, make_uint2(v.x, v.y));
   auto* word = static_cast<uint32_t*>(global);

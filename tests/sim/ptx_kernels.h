@@ -46,9 +46,9 @@ Misused* misused(WarpMisuse kind);
 inline constexpr int kUnary = 5;  // out[i][5]: ex2, lg2, rcp, rsqrt, tanh
 __global__ void approximations(const float* x, int n, float* out);
 __global__ void conversions(const float* x, const float* y, int n, uint32_t* out);  // out[i][3]: bf16x2(x, y), f16x2(x, y), tf32(x)
-// Moves n words of 16 bytes through every form of wide access: out[form][i], four forms.
+// Moves n words of 16 bytes through every form of wide access: out[form][i], four forms, then two in exchanged halves.
 __global__ void wide_accesses(const uint4* in, int n, uint4* out);
-enum class Wide : uint32_t { store, store_shared, load_shared, store_half_shared, add };
+enum class Wide : uint32_t { store, store_shared, load_shared, store_half_shared, load_half, store_half, add };
 // One access, shift bytes after an aligned address.
 __global__ void shifted_access(Wide kind, std::byte* global, uint32_t shift);
 // Every thread does each atomic once. words: 8 counters; reals: 3 floats; old[3][thread], old_real: what the counters returned to each thread.

@@ -36,6 +36,9 @@ __global__ void wide_accesses(const uint4* in, int n, uint4* out) {
   ptx::st64_shared(smem + 16 * threadIdx.x + 8, uint2{v.x, v.y});
   ptx::st64_shared(smem + 16 * threadIdx.x, uint2{v.z, v.w});
   ptx::st128(out + 4 * n + i, ptx::ld128_shared(smem + 16 * threadIdx.x));
+  auto* const half = reinterpret_cast<std::byte*>(out + 5 * n + i);
+  ptx::st64(half, ptx::ld64(reinterpret_cast<const std::byte*>(in + i) + 8));
+  ptx::st64(half + 8, ptx::ld64(in + i));
 }
 
 __global__ void shifted_access(Wide kind, std::byte* global, uint32_t shift) {
@@ -45,6 +48,8 @@ __global__ void shifted_access(Wide kind, std::byte* global, uint32_t shift) {
   if (kind == Wide::store_shared) ptx::st128_shared(smem, v);
   if (kind == Wide::load_shared) v = ptx::ld128_shared(smem);
   if (kind == Wide::store_half_shared) ptx::st64_shared(smem, uint2{v.x, v.y});
+  if (kind == Wide::load_half) v.x = ptx::ld64(global + shift).x;
+  if (kind == Wide::store_half) ptx::st64(global + shift, uint2{v.x, v.y});
   if (kind == Wide::add) ptx::red_add_v4_f32(reinterpret_cast<float*>(global + shift), float4{});
 }
 

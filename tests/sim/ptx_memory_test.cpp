@@ -15,13 +15,13 @@ namespace {
 
 TEST_CASE("ptx: 16-byte loads and stores in every form") {
   constexpr int n = 20;
-  std::vector<uint4> in(n), out(5 * n);
+  std::vector<uint4> in(n), out(6 * n);
   const auto words = random_words(4 * n, 5);
   std::memcpy(in.data(), words.data(), 16 * n);
   on_machine({.shared_bytes = 512}, wide_accesses, in.data(), n, out.data());
   for (size_t form = 0; form < 4; ++form) CHECK(std::memcmp(&out[form * n], in.data(), 16 * n) == 0);
-  for (size_t i = 0; i < n; ++i) {  // in halves of 8 bytes, exchanged
-    const uint4 &halves = out[4 * n + i], &v = in[i];
+  for (size_t i = 0; i < 2 * n; ++i) {  // in halves of 8 bytes, exchanged
+    const uint4 &halves = out[4 * n + i], &v = in[i % n];
     CHECK((halves.x == v.z && halves.y == v.w && halves.z == v.x && halves.w == v.y));
   }
   const std::string fault = fault_of(
@@ -29,11 +29,11 @@ TEST_CASE("ptx: 16-byte loads and stores in every form") {
   INFO(fault);
   CHECK(mentions(fault, "multiple of 16"));
   CHECK(mentions(fault, "ld.global.v4"));
-  const std::tuple<Wide, uint32_t, const char*> misaligned[] = {{Wide::store, 8, "st.global.v4 must be a multiple of 16"},
-                                                                {Wide::store_shared, 8, "st.shared.v4 must be a multiple of 16"},
-                                                                {Wide::load_shared, 8, "ld.shared.v4 must be a multiple of 16"},
-                                                                {Wide::store_half_shared, 4, "st.shared.v2 must be a multiple of 8"},
-                                                                {Wide::add, 8, "red.add.v4.f32 must be a multiple of 16"}};
+  const std::tuple<Wide, uint32_t, const char*> misaligned[] = {
+      {Wide::store, 8, "st.global.v4 must be a multiple of 16"},       {Wide::store_shared, 8, "st.shared.v4 must be a multiple of 16"},
+      {Wide::load_shared, 8, "ld.shared.v4 must be a multiple of 16"}, {Wide::store_half_shared, 4, "st.shared.v2 must be a multiple of 8"},
+      {Wide::load_half, 4, "ld.global.v2 must be a multiple of 8"},    {Wide::store_half, 4, "st.global.v2 must be a multiple of 8"},
+      {Wide::add, 8, "red.add.v4.f32 must be a multiple of 16"}};
   for (const auto& [kind, shift, part] : misaligned) {
     const std::string report = fault_of([&, kind = kind, shift = shift] {
       on_machine({.block = {1, 1, 1}, .shared_bytes = 64}, shifted_access, kind, reinterpret_cast<std::byte*>(out.data()), shift);

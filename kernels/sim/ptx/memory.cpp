@@ -44,6 +44,18 @@ void st128_streaming(void* global, uint4 value, Where at) {
 void st128_hinted(void* global, uint4 value, L2Policy, Where at) {
   store_global(global, value, at.op("st.global.L2::cache_hint.v4"));
 }
+uint2 ld64(const void* global, Where at) {
+  const Site site = at.op("ld.global.v2");
+  require_aligned(global, 8, "the address", site);
+  sim::note_read(global, 8, site);
+  return load<uint2>(global);
+}
+void st64(void* global, uint2 value, Where at) {
+  const Site site = at.op("st.global.v2");
+  require_aligned(global, 8, "the address", site);
+  sim::note_write(global, 8, site);
+  std::memcpy(global, &value, sizeof value);
+}
 uint4 ld128_shared(uint32_t smem, Where at) {
   const Site site = at.op("ld.shared.v4");
   const std::byte* from = own_shared(smem, 16, 16, site);
