@@ -14,15 +14,20 @@ void register_cuda_kernels() {
 #endif
     cuda::register_adamw();
     cuda::register_attention();
+    cuda::register_column_sum();
+    cuda::register_cross_entropy();
     cuda::register_dropout();
     cuda::register_embedding_backward();
     cuda::register_embedding_forward();
     cuda::register_matmul_sm90();
     cuda::register_matmul_sm80();
     cuda::register_muon();
-    cuda::register_norm();
+    cuda::register_norm_backward();
+    cuda::register_norm_forward();
     cuda::register_normalize();
+    cuda::register_softmax();
     cuda::register_step_state();
+    cuda::register_sum();
 #if defined(HEDDLE_SIMULATED)
     register_host_kernels();
 #endif

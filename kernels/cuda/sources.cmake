@@ -2,14 +2,18 @@
 set(heddle_cuda_sm80
   adamw.cu
   attention_fwd_sm80.cu
+  column_sum.cu
+  cross_entropy.cu
   dropout.cu
   embedding_backward.cu
   embedding_forward.cu
   gemm_sm80.cu
-  grid_sum.cu
   muon.cu
+  norm_backward.cu
   norm_forward.cu
   normalize.cu
-  step_state.cu)
+  softmax.cu
+  step_state.cu
+  sum.cu)
 set(heddle_cuda_sm90a
   gemm_sm90.cu)
