@@ -77,7 +77,7 @@ acceptance=${program:-$work/acceptance}
 # ---- build ----
 sources="tests/sim/proving_kernels.cu tests/sim/ptx_wgmma_kernels.cu tests/sim/ptx_warp_kernels.cu tests/sim/ptx_memory_kernels.cu
   tests/sim/ptx_barrier_kernels.cu tests/sim/ptx_tma_kernels.cu bench/gpu/conformance_memory.cu bench/gpu/conformance_tma.cu
-  bench/gpu/conformance_warp.cu bench/gpu/conformance_wgmma.cu kernels/cuda/grid_sum.cu kernels/cuda/tensor_map.cpp kernels/api/check.cpp
+  bench/gpu/conformance_warp.cu bench/gpu/conformance_wgmma.cu kernels/cuda/tensor_map.cpp kernels/api/check.cpp
   kernels/api/types.cpp tests/sim/proving_cases.cpp tests/sim/proving_checks.cpp bench/gpu/golden.cpp bench/gpu/acceptance.cpp"
 compile_one() {  # SOURCE: an object that is there was made from these very sources
   local object=$work/$(basename "$1").o

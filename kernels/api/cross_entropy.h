@@ -16,7 +16,7 @@
 //   nll (N) <- loss[n] without the z term; may be absent
 //   write_gradient: logits[n][v] <- scale step->loss_scale weight[n] ((1 + 2 z_loss lse) softmax - [v is the target]), 0 for ignored rows and
 //   padding, in place; else logits may be absent
-// step may be null (loss_scale 1). The targets are those that phase 1 accepted.
+// step may be null (loss_scale 1). The targets are those that phase 1 accepted. On a GPU an exponential below 2^-126 may be 0.
 #pragma once
 
 #include <cmath>
@@ -64,6 +64,10 @@ struct CrossEntropyArgs {
   View weights = {};
   VocabShard shard = {};
 };
+
+// What in these arguments contradicts the above; nullopt: nothing.
+Refusal contradiction(const CrossEntropyStatsArgs&);
+Refusal contradiction(const CrossEntropyArgs&);
 
 extern Kernel<CrossEntropyStatsArgs> cross_entropy_stats;
 extern Kernel<CrossEntropyArgs> cross_entropy;

@@ -37,6 +37,10 @@ struct NormBackwardArgs {
   std::span<std::byte> scratch;
 };
 
+// What in these arguments contradicts the above; nullopt: nothing.
+Refusal contradiction(const NormForwardArgs&);
+Refusal contradiction(const NormBackwardArgs&);
+
 extern Kernel<NormForwardArgs> norm_forward;
 extern Kernel<NormBackwardArgs> norm_backward;
 

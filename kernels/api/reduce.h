@@ -10,13 +10,15 @@
 namespace heddle::kernels {
 
 // out (scalar or (1)) (+)= scale * step->loss_scale * sum of x or of x^2; step may be null (factor 1). x dense, any floating dtype; out its
-// accumulator type or f64. Summed in f64 on the CPU.
+// accumulator type or f64. Summed in f64 on the CPU; on a GPU 32 elements at a time in f32, these sums in f64.
+// scratch: for partial sums; zeroed: a ticket.
 struct SumArgs {
   View x;
   Sink out;
   double scale = 1;
   bool squares = false;
   const StepState* step = nullptr;
+  std::span<std::byte> scratch = {}, zeroed = {};
 };
 
 // out (C) (+)= sum over rows of x (N, C).
@@ -36,6 +38,12 @@ struct SoftmaxBackwardArgs {
   Sink dx;
   float scale = 1;
 };
+
+// What in these arguments contradicts the above; nullopt: nothing.
+Refusal contradiction(const SumArgs&);
+Refusal contradiction(const ColumnSumArgs&);
+Refusal contradiction(const SoftmaxArgs&);
+Refusal contradiction(const SoftmaxBackwardArgs&);
 
 extern Kernel<SumArgs> sum;
 extern Kernel<ColumnSumArgs> column_sum;

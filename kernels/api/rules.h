@@ -69,6 +69,13 @@ class Rules {
   Refusal refusal_;
 };
 
+// Of everything but the last axis.
+inline int64_t row_count(const View& v) {
+  int64_t rows = 1;
+  for (int axis = 0; axis + 1 < v.rank; ++axis) rows *= v.shape[static_cast<size_t>(axis)];
+  return rows;
+}
+
 inline void check_scratch(std::string_view op, std::span<std::byte> scratch, size_t needed) {
   HEDDLE_CHECK(scratch.size() >= needed, op, "scratch is too small: ", scratch.size(), " bytes, needs ", needed);
 }

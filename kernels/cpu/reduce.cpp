@@ -1,7 +1,7 @@
 // Reductions: see kernels/api/reduce.h.
 #include "kernels/api/reduce.h"
 
-#include "kernels/cpu/rules_internal.h"
+#include "kernels/api/rules.h"
 #include "kernels/cpu/softmax_internal.h"
 
 namespace heddle::kernels::cpu {
@@ -155,12 +155,10 @@ void softmax_backward_as(const SoftmaxBackwardArgs& args) {
 }  // namespace
 
 Refusal refuses(const SumArgs& args) {
-  Rules rules;
-  rules.dense("x", args.x).need(is_floating(args.x.dtype), "x ", args.x, " must be f32, bf16 or f64");
-  return rules.present("out", args.out.to)
-      .need(args.out.to.numel() == 1, "out ", args.out.to, " must be one number")
-      .need(args.out.to.dtype == DType::f64 || args.out.to.dtype == accumulator_of(args.x.dtype), "out ", args.out.to, " must be ",
-            name_of(accumulator_of(args.x.dtype)), " or f64");
+  return contradiction(args);
+}
+size_t scratch(const SumArgs&) {
+  return 0;
 }
 void run(const SumArgs& args, Stream) {
   constexpr int64_t kSumChunk = 64 * 1024, kWave = 512;  // partials of one wave of chunks wait on the stack
@@ -180,9 +178,7 @@ void run(const SumArgs& args, Stream) {
 }
 
 Refusal refuses(const ColumnSumArgs& args) {
-  Rules rules;
-  rules.floating("x", args.x).need(args.x.rank == 2, "x ", args.x, " must be (N, C)");
-  return args.x.rank == 2 ? rules.shape("out", args.out.to, {args.x.size(1)}).sink_dtype("out", args.out.to, "x", args.x) : rules;
+  return contradiction(args);
 }
 size_t scratch(const ColumnSumArgs& args) {
   const int64_t rows = args.x.size(0);
@@ -194,19 +190,14 @@ void run(const ColumnSumArgs& args, Stream) {
 }
 
 Refusal refuses(const SoftmaxArgs& args) {
-  return Rules().floating("x", args.x).need(args.x.rank == 2, "x ", args.x, " must be (N, C)").like("out", args.out, "x", args.x);
+  return contradiction(args);
 }
 void run(const SoftmaxArgs& args, Stream) {
   with_compute_type(args.x.dtype == DType::f64, [&](auto zero) { softmax_as<decltype(zero)>(args); });
 }
 
 Refusal refuses(const SoftmaxBackwardArgs& args) {
-  return Rules()
-      .floating("y", args.y)
-      .need(args.y.rank == 2, "y ", args.y, " must be (N, C)")
-      .like("dy", args.dy, "y", args.y)
-      .same_shape("dx", args.dx.to, "y", args.y)
-      .sink_dtype("dx", args.dx.to, "y", args.y);
+  return contradiction(args);
 }
 void run(const SoftmaxBackwardArgs& args, Stream) {
   with_compute_type(args.y.dtype == DType::f64, [&](auto zero) { softmax_backward_as<decltype(zero)>(args); });

@@ -15,6 +15,8 @@ void register_cuda_kernels() {
     cuda::register_adamw();
     cuda::register_attention();
     cuda::register_axpby();
+    cuda::register_column_sum();
+    cuda::register_cross_entropy();
     cuda::register_dropout();
     cuda::register_embedding_backward();
     cuda::register_embedding_forward();
@@ -25,11 +27,14 @@ void register_cuda_kernels() {
     cuda::register_matmul_simt();
     cuda::register_multiply();
     cuda::register_muon();
-    cuda::register_norm();
+    cuda::register_norm_backward();
+    cuda::register_norm_forward();
     cuda::register_normal();
     cuda::register_normalize();
     cuda::register_rope();
+    cuda::register_softmax();
     cuda::register_step_state();
+    cuda::register_sum();
     cuda::register_swiglu();
 #if defined(HEDDLE_SIMULATED)
     register_host_kernels();

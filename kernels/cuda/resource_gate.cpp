@@ -28,7 +28,6 @@
 #include "kernels/cuda/gemm_simt_config.h"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
-#include "kernels/cuda/norm_config.h"
 
 namespace {
 
@@ -52,7 +51,6 @@ const InstructionRule kInstructionRules[] = {
     {"gemm_simt_kernel", {kGlobal128}, {}},
     {"split_sum_kernel", {kGlobal128}, {}},
     {"norm_forward_kernel", {kGlobal128}, {}},
-    {"grid_sum_kernel", {kGlobal128}, {}},
     {"adamw_kernel", {kGlobal128}, {}},
     {"muon_momentum_kernel", {kGlobal128}, {}},
     {"muon_apply_kernel", {kGlobal128}, {}},
@@ -60,28 +58,23 @@ const InstructionRule kInstructionRules[] = {
     {"map_kernel", {kGlobal128}, {}},
     {"transpose_kernel", {kGlobal128}, {}},
     {"dropout_kernel", {kGlobal128}, {}},
+    {"norm_backward_kernel", {kGlobal128}, {}},
+    {"column_partials_kernel", {kGlobal128}, {}},
+    {"cross_entropy_stats_kernel", {kGlobal128}, {}},
+    {"cross_entropy_kernel", {kGlobal128}, {}},
+    {"softmax_kernel", {kGlobal128}, {}},
+    {"softmax_backward_kernel", {kGlobal128}, {}},
+    {"sum_kernel", {kGlobal128}, {}},
 };
 constexpr int kOtherCompilerRegisters = 16;
 
 // Threads a block of kernels without a configuration.
 const std::map<std::string, int> kThreads = {
-    {"adamw_kernel", 256},
-    {"advance_step_kernel", 1},
-    {"dropout_kernel", 256},
-    {"embedding_forward_kernel", 256},
-    {"embedding_scatter_kernel", 256},
-    {"fill_kernel", 256},
-    {"finish_norm_kernel", 1},
-    {"group_count_kernel", 256},
-    {"group_move_kernel", 256},
-    {"group_starts_kernel", 256},
-    {"map_kernel", 256},
-    {"muon_apply_kernel", 256},
-    {"muon_momentum_kernel", 256},
-    {"normal_kernel", 256},
-    {"scale_by_norm_kernel", 256},
-    {"sum_of_squares_kernel", 256},
-    {"transpose_kernel", 256},
+    {"adamw_kernel", 256},         {"add_partials_kernel", 256},      {"advance_step_kernel", 1},        {"column_partials_kernel", 256},
+    {"dropout_kernel", 256},       {"embedding_forward_kernel", 256}, {"embedding_scatter_kernel", 256}, {"fill_kernel", 256},
+    {"finish_norm_kernel", 1},     {"group_count_kernel", 256},       {"group_move_kernel", 256},        {"group_starts_kernel", 256},
+    {"map_kernel", 256},           {"muon_apply_kernel", 256},        {"muon_momentum_kernel", 256},     {"normal_kernel", 256},
+    {"scale_by_norm_kernel", 256}, {"sum_of_squares_kernel", 256},    {"transpose_kernel", 256},
 };
 
 struct Row {
@@ -131,7 +124,7 @@ Kernel kernel_of(const std::string& mangled) {
       depth -= text[i] == '>' ? 1 : 0;
       kernel.key += text[i];
     }
-    for (const char* part : {"heddle::kernels::cuda::", "heddle::", " "}) {
+    for (const char* part : {"heddle::kernels::cuda::", "heddle::", "(anonymous namespace)::", " "}) {
       for (size_t at; (at = kernel.key.find(part)) != std::string::npos;) kernel.key.erase(at, std::string(part).size());
     }
     return kernel;
@@ -150,7 +143,7 @@ Kernel kernel_of(const std::string& mangled) {
     kernel.key += std::to_string(kernel.values[i]);
   }
   kernel.key += '}';
-  // Other template arguments, such as grid_sum's kSquares.
+  // Other template arguments, such as the dtype.
   const size_t rest = text.find_first_not_of("> ", close + 1);
   if (rest != std::string::npos && text[rest] == ',') kernel.key += text.substr(rest + 2, text.find('>', rest) - rest - 2);
   return kernel;
@@ -177,9 +170,10 @@ void set_launch(Row& row, const Kernel& kernel) {
     row.threads = GemmSimtConfig{at(0), at(1), at(2), at(3), at(4), at(5) != 0}.threads();
   } else if (kernel.name == "split_sum_kernel" || kernel.name == "add_column_parts_kernel") {
     row.threads = at(0);
-  } else if (kernel.name == "norm_forward_kernel") {
-    row.threads = at(3);
-  } else if (kernel.name == "grid_sum_kernel") {
+  } else if (kernel.name == "norm_forward_kernel" || kernel.name == "norm_backward_kernel" || kernel.name == "softmax_kernel" ||
+             kernel.name == "softmax_backward_kernel" || kernel.name == "cross_entropy_stats_kernel" || kernel.name == "cross_entropy_kernel") {
+    row.threads = at(2);  // RowsConfig
+  } else if (kernel.name == "sum_kernel") {
     row.threads = at(0);
   } else if (const auto fixed = kThreads.find(kernel.name); fixed != kThreads.end()) {
     row.threads = fixed->second;

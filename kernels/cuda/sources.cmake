@@ -3,22 +3,26 @@ set(heddle_cuda_sm80
   adamw.cu
   attention_fwd_sm80.cu
   axpby.cu
+  column_sum.cu
+  cross_entropy.cu
   dropout.cu
   embedding_backward.cu
   embedding_forward.cu
   fill.cu
   gemm_simt.cu
   gemm_sm80.cu
-  grid_sum.cu
   map.cu
   matmul_finish.cu
   multiply.cu
   muon.cu
+  norm_backward.cu
   norm_forward.cu
   normal.cu
   normalize.cu
   rope.cu
+  softmax.cu
   step_state.cu
+  sum.cu
   swiglu.cu)
 set(heddle_cuda_sm90a
   gemm_sm90.cu)

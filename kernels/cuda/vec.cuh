@@ -1,4 +1,4 @@
-// Eight bf16 in 16 bytes: the unit every memory-bound kernel moves.
+// Eight bf16 or four f32 in 16 bytes: the unit every memory-bound kernel moves.
 #pragma once
 
 #include "kernels/arch/ptx.h"
@@ -26,9 +26,14 @@ __device__ __forceinline__ uint4 pack(const float (&in)[8]) {
   return make_uint4(ptx::cvt_bf16x2(in[0], in[1]), ptx::cvt_bf16x2(in[2], in[3]), ptx::cvt_bf16x2(in[4], in[5]), ptx::cvt_bf16x2(in[6], in[7]));
 }
 
-// What storing as bf16 makes of the values.
-__device__ __forceinline__ void round_bf16(float (&values)[8]) {
-  unpack(pack(values), values);
+__device__ __forceinline__ void unpack(uint4 packed, float (&out)[4]) {
+  const uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) out[i] = __uint_as_float(words[i]);
+}
+
+__device__ __forceinline__ uint4 pack(const float (&in)[4]) {
+  return make_uint4(__float_as_uint(in[0]), __float_as_uint(in[1]), __float_as_uint(in[2]), __float_as_uint(in[3]));
 }
 
 __device__ __forceinline__ void unpack_f32(uint4 low, uint4 high, float (&out)[8]) {

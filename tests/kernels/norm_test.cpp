@@ -15,7 +15,14 @@ using test::kFloating;
 using test::run;
 
 constexpr NormKind kKinds[] = {NormKind::layer, NormKind::rms};
-const std::vector<std::pair<int64_t, int64_t>> kShapes = {{1, 1}, {3, 5}, {2, 64}, {67, 384}, {3, 2051}, {1, 1024}};
+// Of a GPU: a quarter of a warp, a warp and a block a row, in registers and not; teams without a row; rows that end within 16 bytes.
+const std::vector<std::pair<int64_t, int64_t>> kShapes = {{1, 1}, {3, 5}, {2, 64}, {67, 384}, {3, 2051}, {1, 1024}, {37, 128}, {5, 4100}, {2, 8203}};
+
+// Rows that begin at multiples of 16 bytes, or at odd places.
+test::BufferOptions placed(bool aligned, int64_t columns, int64_t padding = 0, int64_t offset = 0) {
+  if (!aligned) return {.padding = padding, .offset = offset};
+  return {.padding = (8 - columns % 8) % 8 + 8 * padding};
+}
 
 View absent() {
   return {};
@@ -37,16 +44,16 @@ TEST_CASE("norm forward: layer and rms, gain, bias, residual, dtypes, shapes", "
   for (NormKind kind : kKinds) {
     for (DType dtype : kFloating) {
       for (const auto& [n, c] : kShapes) {
-        for (int options = 0; options < 8; ++options, ++seed) {
-          const bool with_gain = options & 1, with_bias = options & 2, with_residual = options & 4;
-          Buffer x(dtype, {n, c}, {.padding = 1, .offset = 1}), residual(dtype, {n, c}, {.padding = 2}), gain(dtype, {c}), bias(dtype, {c});
+        for (int options = 0; options < 16; ++options, ++seed) {
+          const bool with_gain = options & 1, with_bias = options & 2, with_residual = options & 4, aligned = options & 8;
+          Buffer x(dtype, {n, c}, placed(aligned, c, 1, 1)), residual(dtype, {n, c}, placed(aligned, c, 2)), gain(dtype, {c}), bias(dtype, {c});
           x.normal(seed, 0.5, 2);
           residual.normal(seed + 1);
           gain.normal(seed + 2, 1, 0.3);
           bias.normal(seed + 3);
           if (seed % 3 == 0) add_outliers(x);
           const DType statistic = accumulator_of(dtype);
-          Buffer sum(dtype, {n, c}, {.padding = 3}), y(dtype, {n, c}, {.padding = 4}), mean(statistic, {n}), rstd(statistic, {n});
+          Buffer sum(dtype, {n, c}, placed(aligned, c, 3)), y(dtype, {n, c}, placed(aligned, c, 4)), mean(statistic, {n}), rstd(statistic, {n});
           NormForwardArgs args{kind, x.view()};
           if (with_gain) args.gain = gain.view();
           if (with_bias) args.bias = bias.view();
@@ -75,11 +82,13 @@ TEST_CASE("norm backward: sinks, residual gradient, dtypes, shapes", "[norm]") {
   for (NormKind kind : kKinds) {
     for (DType dtype : kFloating) {
       for (const auto& [n, c] : kShapes) {
-        for (int options = 0; options < 16; options += 3, ++seed) {
-          const bool with_gain = options & 1, with_residual = options & 2, accumulate = options & 4, wide = options & 8;
+        for (int options = 0; options < 32; options += 3, ++seed) {
+          const bool with_gain = options & 1, with_residual = options & 2, accumulate = options & 4, wide = options & 8, aligned = options & 16;
           const DType out_type = wide ? accumulator_of(dtype) : dtype, statistic = accumulator_of(dtype);
-          Buffer x(dtype, {n, c}, {.padding = 1}), dy(dtype, {n, c}, {.padding = 2, .offset = 1}), residual(dtype, {n, c}), gain(dtype, {c});
-          Buffer dx(out_type, {n, c}, {.padding = 3}), d_gain(out_type, {c}), d_bias(out_type, {c}), mean(statistic, {n}), rstd(statistic, {n});
+          Buffer x(dtype, {n, c}, placed(aligned, c, 1)), dy(dtype, {n, c}, placed(aligned, c, 2, 1)), residual(dtype, {n, c}, placed(aligned, c)),
+              gain(dtype, {c});
+          Buffer dx(out_type, {n, c}, placed(aligned, c, 3)), d_gain(out_type, {c}), d_bias(out_type, {c}), mean(statistic, {n}),
+              rstd(statistic, {n});
           x.normal(seed, 0.5, 2);
           dy.normal(seed + 1);
           residual.normal(seed + 2);
@@ -121,7 +130,7 @@ TEST_CASE("norm backward: sinks, residual gradient, dtypes, shapes", "[norm]") {
   }
 }
 
-TEST_CASE("norm backward: the gradient of forward, by central differences in f64", "[norm]") {
+TEST_CASE("norm backward: the gradient of forward, by central differences in f64", "[norm][cpu]") {
   const int64_t n = 3, c = 7;
   for (NormKind kind : kKinds) {
     Buffer x(DType::f64, {n, c}), gain(DType::f64, {c}), bias(DType::f64, {c}), dy(DType::f64, {n, c}), residual_gradient(DType::f64, {n, c});
@@ -169,79 +178,166 @@ View packed_heads(const Buffer& qkv, int64_t heads, int64_t d) {
 
 TEST_CASE("norm: per head on rank 4 views of a packed buffer, in place", "[norm]") {
   for (DType dtype : kFloating) {
-    const int64_t b = 2, t = 3, h = 2, d = 16;
-    Buffer qkv(dtype, {b, t, 3 * h * d}, {.padding = 8}), gain(dtype, {d}), y(dtype, {b, t, h, d}), rstd(accumulator_of(dtype), {b * t * h});
-    qkv.normal(1);
-    gain.normal(2);
-    const View q = packed_heads(qkv, h, d);
-    NormForwardArgs args{NormKind::rms, q, {}, gain.view(), {}, {}, y.view(), {}, rstd.view()};
-    const oracle::NormResult want = oracle::norm_forward(args);
-    run(norm_forward, args);
-    CHECK_CLOSE(y.view(), want.y.want, want.y.magnitude, Bound{dtype, static_cast<double>(d) + 10});
+    for (const int64_t d : {16, 20, 128}) {
+      const int64_t b = 2, t = 3, h = 2;
+      Buffer qkv(dtype, {b, t, 3 * h * d}, {.padding = 8}), gain(dtype, {d}), y(dtype, {b, t, h, d}), rstd(accumulator_of(dtype), {b * t * h});
+      qkv.normal(1);
+      gain.normal(2);
+      const View q = packed_heads(qkv, h, d);
+      NormForwardArgs args{NormKind::rms, q, {}, gain.view(), {}, {}, y.view(), {}, rstd.view()};
+      const oracle::NormResult want = oracle::norm_forward(args);
+      run(norm_forward, args);
+      CHECK_CLOSE(y.view(), want.y.want, want.y.magnitude, Bound{dtype, static_cast<double>(d) + 10});
 
-    // dx on top of dy, both strided like q; the neighbours k and v stay as they are
-    Buffer d_qkv(dtype, {b, t, 3 * h * d}, {.padding = 8}), d_gain(dtype, {d});
-    d_qkv.normal(3);
-    const std::vector<double> before = test::values(d_qkv.view());
-    const View dq = packed_heads(d_qkv, h, d);
-    NormBackwardArgs backward{NormKind::rms, q, gain.view(), {}, rstd.view(), dq, {}, {dq}, {d_gain.view()}, {}, {}};
-    const oracle::NormGradient gradient = oracle::norm_backward(backward);
-    run(norm_backward, backward);
-    CHECK_CLOSE(dq, gradient.dx.want, gradient.dx.magnitude, Bound{dtype, static_cast<double>(d) + 12});
-    CHECK_CLOSE(d_gain.view(), gradient.d_gain.want, gradient.d_gain.magnitude, Bound{dtype, static_cast<double>(b * t * h) + 8});
-    const std::vector<double> after = test::values(d_qkv.view());
-    for (size_t i = 0; i < after.size(); ++i) {
-      if (static_cast<int64_t>(i) % (3 * h * d) >= h * d) REQUIRE(after[i] == before[i]);
+      // dx on top of dy, both strided like q; the neighbours k and v stay as they are
+      Buffer d_qkv(dtype, {b, t, 3 * h * d}, {.padding = 8}), d_gain(dtype, {d});
+      d_qkv.normal(3);
+      const std::vector<double> before = test::values(d_qkv.view());
+      const View dq = packed_heads(d_qkv, h, d);
+      NormBackwardArgs backward{NormKind::rms, q, gain.view(), {}, rstd.view(), dq, {}, {dq}, {d_gain.view()}, {}, {}};
+      const oracle::NormGradient gradient = oracle::norm_backward(backward);
+      run(norm_backward, backward);
+      CHECK_CLOSE(dq, gradient.dx.want, gradient.dx.magnitude, Bound{dtype, static_cast<double>(d) + 12});
+      CHECK_CLOSE(d_gain.view(), gradient.d_gain.want, gradient.d_gain.magnitude, Bound{dtype, static_cast<double>(b * t * h) + 8});
+      const std::vector<double> after = test::values(d_qkv.view());
+      for (size_t i = 0; i < after.size(); ++i) {
+        if (static_cast<int64_t>(i) % (3 * h * d) >= h * d) REQUIRE(after[i] == before[i]);
+      }
+      CHECK(d_qkv.guards_intact());
     }
-    CHECK(d_qkv.guards_intact());
   }
 }
 
 TEST_CASE("norm backward: dx may be dy or d_residual", "[norm]") {
   for (DType dtype : kFloating) {
     for (NormKind kind : kKinds) {
-      const int64_t n = 9, c = 1100;
-      Buffer x(dtype, {n, c}), dy(dtype, {n, c}), r(dtype, {n, c}), dx(dtype, {n, c}), mean(accumulator_of(dtype), {n}), rstd = mean;
-      x.normal(1);
-      dy.normal(2);
-      r.normal(3);
-      mean.normal(4);
-      rstd.fill([](int64_t) { return 0.9; });
-      NormBackwardArgs args{kind, x.view(), {}, kind == NormKind::layer ? mean.view() : absent(), rstd.view(), dy.view(), r.view(), {dx.view()},
-                            {},   {},       {}};
-      run(norm_backward, args);
-      Buffer on_dy = dy, on_r = r;
-      args.dy = on_dy.view();
-      args.dx = {on_dy.view()};
-      run(norm_backward, args);
-      CHECK(on_dy == dx);
-      args.dy = dy.view();
-      args.d_residual = on_r.view();
-      args.dx = {on_r.view()};
-      run(norm_backward, args);
-      CHECK(on_r == dx);
+      for (const int64_t c : {64, 1100, 9001}) {
+        const int64_t n = 9;
+        Buffer x(dtype, {n, c}), dy(dtype, {n, c}), r(dtype, {n, c}), dx(dtype, {n, c}), mean(accumulator_of(dtype), {n}), rstd = mean;
+        Buffer d_gain(dtype, {c}), d_bias(dtype, {c});
+        x.normal(1);
+        dy.normal(2);
+        r.normal(3);
+        mean.normal(4);
+        rstd.fill([](int64_t) { return 0.9; });
+        NormBackwardArgs args{kind,
+                              x.view(),
+                              {},
+                              kind == NormKind::layer ? mean.view() : absent(),
+                              rstd.view(),
+                              dy.view(),
+                              r.view(),
+                              {dx.view()},
+                              {d_gain.view()},
+                              {d_bias.view()},
+                              {}};
+        run(norm_backward, args);
+        const std::vector want{dx, d_gain, d_bias};
+        Buffer on_dy = dy, on_r = r;
+        const auto on = [&](Buffer& place) {
+          args.dx = {place.view()};
+          d_gain.poison(), d_bias.poison();
+          run(norm_backward, args);
+          CHECK(std::vector{place, d_gain, d_bias} == want);
+        };
+        args.dy = on_dy.view();
+        on(on_dy);
+        args.dy = dy.view();
+        args.d_residual = on_r.view();
+        on(on_r);
+      }
     }
   }
 }
 
-TEST_CASE("norm: bits do not depend on the number of threads", "[norm]") {
-  const int64_t n = 301, c = 384;
-  Buffer x(DType::f32, {n, c}), dy(DType::f32, {n, c}), gain(DType::f32, {c}), mean(DType::f32, {n}), rstd(DType::f32, {n});
-  x.normal(1);
-  dy.normal(2);
-  gain.normal(3);
-  CHECK(test::same_on_any_thread_count([&] {
-    Buffer y(DType::f32, {n, c});
-    run(norm_forward, NormForwardArgs{NormKind::layer, x.view(), {}, gain.view(), {}, {}, y.view(), mean.view(), rstd.view()});
-    return std::vector{y, mean, rstd};
-  }));
-  CHECK(test::same_on_any_thread_count([&] {
-    Buffer dx(DType::f32, {n, c}), d_gain(DType::f32, {c}), d_bias(DType::f32, {c});
+// More rows than the blocks of a GPU take at once, and than there are partial sums of rows.
+TEST_CASE("norm: many rows", "[norm]") {
+  for (DType dtype : kFloating) {
+    for (const auto& [n, c] : std::vector<std::pair<int64_t, int64_t>>{{34000, 8}, {1100, 1032}}) {
+      const DType statistic = accumulator_of(dtype);
+      Buffer x(dtype, {n, c}), dy(dtype, {n, c}), y(dtype, {n, c}), mean(statistic, {n}), rstd = mean, dx = y, d_gain(statistic, {c}),
+                                                                                          d_bias = d_gain;
+      x.normal(1, 0.5, 2);
+      dy.normal(2);
+      NormForwardArgs args{NormKind::layer, x.view()};
+      args.y = y.view(), args.mean = mean.view(), args.rstd = rstd.view();
+      const oracle::NormResult want = oracle::norm_forward(args);
+      run(norm_forward, args);
+      CHECK_CLOSE(y.view(), want.y.want, want.y.magnitude, Bound{dtype, static_cast<double>(c) + 10});
+      NormBackwardArgs back{NormKind::layer, x.view(),        {}, mean.view(), rstd.view(), dy.view(), {}, {dx.view()},
+                            {d_gain.view()}, {d_bias.view()}, {}};
+      const oracle::NormGradient gradient = oracle::norm_backward(back);
+      run(norm_backward, back);
+      CHECK_CLOSE(dx.view(), gradient.dx.want, gradient.dx.magnitude, Bound{dtype, static_cast<double>(c) + 12});
+      const Bound columns{statistic, static_cast<double>(n) + 8};
+      CHECK_CLOSE(d_gain.view(), gradient.d_gain.want, gradient.d_gain.magnitude, columns);
+      CHECK_CLOSE(d_bias.view(), gradient.d_bias.want, gradient.d_bias.magnitude, columns);
+    }
+  }
+}
+
+TEST_CASE("norm: no rows", "[norm]") {
+  for (const int64_t c : {5, 9001}) {
+    Buffer x(DType::f32, {0, c}), rstd(DType::f32, {0}), d_gain(DType::f32, {c}), d_bias(DType::f32, {c});
+    d_bias.normal(1);
+    const Buffer before = d_bias;
+    NormForwardArgs args{NormKind::rms, x.view()};
+    args.y = x.view(), args.rstd = rstd.view();
+    run(norm_forward, args);
     run(norm_backward,
-        NormBackwardArgs{
-            NormKind::layer, x.view(), gain.view(), mean.view(), rstd.view(), dy.view(), {}, {dx.view()}, {d_gain.view()}, {d_bias.view()}, {}});
-    return std::vector{dx, d_gain, d_bias};
-  }));
+        NormBackwardArgs{NormKind::rms, x.view(), {}, {}, rstd.view(), x.view(), {}, {x.view()}, {d_gain.view()}, {d_bias.view(), true}, {}});
+    CHECK(test::values(d_gain.view()) == std::vector<double>(static_cast<size_t>(c)));
+    CHECK(d_bias == before);
+  }
+}
+
+TEST_CASE("norm: bits do not depend on the number of threads", "[norm]") {
+  for (const auto& [n, c] : std::vector<std::pair<int64_t, int64_t>>{{301, 384}, {100, 24}, {40, 1500}}) {
+    Buffer x(DType::f32, {n, c}), dy(DType::f32, {n, c}), gain(DType::f32, {c}), mean(DType::f32, {n}), rstd(DType::f32, {n});
+    x.normal(1);
+    dy.normal(2);
+    gain.normal(3);
+    CHECK(test::same_on_any_thread_count([&, n = n, c = c] {
+      Buffer y(DType::f32, {n, c});
+      run(norm_forward, NormForwardArgs{NormKind::layer, x.view(), {}, gain.view(), {}, {}, y.view(), mean.view(), rstd.view()});
+      return std::vector{y, mean, rstd};
+    }));
+    CHECK(test::same_on_any_thread_count([&, n = n, c = c] {
+      Buffer dx(DType::f32, {n, c}), d_gain(DType::f32, {c}), d_bias(DType::f32, {c});
+      run(norm_backward,
+          NormBackwardArgs{
+              NormKind::layer, x.view(), gain.view(), mean.view(), rstd.view(), dy.view(), {}, {dx.view()}, {d_gain.view()}, {d_bias.view()}, {}});
+      return std::vector{dx, d_gain, d_bias};
+    }));
+  }
+}
+
+TEST_CASE("norm: bits do not depend on where rows begin", "[norm]") {
+  for (DType dtype : kFloating) {
+    for (const int64_t c : {24, 130, 1500, 9001}) {
+      const int64_t n = 7;
+      std::vector<std::vector<double>> outcomes;
+      for (const bool aligned : {true, false}) {
+        const test::BufferOptions options = placed(aligned, c, 1, 1);
+        Buffer x(dtype, {n, c}, options), dy(dtype, {n, c}, options), y(dtype, {n, c}, options), dx = y;
+        Buffer mean(accumulator_of(dtype), {n}), rstd = mean, d_gain(dtype, {c}), d_bias(dtype, {c});
+        x.normal(1);
+        dy.normal(2);
+        NormForwardArgs args{NormKind::layer, x.view()};
+        args.y = y.view(), args.mean = mean.view(), args.rstd = rstd.view();
+        run(norm_forward, args);
+        run(norm_backward,
+            NormBackwardArgs{
+                NormKind::layer, x.view(), {}, mean.view(), rstd.view(), dy.view(), {}, {dx.view()}, {d_gain.view()}, {d_bias.view()}, {}});
+        outcomes.emplace_back();
+        for (const Buffer* b : {&y, &mean, &rstd, &dx, &d_gain, &d_bias}) {
+          const std::vector<double> values = test::values(b->view());
+          outcomes.back().insert(outcomes.back().end(), values.begin(), values.end());
+        }
+      }
+      CHECK(outcomes[0] == outcomes[1]);
+    }
+  }
 }
 
 TEST_CASE("norm: arguments that contradict the contract are refused by name", "[norm]") {
@@ -301,7 +397,7 @@ TEST_CASE("norm backward: arguments that contradict the contract are refused by 
   NormBackwardArgs least{NormKind::rms, x.view(), {}, {}, rstd.view(), dy.view(), {}, {dx.view()}, {}, {}, {}};
   CHECK(test::error_of(norm_backward, least) == "");
   // Scratch that is too small for the sums over rows.
-  const Candidate<NormBackwardArgs>& candidate = norm_backward.choose(DeviceType::cpu, good);
+  const Candidate<NormBackwardArgs>& candidate = norm_backward.choose(test::kDevice, good);
   std::vector<std::byte> scratch(candidate.scratch(good) - 1);
   NormBackwardArgs small = good;
   small.scratch = scratch;

@@ -79,11 +79,12 @@ std::vector<Timed> timed_kernels() {
   add("norm_forward layer (256, 768)", norm.y, [=] { norm_rows(norm, 64); });
 
   constexpr int64_t kSummed = 1 << 18;
-  const View scratch = on_device(DType::u8, {static_cast<int64_t>(cuda::grid_sum_scratch(kSummed))}, 0);
-  const std::vector<std::byte> zeros(static_cast<size_t>(scratch.bytes()));
-  copy_to_device(scratch.data, zeros.data(), zeros.size());
-  const cuda::GridSumArgs sum{on_device(DType::bf16, {kSummed}, 1), {on_device(DType::f32, {1}, 0)}, 1, true, {scratch.data, zeros.size()}};
-  add("grid_sum of 262144 squares", sum.out.to, [=] { cuda::grid_sum(sum, Stream{}); });
+  SumArgs sum{.x = on_device(DType::bf16, {kSummed}, 1), .out = {on_device(DType::f32, {1}, 0)}, .squares = true};
+  const std::vector<std::byte> zeros(16);
+  sum.zeroed = {on_device(DType::u8, {16}, 0).data, zeros.size()};
+  copy_to_device(sum.zeroed.data(), zeros.data(), zeros.size());
+  sum.scratch = {on_device(DType::u8, {static_cast<int64_t>(sum_scratch(sum))}, 0).data, sum_scratch(sum)};
+  add("sum of 262144 squares", sum.out.to, [=] { sum_up(sum); });
   return all;
 }
 

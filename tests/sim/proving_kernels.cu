@@ -6,6 +6,7 @@
 #include "kernels/cuda/gemm_sm90.cuh"
 #include "kernels/cuda/matmul_layout.h"
 #include "kernels/cuda/norm_forward.cuh"
+#include "kernels/cuda/sum.cuh"
 
 namespace heddle::test {
 
@@ -90,10 +91,15 @@ void gemm_sm90(Sm90Tile tile, const MatmulArgs& args, int blocks, int splits) {
   not_built();
 }
 
-void norm_rows(const NormForwardArgs& args, int blocks) {
-  const NormForwardParams p = norm_forward_params(args);
-  const NormConfig config = norm_config(args.kind, p.columns);
-  launch_norm_forward_for(config, p, blocks, Stream{});
+void norm_rows(const NormForwardArgs& args, unsigned blocks) {
+  launch_norm_forward<bf16>(args, blocks, Stream{});
+}
+
+void sum_up(const SumArgs& args) {
+  launch_sum<bf16>(args, Stream{});
+}
+size_t sum_scratch(const SumArgs& args) {
+  return cuda::sum_scratch(args);
 }
 
 void attention(const AttentionForwardArgs& args) {

@@ -7,7 +7,7 @@
 #include "kernels/api/attention.h"
 #include "kernels/api/matmul.h"
 #include "kernels/api/norm.h"
-#include "kernels/cuda/register.h"
+#include "kernels/api/reduce.h"
 
 namespace heddle::test {
 
@@ -33,7 +33,10 @@ enum class Sm90Tile {
 // bf16 results forward and for input gradients, f32 for weight gradients (sm90: added; sm80: as args.c says).
 void gemm_sm80(Sm80Tile tile, const kernels::MatmulArgs& args);
 void gemm_sm90(Sm90Tile tile, const kernels::MatmulArgs& args, int blocks, int splits = 1);
-void norm_rows(const kernels::NormForwardArgs& args, int blocks);
+void norm_rows(const kernels::NormForwardArgs& args, unsigned blocks);
+// scratch: sum_scratch bytes; zeroed: 16.
+void sum_up(const kernels::SumArgs& args);
+size_t sum_scratch(const kernels::SumArgs& args);
 void attention(const kernels::AttentionForwardArgs& args);
 
 }  // namespace heddle::test

@@ -78,7 +78,7 @@ TEST_CASE("registry: the CUDA candidates, the newest first, once", "[registry]")
   register_cuda_kernels();
   CHECK(names(matmul) == std::vector<std::string>{"wgmma_sm90", "mma_sm80", "simt"});
   CHECK(names(attention_forward) == std::vector<std::string>{"flash2_sm80"});
-  CHECK(names(norm_forward) == std::vector<std::string>{"rows_in_registers"});
+  CHECK(names(norm_forward) == std::vector<std::string>{"rows"});
   CHECK(names(dropout) == std::vector<std::string>{"philox"});
   CHECK(names(axpby) == std::vector<std::string>{"units"});
 }
@@ -217,24 +217,18 @@ TEST_CASE("registry: attention forward", "[registry]") {
 TEST_CASE("registry: norm forward", "[registry]") {
   const SmallDevice device;
   const View rows = at(4096, DType::bf16, {4, 64});
-  const NormForwardArgs good{.x = rows, .gain = at(4096, DType::bf16, {64}), .y = rows};
-  const auto refuses = [&](auto&& change, const std::string& why) {
-    NormForwardArgs args = good;
-    change(args);
-    INFO(refusal(norm_forward, "rows_in_registers", args));
-    CHECK(refusal(norm_forward, "rows_in_registers", args).find(why) != std::string::npos);
-  };
-  CHECK(refusal(norm_forward, "rows_in_registers", good) == "");
-  refuses([](auto& args) { args.x.dtype = DType::f32; }, "bf16 only");
-  refuses([](auto& args) { args.x = at(4096, DType::bf16, {2, 2, 64}); }, "(N, C) only");
-  refuses([](auto& args) { args.x.shape[1] = 60; }, "multiple of 8 up to 8192, not 60");
-  refuses([](auto& args) { args.x.shape[1] = 8200; }, "multiple of 8 up to 8192, not 8200");
-  for (View NormForwardArgs::*view :
-       {&NormForwardArgs::x, &NormForwardArgs::residual, &NormForwardArgs::gain, &NormForwardArgs::bias, &NormForwardArgs::sum, &NormForwardArgs::y})
-    refuses([&](auto& args) { args.*view = at(4098, DType::bf16, {4, 64}); }, "multiples of 16 bytes");
+  NormForwardArgs args{.x = rows, .gain = at(4096, DType::bf16, {64}), .y = rows};
+  args.mean = args.rstd = at(4096, DType::f32, {4});
+  CHECK(refusal(norm_forward, "rows", args) == "");
+  args.gain.shape[0] = 63;
+  CHECK(refusal(norm_forward, "rows", args).find("gain bf16 (63) must have shape (64)") != std::string::npos);
+  args.gain = {};
+  args.x.dtype = args.y.dtype = DType::f64;
+  args.mean.dtype = args.rstd.dtype = DType::f64;
+  CHECK(refusal(norm_forward, "rows", args).find("f32 and bf16 only") != std::string::npos);
 
   for (const NormKind kind : {NormKind::layer, NormKind::rms})
-    for (const int64_t columns : {8, 264, 768, 1032, 4104, 8192}) {
+    for (const int64_t columns : {8, 264, 768, 1032, 4104, 8192, 8200}) {
       INFO("columns " << columns);
       CHECK(check_norm({kind, 3, columns, true, through(norm_forward)}) == "");
     }

@@ -8,7 +8,7 @@
 #include "kernels/cuda/attention_fwd_sm80_config.h"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
-#include "kernels/cuda/norm_config.h"
+#include "kernels/cuda/rows_config.h"
 #include "kernels/cuda/tile_raster.h"
 #include "kernels/sim/check/check.h"
 #include "kernels/sim/core/machine.h"
@@ -51,8 +51,8 @@ TEST_CASE("attention_fwd_sm80 against float64", "[proving]") {
 TEST_CASE("norm_forward against float64", "[proving]") {
   proven("norm_forward");
 }
-TEST_CASE("grid_sum against float64", "[proving]") {
-  proven("grid_sum");
+TEST_CASE("sum against float64", "[proving]") {
+  proven("sum of");
 }
 
 TEST_CASE("no order of threads changes a result, of 50", "[proving]") {
@@ -113,9 +113,20 @@ TEST_CASE("configurations fit their machines", "[proving]") {
   }
   CHECK(kAttentionFwd64.shared_bytes() <= 164 * 1024 / 2);  // two blocks on a multiprocessor of A100
   CHECK(kAttentionFwd128.shared_bytes() <= 164 * 1024 / 2);
-  CHECK(norm_config(kernels::NormKind::rms, 768).team == 32);
-  CHECK(norm_config(kernels::NormKind::rms, 1032).team == 256);
-  CHECK(norm_config(kernels::NormKind::rms, 8200).longest_row() == 0);
+  const auto each_is_chosen = [](const auto& built) {  // for its longest row, and for the first that the one before cannot hold
+    for (const int bytes : {2, 4}) {
+      int64_t shorter = 0;
+      for (const RowsConfig& config : built) {
+        const int64_t longest = config.vectors > 0 ? config.longest_row(bytes) : int64_t{1} << 30;
+        CHECK(rows_config(built, shorter + 1, bytes) == config);
+        CHECK(rows_config(built, longest, bytes) == config);
+        shorter = longest;
+      }
+    }
+  };
+  each_is_chosen(kNormRows);
+  each_is_chosen(kNormBackwardRows);
+  each_is_chosen(kSoftmaxRows);
   CHECK(choose_gemm_sm90(8192, 8192, 132) == 0);
   CHECK(choose_gemm_sm90(1024, 1024, 132) == 2);  // 64 small tiles in one wave instead of 32 large ones
   CHECK(choose_gemm_sm90(384, 8192, 132) == 1);   // an odd number of rows of tiles: no pairs
