@@ -13,6 +13,8 @@ namespace cuda {
 
 void register_adamw();
 void register_attention();
+void register_attention_bwd_sm80();
+void register_attention_simt();
 void register_dropout();
 void register_embedding_backward();
 void register_embedding_forward();

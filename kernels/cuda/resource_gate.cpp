@@ -24,7 +24,9 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/attention_bwd_sm80_config.h"
 #include "kernels/cuda/attention_fwd_sm80_config.h"
+#include "kernels/cuda/attention_simt_config.h"
 #include "kernels/cuda/gemm_simt_config.h"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
@@ -51,6 +53,8 @@ const InstructionRule kInstructionRules[] = {
     {"attention_fwd_sm80_kernel", {kHmma, kLdgsts, kLdsm, kGlobal128}, {kHgmma, kUtmaldg}},
     {"gemm_simt_kernel", {kGlobal128}, {}},
     {"split_sum_kernel", {kGlobal128}, {}},
+    {"attention_bwd_sm80_kernel", {kHmma, kLdgsts, kLdsm, kGlobal128}, {kHgmma, kUtmaldg}},
+    {"attention_delta_kernel", {kGlobal128}, {}},
     {"norm_forward_kernel", {kGlobal128}, {}},
     {"grid_sum_kernel", {kGlobal128}, {}},
     {"adamw_kernel", {kGlobal128}, {}},
@@ -61,19 +65,11 @@ constexpr int kOtherCompilerRegisters = 16;
 
 // Threads a block of kernels without a configuration.
 const std::map<std::string, int> kThreads = {
-    {"adamw_kernel", 256},
-    {"advance_step_kernel", 1},
-    {"dropout_kernel", 256},
-    {"embedding_forward_kernel", 256},
-    {"embedding_scatter_kernel", 256},
-    {"finish_norm_kernel", 1},
-    {"group_count_kernel", 256},
-    {"group_move_kernel", 256},
-    {"group_starts_kernel", 256},
-    {"muon_apply_kernel", 256},
-    {"muon_momentum_kernel", 256},
-    {"scale_by_norm_kernel", 256},
-    {"sum_of_squares_kernel", 256},
+    {"adamw_kernel", 256},         {"advance_step_kernel", 1},        {"attention_delta_kernel", 256},
+    {"dropout_kernel", 256},       {"embedding_forward_kernel", 256}, {"embedding_scatter_kernel", 256},
+    {"finish_norm_kernel", 1},     {"group_count_kernel", 256},       {"group_move_kernel", 256},
+    {"group_starts_kernel", 256},  {"muon_apply_kernel", 256},        {"muon_momentum_kernel", 256},
+    {"scale_by_norm_kernel", 256}, {"sum_of_squares_kernel", 256},
 };
 
 struct Row {
@@ -169,6 +165,16 @@ void set_launch(Row& row, const Kernel& kernel) {
     row.threads = GemmSimtConfig{at(0), at(1), at(2), at(3), at(4), at(5) != 0}.threads();
   } else if (kernel.name == "split_sum_kernel" || kernel.name == "add_column_parts_kernel") {
     row.threads = at(0);
+  } else if (kernel.name == "attention_bwd_sm80_kernel") {
+    const AttentionBwdSm80Config c{static_cast<AttentionSide>(at(0)), at(1), at(2), at(3), at(4), at(5)};
+    row.threads = c.threads();
+    row.dynamic_shared = c.shared_bytes();
+  } else if (kernel.name.rfind("attention_simt_", 0) == 0) {
+    const AttentionSimtConfig c{at(0)};
+    row.threads = c.kThreads;
+    row.dynamic_shared = static_cast<int>(kernel.name == "attention_simt_forward_kernel" ? c.forward_bytes(c.head_dim)
+                                          : kernel.name == "attention_simt_keys_kernel"  ? c.keys_bytes(c.head_dim)
+                                                                                         : c.queries_bytes(c.head_dim));
   } else if (kernel.name == "norm_forward_kernel") {
     row.threads = at(3);
   } else if (kernel.name == "grid_sum_kernel") {

@@ -1,5 +1,6 @@
 #include "tests/sim/proving_kernels.h"
 
+#include "kernels/cuda/attention_bwd_sm80.cuh"
 #include "kernels/cuda/attention_fwd_sm80.cuh"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm_sm80.cuh"
@@ -98,6 +99,12 @@ void norm_rows(const NormForwardArgs& args, int blocks) {
 
 void attention(const AttentionForwardArgs& args) {
   launch_attention_fwd_sm80_for(args, Stream{});
+}
+size_t attention_gradients_scratch(const AttentionBackwardArgs& args) {
+  return attention_bwd_sm80_scratch(args);
+}
+void attention_gradients(const AttentionBackwardArgs& args) {
+  launch_attention_bwd_sm80_for(args, Stream{});
 }
 
 }  // namespace heddle::test

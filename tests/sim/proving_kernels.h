@@ -35,5 +35,7 @@ void gemm_sm80(Sm80Tile tile, const kernels::MatmulArgs& args);
 void gemm_sm90(Sm90Tile tile, const kernels::MatmulArgs& args, int blocks, int splits = 1);
 void norm_rows(const kernels::NormForwardArgs& args, int blocks);
 void attention(const kernels::AttentionForwardArgs& args);
+size_t attention_gradients_scratch(const kernels::AttentionBackwardArgs& args);
+void attention_gradients(const kernels::AttentionBackwardArgs& args);
 
 }  // namespace heddle::test
