@@ -190,7 +190,7 @@ void set_launch(Row& row, const Kernel& kernel) {
 // CUDA C++ Programming Guide, "Compute Capabilities": 64K registers in units of 256 per warp, warps four at a time, 1 KiB of shared memory per block
 // for the system, at most 2048 threads and 32 blocks.
 int blocks_per_multiprocessor(const Row& row, int arch) {
-  const int shared = (arch == 80 ? 164 : 228) * 1024, warps = (row.threads / 32 + 3) / 4 * 4;
+  const int shared = (arch == 80 ? 164 : 228) * 1024, warps = ((row.threads + 31) / 32 + 3) / 4 * 4;
   const int per_warp = (row.registers * 32 + 255) / 256 * 256;
   const int warps_by_registers = 65536 / per_warp / 4 * 4;
   const int per_block = (row.static_shared + row.dynamic_shared + 1024 + 127) / 128 * 128;
