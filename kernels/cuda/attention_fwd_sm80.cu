@@ -1,5 +1,4 @@
-// The Ampere candidate of attention_forward: bf16, head dimensions 64 and 128.
-#include "kernels/api/attention.h"
+// The Ampere candidate of attention_forward: bf16, head dimensions 64, 96 and 128.
 #include "kernels/cuda/attention_fwd_sm80.cuh"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/register.h"
@@ -9,14 +8,13 @@ namespace {
 
 Refusal refuses(const AttentionForwardArgs& args) {
   if (args.q.dtype != DType::bf16) return refused("bf16 only, not ", args.q);
-  if (args.q.size(3) != 64 && args.q.size(3) != 128) return refused("head dimensions 64 and 128 only, not ", args.q.size(3));
+  if (args.q.size(3) != 64 && args.q.size(3) != 96 && args.q.size(3) != 128)
+    return refused("head dimensions 64, 96 and 128 only, not ", args.q.size(3));
   if (args.scale <= 0) return refused("scale must be positive, not ", args.scale);
   for (const View* view : {&args.q, &args.k, &args.v, &args.out}) {
     if (!rows_aligned_16(*view)) return refused("rows must start at multiples of 16 bytes");
   }
-  if (args.lse && !args.lse.contiguous()) return refused("lse must be dense");
-  if (args.document_start && !args.document_start.contiguous()) return refused("document_start must be dense");
-  return {};
+  return attention_grid_too_large(args);
 }
 
 void run(const AttentionForwardArgs& args, Stream stream) {

@@ -19,6 +19,7 @@ struct AttentionFwdSm80Config {
 // Two blocks share a multiprocessor. FlashAttention-2 takes twice as many keys a step on A100 (Dao 2023, section 3.3); with those the compiler spills
 // a few registers, with these it does not.
 inline constexpr AttentionFwdSm80Config kAttentionFwd64{64, 128, 64, 4};
+inline constexpr AttentionFwdSm80Config kAttentionFwd96{96, 128, 32, 4};
 inline constexpr AttentionFwdSm80Config kAttentionFwd128{128, 128, 32, 4};
 
 // Key tiles [first, last) that a block of queries visits, and those in the middle that need no mask: tiles [unmasked_first, unmasked_last) are

@@ -14,6 +14,8 @@ void register_cuda_kernels() {
 #endif
     cuda::register_adamw();
     cuda::register_attention();
+    cuda::register_attention_bwd_sm80();
+    cuda::register_attention_simt();
     cuda::register_axpby();
     cuda::register_column_sum();
     cuda::register_cross_entropy();

@@ -9,6 +9,8 @@ namespace cuda {
 
 void register_adamw();
 void register_attention();
+void register_attention_bwd_sm80();
+void register_attention_simt();
 void register_axpby();
 void register_column_sum();
 void register_cross_entropy();

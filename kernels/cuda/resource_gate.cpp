@@ -24,7 +24,9 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/attention_bwd_sm80_config.h"
 #include "kernels/cuda/attention_fwd_sm80_config.h"
+#include "kernels/cuda/attention_simt_config.h"
 #include "kernels/cuda/gemm_simt_config.h"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
@@ -50,6 +52,8 @@ const InstructionRule kInstructionRules[] = {
     {"attention_fwd_sm80_kernel", {kHmma, kLdgsts, kLdsm, kGlobal128}, {kHgmma, kUtmaldg}},
     {"gemm_simt_kernel", {kGlobal128}, {}},
     {"split_sum_kernel", {kGlobal128}, {}},
+    {"attention_bwd_sm80_kernel", {kHmma, kLdgsts, kLdsm, kGlobal128}, {kHgmma, kUtmaldg}},
+    {"attention_delta_kernel", {kGlobal128}, {}},
     {"norm_forward_kernel", {kGlobal128}, {}},
     {"adamw_kernel", {kGlobal128}, {}},
     {"muon_momentum_kernel", {kGlobal128}, {}},
@@ -69,13 +73,30 @@ const InstructionRule kInstructionRules[] = {
 constexpr int kOtherCompilerRegisters = 16;
 
 // Threads a block of kernels without a configuration.
+// clang-format off
 const std::map<std::string, int> kThreads = {
-    {"adamw_kernel", 256},         {"add_partials_kernel", 256},      {"advance_step_kernel", 1},        {"column_partials_kernel", 256},
-    {"dropout_kernel", 256},       {"embedding_forward_kernel", 256}, {"embedding_scatter_kernel", 256}, {"fill_kernel", 256},
-    {"finish_norm_kernel", 1},     {"group_count_kernel", 256},       {"group_move_kernel", 256},        {"group_starts_kernel", 256},
-    {"map_kernel", 256},           {"muon_apply_kernel", 256},        {"muon_momentum_kernel", 256},     {"normal_kernel", 256},
-    {"scale_by_norm_kernel", 256}, {"sum_of_squares_kernel", 256},    {"transpose_kernel", 256},
+    {"adamw_kernel", 256},
+    {"add_partials_kernel", 256},
+    {"advance_step_kernel", 1},
+    {"attention_delta_kernel", 256},
+    {"column_partials_kernel", 256},
+    {"dropout_kernel", 256},
+    {"embedding_forward_kernel", 256},
+    {"embedding_scatter_kernel", 256},
+    {"fill_kernel", 256},
+    {"finish_norm_kernel", 1},
+    {"group_count_kernel", 256},
+    {"group_move_kernel", 256},
+    {"group_starts_kernel", 256},
+    {"map_kernel", 256},
+    {"muon_apply_kernel", 256},
+    {"muon_momentum_kernel", 256},
+    {"normal_kernel", 256},
+    {"scale_by_norm_kernel", 256},
+    {"sum_of_squares_kernel", 256},
+    {"transpose_kernel", 256},
 };
+// clang-format on
 
 struct Row {
   int threads = 0, dynamic_shared = 0;                            // of a launch
@@ -175,6 +196,16 @@ void set_launch(Row& row, const Kernel& kernel) {
     row.threads = at(2);  // RowsConfig
   } else if (kernel.name == "sum_kernel") {
     row.threads = at(0);
+  } else if (kernel.name == "attention_bwd_sm80_kernel") {
+    const AttentionBwdSm80Config c{static_cast<AttentionSide>(at(0)), at(1), at(2), at(3), at(4), at(5)};
+    row.threads = c.threads();
+    row.dynamic_shared = c.shared_bytes();
+  } else if (kernel.name.rfind("attention_simt_", 0) == 0) {
+    const AttentionSimtConfig c{at(0)};
+    row.threads = c.kThreads;
+    row.dynamic_shared = static_cast<int>(kernel.name == "attention_simt_forward_kernel" ? c.forward_bytes(c.head_dim)
+                                          : kernel.name == "attention_simt_keys_kernel"  ? c.keys_bytes(c.head_dim)
+                                                                                         : c.queries_bytes(c.head_dim));
   } else if (const auto fixed = kThreads.find(kernel.name); fixed != kThreads.end()) {
     row.threads = fixed->second;
   } else {
@@ -186,7 +217,7 @@ void set_launch(Row& row, const Kernel& kernel) {
 // CUDA C++ Programming Guide, "Compute Capabilities": 64K registers in units of 256 per warp, warps four at a time, 1 KiB of shared memory per block
 // for the system, at most 2048 threads and 32 blocks.
 int blocks_per_multiprocessor(const Row& row, int arch) {
-  const int shared = (arch == 80 ? 164 : 228) * 1024, warps = (row.threads / 32 + 3) / 4 * 4;
+  const int shared = (arch == 80 ? 164 : 228) * 1024, warps = ((row.threads + 31) / 32 + 3) / 4 * 4;
   const int per_warp = (row.registers * 32 + 255) / 256 * 256;
   const int warps_by_registers = 65536 / per_warp / 4 * 4;
   const int per_block = (row.static_shared + row.dynamic_shared + 1024 + 127) / 128 * 128;

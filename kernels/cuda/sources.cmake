@@ -1,7 +1,9 @@
 # The kernels, one name a source: what an architecture is the first to run. Every build (nvcc, simulated) and every gate reads these two lists.
 set(heddle_cuda_sm80
   adamw.cu
+  attention_bwd_sm80.cu
   attention_fwd_sm80.cu
+  attention_simt.cu
   axpby.cu
   column_sum.cu
   cross_entropy.cu

@@ -42,6 +42,14 @@ ProvingCase attention_case(AttentionCase c) {
   return {name, 80, [c, memory] { return check_attention(c, memory); }};
 }
 
+ProvingCase attention_backward_case(AttentionCase c) {
+  c.s = c.t;
+  const std::string name =
+      concat("attention_bwd_sm80 B ", c.b, " T ", c.t, " H ", c.h, "/", c.kv, " D ", c.d, " window ", c.window, c.documents ? " documents" : "");
+  const auto memory = std::make_shared<std::optional<oracle::AttentionResult>>();
+  return {name, 80, [c, memory] { return check_attention_backward({c, attention_gradients_scratch, attention_gradients}, memory); }};
+}
+
 // ---- rows ----
 
 ProvingCase norm_case(NormKind kind, int64_t n, int64_t columns, bool everything, unsigned blocks) {
@@ -122,6 +130,21 @@ std::vector<ProvingCase> proving_cases() {
   cases.push_back(attention_case({.b = 2, .t = 270, .s = 270, .h = 1, .kv = 1, .d = 64, .documents = true}));
   cases.push_back(attention_case({.t = 270, .s = 270, .h = 1, .kv = 1, .d = 128, .window = 100, .documents = true}));
 
+  cases.push_back(attention_case({.t = 200, .s = 200, .h = 2, .kv = 1, .d = 96}));
+  cases.push_back(attention_case({.b = 2, .t = 5, .s = 140, .h = 1, .kv = 1, .d = 96, .window = 60}));
+
+  // Steps of 32 or 64, two or four stages; in the keys' pass each head of a group in turn.
+  cases.push_back(attention_backward_case({.t = 256, .h = 2, .kv = 2, .d = 64}));
+  cases.push_back(attention_backward_case({.b = 2, .t = 200, .h = 4, .kv = 2, .d = 64}));
+  cases.push_back(attention_backward_case({.t = 300, .h = 2, .kv = 1, .d = 128}));
+  cases.push_back(attention_backward_case({.t = 200, .h = 3, .kv = 1, .d = 96}));
+  cases.push_back(attention_backward_case({.b = 3, .t = 1, .h = 2, .kv = 1, .d = 64}));
+  cases.push_back(attention_backward_case({.b = 2, .t = 17, .h = 1, .kv = 1, .d = 128}));
+  cases.push_back(attention_backward_case({.t = 290, .h = 1, .kv = 1, .d = 64, .window = 50}));
+  cases.push_back(attention_backward_case({.b = 2, .t = 270, .h = 1, .kv = 1, .d = 64, .documents = true}));
+  cases.push_back(attention_backward_case({.t = 270, .h = 1, .kv = 1, .d = 128, .window = 100, .documents = true}));
+  cases.push_back(attention_backward_case({.t = 140, .h = 1, .kv = 1, .d = 96, .window = 30, .documents = true}));
+
   for (NormKind kind : {NormKind::layer, NormKind::rms}) {
     cases.push_back(norm_case(kind, 9, 64, false, 1));    // more rows than a block has warps
     cases.push_back(norm_case(kind, 6, 776, true, 100));  // four vectors a lane, the last not full
@@ -140,6 +163,7 @@ std::vector<ProvingCase> short_proving_cases() {
           gemm_sm90_case("small", Sm90Tile::small, Product::forward, 64, 200, 256, 1),  // four tiles: the buffers of results are used again
           gemm_sm90_case("cluster", Sm90Tile::cluster, Product::forward, 256, 128, 640, 2),
           attention_case({.t = 140, .s = 140, .h = 1, .kv = 1, .d = 64}),
+          attention_backward_case({.t = 200, .h = 2, .kv = 1, .d = 64, .documents = true}),
           norm_case(NormKind::layer, 4, 1032, true, 2),
           sum_case(20000, true, false)};
 }
@@ -153,7 +177,10 @@ std::vector<ProvingCase> layout_proving_cases() {
   cases.push_back(gemm_sm90_case("small", Sm90Tile::small, Product::input_gradient, 64, 64, 64, 1));
   cases.push_back(gemm_sm80_case("large", Sm80Tile::large, Product::forward, 128, 256, 64));
   cases.push_back(gemm_sm80_case("deep_k", Sm80Tile::deep_k, Product::forward, 64, 64, 128));
-  cases.push_back(attention_case({.t = 40, .s = 40, .h = 1, .kv = 1, .d = 128}));
+  for (int64_t d : {96, 128}) {
+    cases.push_back(attention_case({.t = 40, .s = 40, .h = 1, .kv = 1, .d = d}));
+    cases.push_back(attention_backward_case({.t = 70, .h = 1, .kv = 1, .d = d}));
+  }
   return cases;
 }
 

@@ -78,6 +78,13 @@ struct AttentionCase {
   std::function<void(const kernels::AttentionForwardArgs&)> run;
 };
 
+// The same shapes backward, S == T.
+struct AttentionBackwardCase {
+  AttentionCase shape;
+  std::function<size_t(const kernels::AttentionBackwardArgs&)> scratch;
+  std::function<void(const kernels::AttentionBackwardArgs&)> run;
+};
+
 struct NormCase {
   kernels::NormKind kind = kernels::NormKind::layer;
   int64_t n = 1, columns = 8;
@@ -89,6 +96,8 @@ struct NormCase {
 std::string check_gemm(const GemmCase& c, const Once<oracle::MatmulResult>& memory = std::make_shared<std::optional<oracle::MatmulResult>>());
 std::string check_attention(const AttentionCase& c,
                             const Once<oracle::AttentionResult>& memory = std::make_shared<std::optional<oracle::AttentionResult>>());
+std::string check_attention_backward(const AttentionBackwardCase& c,
+                                     const Once<oracle::AttentionResult>& memory = std::make_shared<std::optional<oracle::AttentionResult>>());
 std::string check_norm(const NormCase& c);
 
 }  // namespace heddle::test

@@ -1,5 +1,6 @@
 #include "tests/sim/proving_kernels.h"
 
+#include "kernels/cuda/attention_bwd_sm80.cuh"
 #include "kernels/cuda/attention_fwd_sm80.cuh"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm_sm80.cuh"
@@ -104,6 +105,12 @@ size_t sum_scratch(const SumArgs& args) {
 
 void attention(const AttentionForwardArgs& args) {
   launch_attention_fwd_sm80_for(args, Stream{});
+}
+size_t attention_gradients_scratch(const AttentionBackwardArgs& args) {
+  return attention_bwd_sm80_scratch(args);
+}
+void attention_gradients(const AttentionBackwardArgs& args) {
+  launch_attention_bwd_sm80_for(args, Stream{});
 }
 
 }  // namespace heddle::test

@@ -38,5 +38,7 @@ void norm_rows(const kernels::NormForwardArgs& args, unsigned blocks);
 void sum_up(const kernels::SumArgs& args);
 size_t sum_scratch(const kernels::SumArgs& args);
 void attention(const kernels::AttentionForwardArgs& args);
+size_t attention_gradients_scratch(const kernels::AttentionBackwardArgs& args);
+void attention_gradients(const kernels::AttentionBackwardArgs& args);
 
 }  // namespace heddle::test

@@ -77,7 +77,8 @@ TEST_CASE("registry: the CUDA candidates, the newest first, once", "[registry]")
   register_cuda_kernels();
   register_cuda_kernels();
   CHECK(names(matmul) == std::vector<std::string>{"wgmma_sm90", "mma_sm80", "simt"});
-  CHECK(names(attention_forward) == std::vector<std::string>{"flash2_sm80"});
+  CHECK(names(attention_forward) == std::vector<std::string>{"flash2_sm80", "simt"});
+  CHECK(names(attention_backward) == std::vector<std::string>{"flash2_sm80", "simt"});
   CHECK(names(norm_forward) == std::vector<std::string>{"rows"});
   CHECK(names(dropout) == std::vector<std::string>{"philox"});
   CHECK(names(axpby) == std::vector<std::string>{"units"});
@@ -201,17 +202,49 @@ TEST_CASE("registry: attention forward", "[registry]") {
   };
   CHECK(refusal(attention_forward, "flash2_sm80", good) == "");
   refuses([](auto& args) { args.q.dtype = DType::f32; }, "bf16 only");
-  refuses([](auto& args) { args.q.shape[3] = 96; }, "64 and 128 only, not 96");
+  refuses([](auto& args) { args.q.shape[3] = 80; }, "64, 96 and 128 only, not 80");
   refuses([](auto& args) { args.scale = 0; }, "scale must be positive");
   refuses([](auto& args) { args.q.data += 2; }, "multiples of 16 bytes");
   refuses([](auto& args) { args.k.stride[1] = 129; }, "multiples of 16 bytes");
   refuses([](auto& args) { args.v.stride[2] = 65; }, "multiples of 16 bytes");
   refuses([](auto& args) { args.out.data += 8; }, "multiples of 16 bytes");
-  refuses([](auto& args) { args.lse.stride[1] = 9; }, "lse must be dense");
-  refuses([](auto& args) { args.document_start.stride[1] = 2; }, "document_start must be dense");
+  refuses([](auto& args) { args.k.shape[1] = (int64_t{1} << 30) + 1; }, "more than 2^30 keys");
+  refuses([](auto& args) { args.q.shape[0] = int64_t{1} << 30; }, "2^31 rows and more");
 
   CHECK(check_attention({.b = 2, .t = 70, .s = 70, .h = 4, .kv = 2, .d = 64, .documents = true, .run = through(attention_forward)}) == "");
   CHECK(check_attention({.t = 40, .s = 100, .h = 2, .kv = 1, .d = 128, .window = 30, .run = through(attention_forward)}) == "");
+}
+
+TEST_CASE("registry: attention backward", "[registry]") {
+  const SmallDevice device;
+  const View tokens = at(4096, DType::bf16, {1, 8, 2, 64});
+  AttentionBackwardArgs good{.q = tokens, .k = tokens, .v = tokens, .out = tokens, .lse = at(4096, DType::f32, {1, 2, 8}), .d_out = tokens};
+  good.dq = good.dk = good.dv = tokens;
+  good.document_start = at(4096, DType::i32, {1, 8});
+  const auto refuses = [&](auto&& change, const std::string& why) {
+    AttentionBackwardArgs args = good;
+    change(args);
+    INFO(refusal(attention_backward, "flash2_sm80", args));
+    CHECK(refusal(attention_backward, "flash2_sm80", args).find(why) != std::string::npos);
+  };
+  CHECK(refusal(attention_backward, "flash2_sm80", good) == "");
+  CHECK(chosen(attention_backward, good) == "flash2_sm80");
+  refuses([](auto& args) { args.q.dtype = DType::f32; }, "bf16 only");
+  refuses([](auto& args) { args.q.shape[3] = 32; }, "64, 96 and 128 only, not 32");
+  refuses([](auto& args) { args.k.shape[1] = (int64_t{1} << 30) + 1; }, "more than 2^30 keys");
+  refuses([](auto& args) { args.q.shape[0] = int64_t{1} << 30; }, "2^31 rows and more");
+  for (View AttentionBackwardArgs::*view :
+       {&AttentionBackwardArgs::q, &AttentionBackwardArgs::k, &AttentionBackwardArgs::v, &AttentionBackwardArgs::d_out, &AttentionBackwardArgs::dq,
+        &AttentionBackwardArgs::dk, &AttentionBackwardArgs::dv}) {
+    refuses([&](auto& args) { (args.*view).data += 2; }, "multiples of 16 bytes");
+    refuses([&](auto& args) { (args.*view).stride[1] = 129; }, "multiples of 16 bytes");
+  }
+  AttentionBackwardArgs args = good;
+  args.dq.data += 2;
+  CHECK(chosen(attention_backward, args) == "simt");
+  args.out.data += 2;
+  args.dq = tokens;
+  CHECK(chosen(attention_backward, args) == "flash2_sm80");  // out is read by delta alone
 }
 
 TEST_CASE("registry: norm forward", "[registry]") {

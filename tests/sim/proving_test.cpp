@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/attention_bwd_sm80_config.h"
 #include "kernels/cuda/attention_fwd_sm80_config.h"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
@@ -48,6 +49,9 @@ TEST_CASE("gemm_sm90 against float64", "[proving]") {
 TEST_CASE("attention_fwd_sm80 against float64", "[proving]") {
   proven("attention_fwd_sm80");
 }
+TEST_CASE("attention_bwd_sm80 against float64", "[proving]") {
+  proven("attention_bwd_sm80");
+}
 TEST_CASE("norm_forward against float64", "[proving]") {
   proven("norm_forward");
 }
@@ -84,7 +88,8 @@ TEST_CASE("swizzled shared memory meets no bank conflict", "[proving]") {
   sim::count_accesses(false);
   CHECK(bank_conflicts("gemm_sm80.cuh") == "");
   CHECK(bank_conflicts("tile.cuh") == "");
-  CHECK(bank_conflicts("attention_fwd_sm80.cuh") == "");
+  CHECK(bank_conflicts("attention_mma.cuh") == "");
+  CHECK(bank_conflicts("attention_bwd_sm80.cuh") == "");
   CHECK(bank_conflicts("gemm_sm90.cuh") == "");
 }
 
@@ -112,7 +117,12 @@ TEST_CASE("configurations fit their machines", "[proving]") {
     CHECK(128 * (c.producer_registers() + c.consumers * c.consumer_registers()) <= 65536);
   }
   CHECK(kAttentionFwd64.shared_bytes() <= 164 * 1024 / 2);  // two blocks on a multiprocessor of A100
+  CHECK(kAttentionFwd96.shared_bytes() <= 164 * 1024 / 2);
   CHECK(kAttentionFwd128.shared_bytes() <= 164 * 1024 / 2);
+  CHECK(kAttentionBwdKeys64.shared_bytes() <= 164 * 1024 / 2);
+  CHECK(kAttentionBwdQueries64.shared_bytes() <= 164 * 1024 / 2);
+  for (const AttentionBwdSm80Config& c : {kAttentionBwdKeys96, kAttentionBwdKeys128, kAttentionBwdQueries96, kAttentionBwdQueries128})
+    CHECK(c.shared_bytes() <= kMaxSharedSm80);
   const auto each_is_chosen = [](const auto& built) {  // for its longest row, and for the first that the one before cannot hold
     for (const int bytes : {2, 4}) {
       int64_t shorter = 0;
