@@ -85,11 +85,17 @@ Tensor token_losses(const Tensor& x, const Weight& weight, const Tensor& targets
 // ---- elementwise --------------------------------------------------------------------------------------------------------------------------
 Tensor add(const Tensor& a, const Tensor& b, double alpha = 1, double beta = 1);  // alpha a + beta b
 Tensor mul(const Tensor& a, const Tensor& b);                                     // a b, equal shapes
+Tensor div(const Tensor& a, const Tensor& b);                                     // a / b, equal shapes
 Tensor scale(const Tensor& x, double factor);
 Tensor cast(const Tensor& x, DType dtype);
 Tensor gelu(const Tensor& x);   // tanh form
 Tensor relu2(const Tensor& x);  // max(x, 0)^2
 Tensor silu(const Tensor& x);
+Tensor sigmoid(const Tensor& x);
+Tensor tanh(const Tensor& x);
+Tensor exp(const Tensor& x);
+Tensor log(const Tensor& x);
+Tensor softcap(const Tensor& x, float cap);        // cap tanh(x / cap)
 Tensor swiglu(const Tensor& x);                    // (N, 2F) -> (N, F)
 Tensor softmax(const Tensor& x, float scale = 1);  // over the last axis
 // Keeps element i with probability 1 - p, by Philox (key, first + i); step, when given, supplies key.stream.

@@ -40,19 +40,34 @@ class MultiplyNode final : public Node {
   Saved a_, b_;
 };
 
+// y = a / b: da = dy / b, db = -dy y / b.
+class DivideNode final : public Node {
+ public:
+  std::string_view name() const override { return "div"; }
+  void backward(std::span<const Tensor> dy, std::span<GradSlot> dx) override {
+    const Device device = dy[0].device();
+    const View d = dy[0].view(), b = b_.get(name()).view();
+    if (dx[0].needed()) launch(kernels::divide, {.a = d, .b = b, .out = dx[0].sink()}, device);
+    if (dx[1].needed()) launch(kernels::divide, {.a = d, .b = b, .out = dx[1].sink(), .c = y_.get(name()).view(), .scale = -1}, device);
+  }
+  void release_saved() override { b_.reset(), y_.reset(); }
+  Saved b_, y_;
+};
+
 // y = f(x): dx = dy f'(x).
 class MapNode final : public Node {
  public:
-  explicit MapNode(kernels::Map map) : map_(map) {}
+  MapNode(kernels::Map map, float cap) : map_(map), cap_(cap) {}
   std::string_view name() const override { return "map"; }
   void backward(std::span<const Tensor> dy, std::span<GradSlot> dx) override {
-    launch(kernels::map_backward, {map_, x_.get(name()).view(), dy[0].view(), dx[0].sink()}, dy[0].device());
+    launch(kernels::map_backward, {map_, x_.get(name()).view(), dy[0].view(), dx[0].sink(), cap_}, dy[0].device());
   }
   void release_saved() override { x_.reset(); }
   Saved x_;
 
  private:
   kernels::Map map_;
+  float cap_;
 };
 
 // y = silu(gate) up.
@@ -69,12 +84,12 @@ class SwigluNode final : public Node {
   Saved x_;
 };
 
-Tensor map(kernels::Map which, const Tensor& x) {
+Tensor map(kernels::Map which, const Tensor& x, float cap = 0) {
   check_floating(x, "map", "x");
   Tensor y = Tensor::empty_like(x);
-  launch(kernels::map, {which, x.view(), y.view()}, x.device());
+  launch(kernels::map, {which, x.view(), y.view(), cap}, x.device());
   if (recording({&x})) {
-    auto node = std::make_shared<MapNode>(which);
+    auto node = std::make_shared<MapNode>(which, cap);
     node->x_ = Saved(x);
     record(node, {&x}, {&y});
   }
@@ -121,6 +136,20 @@ Tensor mul(const Tensor& a, const Tensor& b) {
   return y;
 }
 
+Tensor div(const Tensor& a, const Tensor& b) {
+  check_floating(a, "div", "a");
+  HEDDLE_CHECK(b && a.shape() == b.shape() && a.dtype() == b.dtype(), "div", "operands differ: a ", shape_text(a.view()), ", b ",
+               shape_text(b.view()));
+  Tensor y = Tensor::empty_like(a);
+  launch(kernels::divide, {.a = a.view(), .b = b.view(), .out = {y.view(), false}}, a.device());
+  if (recording({&a, &b})) {
+    auto node = std::make_shared<DivideNode>();
+    node->b_ = Saved(b), node->y_ = Saved(y);
+    record(node, {&a, &b}, {&y});
+  }
+  return y;
+}
+
 Tensor gelu(const Tensor& x) {
   return map(kernels::Map::gelu, x);
 }
@@ -129,6 +158,22 @@ Tensor relu2(const Tensor& x) {
 }
 Tensor silu(const Tensor& x) {
   return map(kernels::Map::silu, x);
+}
+Tensor sigmoid(const Tensor& x) {
+  return map(kernels::Map::sigmoid, x);
+}
+Tensor tanh(const Tensor& x) {
+  return map(kernels::Map::tanh, x);
+}
+Tensor exp(const Tensor& x) {
+  return map(kernels::Map::exp, x);
+}
+Tensor log(const Tensor& x) {
+  return map(kernels::Map::log, x);
+}
+Tensor softcap(const Tensor& x, float cap) {
+  HEDDLE_CHECK(cap > 0, "softcap", "cap ", cap, " is not above 0");
+  return map(kernels::Map::softcap, x, cap);
 }
 
 Tensor swiglu(const Tensor& x) {

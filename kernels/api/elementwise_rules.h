@@ -43,15 +43,21 @@ inline Refusal contradiction(const MultiplyArgs& args) {
   return is_row_of_factors(args.a, args.b) ? rules : rules.same_shape("b", args.b, "a", args.a);
 }
 
+inline Refusal contradiction(const DivideArgs& args) {
+  Refusal product = contradiction(MultiplyArgs{args.a, args.b, args.out});
+  return product ? product : Rules().like_if_present("c", args.c, "a", args.a);
+}
+
 inline Refusal contradiction(const MapArgs& args) {
-  return Rules().floating("x", args.x).like("out", args.out, "x", args.x);
+  return Rules().floating("x", args.x).like("out", args.out, "x", args.x).need(args.map != Map::softcap || args.cap > 0, "cap is ", args.cap);
 }
 inline Refusal contradiction(const MapBackwardArgs& args) {
   return Rules()
       .floating("x", args.x)
       .like("dy", args.dy, "x", args.x)
       .same_shape("dx", args.dx.to, "x", args.x)
-      .sink_dtype("dx", args.dx.to, "x", args.x);
+      .sink_dtype("dx", args.dx.to, "x", args.x)
+      .need(args.map != Map::softcap || args.cap > 0, "cap is ", args.cap);
 }
 
 inline Refusal contradiction(const SwigluArgs& args) {

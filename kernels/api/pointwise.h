@@ -20,16 +20,26 @@ struct MultiplyArgs {
   Sink out;
 };
 
-// One-input maps: out = f(x); backward: dx (+)= dy f'(x).
-enum class Map : uint8_t { gelu, relu2, silu };
+// out (+)= scale a c / b, elementwise; c may be absent: its own gradients are such quotients, da = dy / b and db = -dy y / b. b as of multiply.
+struct DivideArgs {
+  View a, b;
+  Sink out;
+  View c;
+  double scale = 1;
+};
+
+// One-input maps: out = f(x); backward: dx (+)= dy f'(x). softcap is cap tanh(x / cap), cap > 0; the others have no parameter.
+enum class Map : uint8_t { gelu, relu2, silu, sigmoid, tanh, exp, log, softcap };
 struct MapArgs {
   Map map = Map::gelu;
   View x, out;
+  float cap = 0;
 };
 struct MapBackwardArgs {
   Map map = Map::gelu;
   View x, dy;
   Sink dx;
+  float cap = 0;
 };
 
 // SwiGLU (Shazeer 2020) on packed halves: x (N, 2F) = [gate, up]; out (N, F) = silu(gate) up.
@@ -50,6 +60,7 @@ struct FillArgs {
 
 extern Kernel<AxpbyArgs> axpby;
 extern Kernel<MultiplyArgs> multiply;
+extern Kernel<DivideArgs> divide;
 extern Kernel<MapArgs> map;
 extern Kernel<MapBackwardArgs> map_backward;
 extern Kernel<SwigluArgs> swiglu;

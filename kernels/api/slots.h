@@ -22,6 +22,7 @@
   slot(NormBackwardArgs, norm_backward)            \
   slot(AxpbyArgs, axpby)                           \
   slot(MultiplyArgs, multiply)                     \
+  slot(DivideArgs, divide)                         \
   slot(MapArgs, map)                               \
   slot(MapBackwardArgs, map_backward)              \
   slot(SwigluArgs, swiglu)                         \

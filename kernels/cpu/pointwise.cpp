@@ -107,6 +107,26 @@ void run(const MultiplyArgs& args, Stream) {
                     [&](auto zero) { binary<decltype(zero)>(args.a, b, args.out, [](auto x, auto y) HEDDLE_LANEWISE { return x * y; }); });
 }
 
+Refusal refuses(const DivideArgs& args) {
+  return contradiction(args);
+}
+void run(const DivideArgs& args, Stream) {
+  const View b = factors_like(args.a, args.b);
+  with_compute_type(is_f64(args.a), [&](auto zero) {
+    using T = decltype(zero);
+    const T scale = static_cast<T>(args.scale);
+    if (!args.c) return binary<T>(args.a, b, args.out, [=](auto x, auto y) HEDDLE_LANEWISE { return scale * x / y; });
+    const RowNest<4> nest({args.a, b, args.c, args.out.to}, false);
+    nest.for_pieces([&](const auto& at, int64_t column, int64_t n) {
+      Input<T> x(args.a), y(b), z(args.c);
+      Output<T> out(args.out);
+      const auto quotient = [=](auto p, auto q, auto r) HEDDLE_LANEWISE { return scale * p * r / q; };
+      map_lanes(n, out.at(at[3] + column, n), quotient, x.at(at[0] + column, n), y.at(at[1] + column, n), z.at(at[2] + column, n));
+      out.commit();
+    });
+  });
+}
+
 Refusal refuses(const MapArgs& args) {
   return contradiction(args);
 }
@@ -118,6 +138,11 @@ void run(const MapArgs& args, Stream) {
       case Map::gelu: return unary<T>(args.x, out, [](auto x) HEDDLE_LANEWISE { return vec::gelu(x); });
       case Map::relu2: return unary<T>(args.x, out, [](auto x) HEDDLE_LANEWISE { return vec::relu2(x); });
       case Map::silu: return unary<T>(args.x, out, [](auto x) HEDDLE_LANEWISE { return silu(x); });
+      case Map::sigmoid: return unary<T>(args.x, out, [](auto x) HEDDLE_LANEWISE { return vec::sigmoid(x); });
+      case Map::tanh: return unary<T>(args.x, out, [](auto x) HEDDLE_LANEWISE { return vec::tanh(x); });
+      case Map::exp: return unary<T>(args.x, out, [](auto x) HEDDLE_LANEWISE { return vec::exp(x); });
+      case Map::log: return unary<T>(args.x, out, [](auto x) HEDDLE_LANEWISE { return vec::log(x); });
+      case Map::softcap: return unary<T>(args.x, out, [cap = static_cast<T>(args.cap)](auto x) HEDDLE_LANEWISE { return cap * vec::tanh(x / cap); });
     }
   });
 }
@@ -133,6 +158,13 @@ void run(const MapBackwardArgs& args, Stream) {
       case Map::relu2: return binary<T>(args.x, args.dy, args.dx, [](auto x, auto dy) HEDDLE_LANEWISE { return dy * vec::relu2_derivative(x); });
       case Map::silu:
         return binary<T>(args.x, args.dy, args.dx, [](auto x, auto dy) HEDDLE_LANEWISE { return dy * silu_derivative(x, vec::sigmoid(x)); });
+      case Map::sigmoid: return binary<T>(args.x, args.dy, args.dx, [](auto x, auto dy) HEDDLE_LANEWISE { return dy * vec::sigmoid_derivative(x); });
+      case Map::tanh: return binary<T>(args.x, args.dy, args.dx, [](auto x, auto dy) HEDDLE_LANEWISE { return dy * vec::tanh_derivative(x); });
+      case Map::exp: return binary<T>(args.x, args.dy, args.dx, [](auto x, auto dy) HEDDLE_LANEWISE { return dy * vec::exp(x); });
+      case Map::log: return binary<T>(args.x, args.dy, args.dx, [](auto x, auto dy) HEDDLE_LANEWISE { return dy / x; });
+      case Map::softcap:
+        return binary<T>(args.x, args.dy, args.dx,
+                         [cap = static_cast<T>(args.cap)](auto x, auto dy) HEDDLE_LANEWISE { return dy * vec::tanh_derivative(x / cap); });
     }
   });
 }

@@ -5,9 +5,18 @@
 
 namespace heddle::kernels::cuda::thread {
 
-// 1 / (1 + e^-x)
+// 1 / (1 + e^-x), where it is small as e^x / (1 + e^x).
 __device__ __forceinline__ float sigmoid(float x) {
-  return ptx::rcp(1.0f + expf(-x));
+  const float e = expf(-fabsf(x)), s = ptx::rcp(1.0f + e);
+  return x < 0 ? e * s : s;
+}
+__device__ __forceinline__ float sigmoid_derivative(float x) {
+  const float e = expf(-fabsf(x)), s = ptx::rcp(1.0f + e);
+  return e * s * s;
+}
+// 1 - tanh(x)^2, which would cancel, as 4 e / (1 + e)^2 with e = e^-2|x|.
+__device__ __forceinline__ float tanh_derivative(float x) {
+  return 4.0f * sigmoid_derivative(x + x);
 }
 
 // The tanh form, as x sigmoid(2u) with u = sqrt(2 / pi) (x + 0.044715 x^3): 1 + tanh(u) == 2 sigmoid(2u), and the product keeps its relative

@@ -10,6 +10,7 @@ namespace heddle::kernels::cuda {
 struct Activate {
   static constexpr int kIn = 1, kOut = 1;
   Map map;
+  float cap;
 
   template <int W>
   __device__ __forceinline__ void operator()(float (&y)[1][W], const float (&x)[1][W]) const {
@@ -21,6 +22,11 @@ struct Activate {
       case Map::gelu: return each([](float v) { return thread::gelu(v); });
       case Map::relu2: return each([](float v) { return thread::relu2(v); });
       case Map::silu: return each([](float v) { return thread::silu(v); });
+      case Map::sigmoid: return each([](float v) { return thread::sigmoid(v); });
+      case Map::tanh: return each([](float v) { return tanhf(v); });
+      case Map::exp: return each([](float v) { return expf(v); });
+      case Map::log: return each([](float v) { return logf(v); });
+      case Map::softcap: return each([c = cap](float v) { return c * tanhf(v / c); });
     }
   }
 };
@@ -29,6 +35,7 @@ struct Activate {
 struct ActivateBackward {
   static constexpr int kIn = 2, kOut = 1;
   Map map;
+  float cap;
 
   template <int W>
   __device__ __forceinline__ void operator()(float (&dx)[1][W], const float (&in)[2][W]) const {
@@ -40,6 +47,11 @@ struct ActivateBackward {
       case Map::gelu: return each([](float v) { return thread::gelu_derivative(v); });
       case Map::relu2: return each([](float v) { return thread::relu2_derivative(v); });
       case Map::silu: return each([](float v) { return thread::silu_derivative(v, thread::sigmoid(v)); });
+      case Map::sigmoid: return each([](float v) { return thread::sigmoid_derivative(v); });
+      case Map::tanh: return each([](float v) { return thread::tanh_derivative(v); });
+      case Map::exp: return each([](float v) { return expf(v); });
+      case Map::log: return each([](float v) { return 1.0f / v; });
+      case Map::softcap: return each([c = cap](float v) { return thread::tanh_derivative(v / c); });
     }
   }
 };
@@ -52,7 +64,7 @@ Refusal refuses(const MapArgs& args) {
 void run(const MapArgs& args, Stream stream) {
   with_float(args.x.dtype, [&](auto zero) {
     using T = decltype(zero);
-    launch_map<Activate, T, T>({args.map}, {args.x, args.out}, false, stream);
+    launch_map<Activate, T, T>({args.map, args.cap}, {args.x, args.out}, false, stream);
   });
 }
 
@@ -61,7 +73,7 @@ Refusal refuses(const MapBackwardArgs& args) {
 }
 void run(const MapBackwardArgs& args, Stream stream) {
   const Views<3> views = {args.x, args.dy, args.dx.to};
-  const ActivateBackward f{args.map};
+  const ActivateBackward f{args.map, args.cap};
   if (args.x.dtype == DType::f32) {
     launch_map<ActivateBackward, float, float, float>(f, views, args.dx.accumulate, stream);
   } else {

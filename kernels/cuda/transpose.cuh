@@ -30,6 +30,25 @@ constexpr int flip(int column) {
   return flipped;
 }
 
+// Do the 32 lanes that write (each its element e of a unit), and those that read, meet 32 banks?
+template <int kFrom, int kTo>
+constexpr bool free_of_conflicts() {
+  const auto all_banks = [](const auto& word) {
+    uint32_t banks = 0;
+    for (int lane = 0; lane < 32; ++lane) banks |= 1u << (word(lane) % 32);
+    return banks == ~0u;
+  };
+  const auto word = [](int row, int column) { return column * kTransposeTile + (row ^ flip<kFrom, kTo>(column)); };
+  bool free = true;
+  for (int e = 0; e < kFrom; ++e) {
+    free = free && all_banks([&](int lane) { return kFrom == 1 ? word(lane, 5) : word(lane % 2 * kFrom + e, lane / 2); });
+  }
+  for (int e = 0; e < kTo; ++e) {
+    free = free && all_banks([&](int lane) { return kTo == 1 ? word(5, lane) : word(lane / 2, lane % 2 * kTo + e); });
+  }
+  return free;
+}
+
 struct TransposeParams {
   std::byte *a, *b, *out;               // b may be null
   bool half_a, half_b, half_out;        // bf16, where the type is AnyFloat
@@ -59,6 +78,7 @@ __device__ __forceinline__ void tile_unit(int step, int& first, int& line) {
 template <int kFrom, int kTo, class A, class Out>
 __global__ void __launch_bounds__(kTransposeThreads) transpose_kernel(const TransposeParams p) {
   constexpr int kTile = kTransposeTile, kReads = kTile * kTile / kTransposeThreads / kFrom, kWrites = kTile * kTile / kTransposeThreads / kTo;
+  static_assert(free_of_conflicts<kFrom, kTo>());
   HEDDLE_SHARED(float, tile, [kTile * kTile]);
   const int64_t matrix = blockIdx.x / p.tiles, in_matrix = blockIdx.x - matrix * p.tiles;
   const int64_t outer = matrix / p.size[0], inner = matrix - outer * p.size[0];

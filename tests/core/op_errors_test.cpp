@@ -71,6 +71,9 @@ TEST_CASE("tokens and targets outside the vocabulary") {  // values, which the h
 DEVICE_TEST_CASE("elementwise and geometry") {
   CHECK_THROWS_WITH(add(f32({2}), f32({3})), Contains("(2)") && Contains("(3)"));
   CHECK_THROWS_WITH(mul(f32({2}), f32({3})), Contains("[mul]"));
+  CHECK_THROWS_WITH(div(f32({2}), f32({3})), Contains("[div]"));
+  CHECK_THROWS_WITH(softcap(f32({2}), 0), Contains("[softcap]") && Contains("not above 0"));
+  CHECK_THROWS_WITH(exp(i32({2})), Contains("floating"));
   CHECK_THROWS_WITH(swiglu(f32({2, 3})), Contains("not even"));
   CHECK_THROWS_WITH(dropout(f32({2}), 1.0f, {}), Contains("[0, 1)"));
   CHECK_THROWS_WITH(reshape(f32({2, 3}), {7}), Contains("(2, 3)") && Contains("(7)"));

@@ -154,6 +154,13 @@ DEVICE_TEST_CASE("gradients of elementwise ops") {
   CHECK_GRADIENTS(one([](auto in) { return gelu(in[0]); }), a);
   CHECK_GRADIENTS(one([](auto in) { return silu(in[0]); }), a);
   CHECK_GRADIENTS(one([](auto in) { return swiglu(in[0]); }), a);
+  CHECK_GRADIENTS(one([](auto in) { return sigmoid(in[0]); }), a);
+  CHECK_GRADIENTS(one([](auto in) { return tanh(in[0]); }), a);
+  CHECK_GRADIENTS(one([](auto in) { return exp(in[0]); }), a);
+  CHECK_GRADIENTS(one([](auto in) { return softcap(in[0], 1.5f); }), a);
+  CHECK_GRADIENTS(one([](auto in) { return log(exp(in[0])); }), a);
+  CHECK_GRADIENTS(one([](auto in) { return div(in[0], exp(in[1])); }), a, b);
+  CHECK_GRADIENTS(one([](auto in) { return div(exp(in[0]), sigmoid(in[0])); }), a);
   CHECK(test::gradient_errors(one([](auto in) { return relu2(in[0]); }), {a}, {.step = 1e-5}) == "");
 }
 

@@ -226,6 +226,34 @@ TEST_CASE("multiply: same shapes and a row of factors", "[pointwise]") {
   }
 }
 
+TEST_CASE("divide: quotients and their gradients, same shapes and a row of divisors", "[pointwise]") {
+  uint32_t seed = 1;
+  for (DType dtype : kFloating) {
+    for (bool row : {false, true}) {
+      for (bool with_c : {false, true}) {
+        for (const auto& shape : std::vector<std::vector<int64_t>>{{1, 1}, {3, 17}, {2, 3, 2, 5}, {4, 1100}, {3, 4, 96}}) {
+          ++seed;
+          const bool accumulate = seed % 2, wide = seed % 3 == 0, aligned = shape.back() % 8 == 0;
+          Buffer a(dtype, shape, {.padding = aligned ? 8 : 1}), b(dtype, row ? std::vector<int64_t>{shape.back()} : shape), c(dtype, shape);
+          Buffer out(wide ? accumulator_of(dtype) : dtype, shape, {.padding = aligned ? 0 : 2});
+          a.normal(seed);
+          b.normal(seed + 1, 4, 0.5);
+          c.normal(seed + 2);
+          if (accumulate) out.normal(seed + 3);
+          const DivideArgs args{a.view(), b.view(), {out.view(), accumulate}, with_c ? c.view() : View{}, -0.75};
+          const oracle::Values want = oracle::divide(args);
+          run(divide, args);
+          CHECK_CLOSE(out.view(), want.want, want.magnitude, Bound{out.view().dtype, 5});
+          CHECK(out.guards_intact());
+        }
+      }
+    }
+  }
+  std::vector<float> one(3, 1.0f), zero{0.0f, -0.0f, std::numeric_limits<float>::infinity()}, y(3);
+  run(divide, DivideArgs{make_view(one.data(), {3}), make_view(zero.data(), {3}), {make_view(y.data(), {3})}});
+  CHECK(y == std::vector<float>{std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), 0.0f});
+}
+
 // Small, large, denormal and beyond where the activations saturate.
 Buffer activations(DType dtype, std::vector<int64_t> shape, uint32_t seed, int64_t padding = 1) {
   Buffer x(dtype, std::move(shape), {.padding = padding});
@@ -238,14 +266,27 @@ Buffer activations(DType dtype, std::vector<int64_t> shape, uint32_t seed, int64
   return x;
 }
 
+constexpr Map kMaps[] = {Map::gelu, Map::relu2, Map::silu, Map::sigmoid, Map::tanh, Map::exp, Map::log, Map::softcap};
+
+// Of these, what the map has a finite value and derivative for.
+Buffer inputs_of(Map kind, DType dtype, const std::vector<int64_t>& shape, int64_t padding) {
+  Buffer x = activations(dtype, shape, 3, padding);
+  for (int64_t i = 0; i < x.view().numel(); ++i) {
+    const double v = test::element(x.view(), i);
+    if (kind == Map::exp || kind == Map::sigmoid) x.put(i, std::clamp(v, -86.0, 86.0));
+    if (kind == Map::log) x.put(i, std::max(std::abs(v), 1e-30));
+  }
+  return x;
+}
+
 TEST_CASE("map: values and derivatives", "[pointwise]") {
-  for (Map kind : {Map::gelu, Map::relu2, Map::silu}) {
+  for (Map kind : kMaps) {
     for (DType dtype : kFloating) {
       for (const auto& shape : std::vector<std::vector<int64_t>>{{1}, {5, 19}, {2, 1100}, {4, 1512}}) {
         const bool aligned = shape.back() == 1512;
-        const Buffer x = activations(dtype, shape, 3, aligned ? 8 : 1);
+        const Buffer x = inputs_of(kind, dtype, shape, aligned ? 8 : 1);
         Buffer out(dtype, shape, {.padding = aligned ? 0 : 2});
-        MapArgs args{kind, x.view(), out.view()};
+        MapArgs args{kind, x.view(), out.view(), 5};
         const oracle::Values want = oracle::map(args);
         run(map, args);
         INFO("map " << static_cast<int>(kind) << " " << shape_text(x.view()));
@@ -255,7 +296,7 @@ TEST_CASE("map: values and derivatives", "[pointwise]") {
           Buffer dy(dtype, shape), dx(accumulate ? accumulator_of(dtype) : dtype, shape, {.padding = aligned ? 16 : 3});
           dy.normal(5);
           if (accumulate) dx.normal(6);
-          MapBackwardArgs backward{kind, x.view(), dy.view(), {dx.view(), accumulate}};
+          MapBackwardArgs backward{kind, x.view(), dy.view(), {dx.view(), accumulate}, 5};
           const oracle::Values want_dx = oracle::map_backward(backward);
           run(map_backward, backward);
           CHECK_CLOSE(dx.view(), want_dx.want, want_dx.magnitude, Bound{dx.view().dtype, 10});
@@ -267,12 +308,12 @@ TEST_CASE("map: values and derivatives", "[pointwise]") {
 }
 
 TEST_CASE("map: NaN stays NaN", "[pointwise]") {
-  for (Map kind : {Map::gelu, Map::relu2, Map::silu}) {
+  for (Map kind : kMaps) {
     std::vector<float> x(9, std::numeric_limits<float>::quiet_NaN()), y(9, 0.0f);
-    run(map, MapArgs{kind, make_view(x.data(), {9}), make_view(y.data(), {9})});
+    run(map, MapArgs{kind, make_view(x.data(), {9}), make_view(y.data(), {9}), 2});
     for (float v : y) CHECK(std::isnan(v));
     std::vector<float> ones(9, 1.0f), dx(9, 0.0f);
-    run(map_backward, MapBackwardArgs{kind, make_view(x.data(), {9}), make_view(ones.data(), {9}), {make_view(dx.data(), {9})}});
+    run(map_backward, MapBackwardArgs{kind, make_view(x.data(), {9}), make_view(ones.data(), {9}), {make_view(dx.data(), {9})}, 2});
     for (float v : dx) CHECK(std::isnan(v));
   }
 }
@@ -345,6 +386,9 @@ TEST_CASE("pointwise: arguments that contradict the contract are refused by name
   CHECK(test::contains(test::error_of(axpby, AxpbyArgs{a.view(), {}, {}}), "out is absent"));
   CHECK(test::contains(test::error_of(multiply, MultiplyArgs{a.view(), c.view(), {a.view()}}), "dtypes differ"));
   CHECK(test::contains(test::error_of(map, MapArgs{Map::gelu, a.view(), c.view()}), "dtypes differ"));
+  CHECK(test::contains(test::error_of(map, MapArgs{Map::softcap, a.view(), a.view()}), "cap is 0"));
+  CHECK(test::contains(test::error_of(map_backward, MapBackwardArgs{Map::softcap, a.view(), a.view(), {a.view()}, -1}), "cap is -1"));
+  CHECK(test::contains(test::error_of(divide, DivideArgs{a.view(), a.view(), {a.view()}, b.view()}), "shapes differ"));
   CHECK(test::contains(test::error_of(swiglu, SwigluArgs{a.view(), b.view()}), "twice the columns"));
   View transposed = a.view();
   std::swap(transposed.shape[0], transposed.shape[1]);

@@ -34,6 +34,10 @@ TEST_CASE("vec: exp, sigmoid, tanh, gelu and its derivative keep the accuracy th
   CHECK(worst_ulp([](vec::F32 x) { return vec::sigmoid(x); }, sigmoid, -2, 2) <= 3);
   CHECK(worst_ulp([](vec::F32 x) { return vec::tanh(x); }, [](double x) { return std::tanh(x); }, -10, 10) <= 2);
   CHECK(worst_ulp([](vec::F32 x) { return vec::tanh(x); }, [](double x) { return std::tanh(x); }, -1, 1) <= 2);
+  const auto log = [](vec::F32 x) { return vec::log(x); };
+  for (double high : {1e-43, 1e-38, 1e-30, 0.9, 1.5, 20.0, 3e38})
+    CHECK(worst_ulp(
+              log, [](double x) { return std::log(x); }, high / 1e5, high) <= 2);
   CHECK(worst_ulp([](vec::F32 x) { return vec::gelu(x); }, oracle::gelu, -10, 10, 1) <= 4);
   CHECK(worst_ulp([](vec::F32 x) { return vec::gelu_derivative(x); }, oracle::gelu_derivative, -12, 12, 1) <= 4);
 }
@@ -53,6 +57,14 @@ TEST_CASE("vec: special values come through") {
   CHECK(at(tanh, inf) == 1.0f);
   CHECK(at(tanh, -inf) == -1.0f);
   CHECK(std::isnan(at(tanh, nan)));
+  const auto log = [](vec::F32 x) { return vec::log(x); };
+  CHECK(at(log, 1.0f) == 0.0f);
+  CHECK(at(log, 0.0f) == -inf);
+  CHECK(at(log, -0.0f) == -inf);
+  CHECK(at(log, inf) == inf);
+  CHECK(std::isnan(at(log, -1.0f)));
+  CHECK(std::isnan(at(log, -inf)));
+  CHECK(std::isnan(at(log, nan)));
   const auto derivative = [](vec::F32 x) { return vec::gelu_derivative(x); };
   CHECK(at(derivative, 1e20f) == 1.0f);
   CHECK(std::abs(at(derivative, -1e20f)) < 1e-25f);

@@ -32,6 +32,17 @@ inline Values multiply(const kernels::MultiplyArgs& args) {
   return out;
 }
 
+inline Values divide(const kernels::DivideArgs& args) {
+  Values out(args.out);
+  for (int64_t i = 0; i < args.a.numel(); ++i)
+    out.add(i, args.scale * test::element(args.a, i) * (args.c ? test::element(args.c, i) : 1) / test::element(args.b, i % args.b.numel()));
+  return out;
+}
+
+inline double sech2(double x) {
+  return 1 / std::cosh(x) / std::cosh(x);  // 1 - tanh^2 would cancel
+}
+
 // Rounding errors of an activation scale with |x|: it is x times a factor in [0, 1.13].
 inline Values map(const kernels::MapArgs& args) {
   Values out(args.x.numel());
@@ -41,6 +52,11 @@ inline Values map(const kernels::MapArgs& args) {
       case kernels::Map::gelu: out.add(i, gelu(x), std::abs(x)); break;
       case kernels::Map::relu2: out.add(i, relu2(x)); break;
       case kernels::Map::silu: out.add(i, silu(x), std::abs(x)); break;
+      case kernels::Map::sigmoid: out.add(i, sigmoid(x)); break;
+      case kernels::Map::tanh: out.add(i, std::tanh(x)); break;
+      case kernels::Map::exp: out.add(i, std::exp(x)); break;
+      case kernels::Map::log: out.add(i, std::log(x)); break;
+      case kernels::Map::softcap: out.add(i, static_cast<double>(args.cap) * std::tanh(x / static_cast<double>(args.cap))); break;
     }
   }
   return out;
@@ -56,6 +72,15 @@ inline Values map_backward(const kernels::MapBackwardArgs& args) {
       case kernels::Map::gelu: out.add(i, dy * gelu_derivative(x), std::abs(dy) * (1 + 1.6 * near * (1 + 0.135 * near * near))); break;
       case kernels::Map::relu2: out.add(i, dy * relu2_derivative(x)); break;
       case kernels::Map::silu: out.add(i, dy * silu_derivative(x), std::abs(dy) * (1 + std::min(std::abs(x), 100.0))); break;
+      case kernels::Map::sigmoid: out.add(i, dy * sigmoid(x) * sigmoid(-x)); break;
+      case kernels::Map::tanh: out.add(i, dy * sech2(x)); break;
+      case kernels::Map::exp: out.add(i, dy * std::exp(x)); break;
+      case kernels::Map::log: out.add(i, dy / x); break;
+      case kernels::Map::softcap: {  // the rounding of x / cap reaches e^-2x/cap
+        const double t = x / static_cast<double>(args.cap);
+        out.add(i, dy * sech2(t), std::abs(dy) * sech2(t) * (1 + 2 * std::min(std::abs(t), 100.0)));
+        break;
+      }
     }
   }
   return out;

@@ -1,17 +1,17 @@
 #include "core/ops/common.h"
-#include "kernels/api/softcap.h"
+#include "kernels/api/squash.h"
 
 namespace heddle {
 namespace {
 
 // y = cap tanh(x / cap): dx = dy (1 - tanh(x / cap)^2).
-class SoftcapNode final : public Node {
+class SquashNode final : public Node {
  public:
-  explicit SoftcapNode(float cap) : cap_(cap) {}
-  std::string_view name() const override { return "softcap"; }
+  explicit SquashNode(float cap) : cap_(cap) {}
+  std::string_view name() const override { return "squash"; }
   void backward(std::span<const Tensor> dy, std::span<GradSlot> dx) override {
     const Tensor d = contiguous(dy[0]);
-    launch(kernels::softcap, {.x = x.get(name()).view(), .dy = d.view(), .out = dx[0].sink(), .cap = cap_}, d.device());
+    launch(kernels::squash, {.x = x.get(name()).view(), .dy = d.view(), .out = dx[0].sink(), .cap = cap_}, d.device());
   }
   void release_saved() override { x.reset(); }
 
@@ -23,13 +23,13 @@ class SoftcapNode final : public Node {
 
 }  // namespace
 
-Tensor softcap(const Tensor& x, float cap) {
-  check_floating(x, "softcap", "x");
+Tensor squash(const Tensor& x, float cap) {
+  check_floating(x, "squash", "x");
   const Tensor dense = contiguous(x);
   Tensor y = Tensor::empty_like(dense);
-  launch(kernels::softcap, {.x = dense.view(), .out = {y.view(), false}, .cap = cap}, x.device());
+  launch(kernels::squash, {.x = dense.view(), .out = {y.view(), false}, .cap = cap}, x.device());
   if (recording({&dense})) {
-    auto node = std::make_shared<SoftcapNode>(cap);
+    auto node = std::make_shared<SquashNode>(cap);
     node->x = Saved(dense);
     record(node, {&dense}, {&y});
   }

@@ -8,12 +8,12 @@ namespace heddle::kernels {
 
 // Without dy: out (+)= cap tanh(x / cap). With it: out (+)= dy (1 - tanh(x / cap)^2), the gradient of x. All dense, of one shape and floating dtype;
 // out may be x's accumulator type.
-struct SoftcapArgs {
+struct SquashArgs {
   View x, dy;
   Sink out;
   float cap = 1;
 };
 
-extern Kernel<SoftcapArgs> softcap;
+extern Kernel<SquashArgs> squash;
 
 }  // namespace heddle::kernels

@@ -1,5 +1,5 @@
-// See kernels/api/softcap.h.
-#include "kernels/api/softcap.h"
+// See kernels/api/squash.h.
+#include "kernels/api/squash.h"
 
 #include <cmath>
 
@@ -10,7 +10,7 @@ namespace heddle::kernels::cpu {
 namespace {
 
 template <class T>
-void softcap_as(const SoftcapArgs& args) {
+void squash_as(const SquashArgs& args) {
   const T cap = static_cast<T>(args.cap);
   const int64_t total = args.x.numel();
   for_tiles(total, kTileElements, 16 * total, [&](int64_t begin, int64_t end) {
@@ -31,7 +31,7 @@ void softcap_as(const SoftcapArgs& args) {
 
 }  // namespace
 
-Refusal refuses(const SoftcapArgs& args) {
+Refusal refuses(const SquashArgs& args) {
   return Rules()
       .floating("x", args.x)
       .dense("x", args.x)
@@ -41,8 +41,8 @@ Refusal refuses(const SoftcapArgs& args) {
       .dense("out", args.out.to)
       .need(args.cap > 0, "cap is ", args.cap);
 }
-void run(const SoftcapArgs& args, Stream) {
-  with_compute_type(args.x.dtype == DType::f64, [&](auto zero) { softcap_as<decltype(zero)>(args); });
+void run(const SquashArgs& args, Stream) {
+  with_compute_type(args.x.dtype == DType::f64, [&](auto zero) { squash_as<decltype(zero)>(args); });
 }
 
 }  // namespace heddle::kernels::cpu
