@@ -1,6 +1,5 @@
 // The last CUDA candidate of matmul: all of the contract but f64.
 #include "kernels/cuda/gemm_simt.cuh"
-#include "kernels/cuda/matmul_finish.h"
 #include "kernels/cuda/matmul_layout.h"
 #include "kernels/cuda/register.h"
 
@@ -33,29 +32,16 @@ size_t scratch(const MatmulArgs& args) {
   return matmul_scratch(args, plan(args));
 }
 
-GemmSimtOperand operand(const View& v, bool k_contiguous) {
-  const int64_t bytes = 4 * size_of(v.dtype);
-  const bool aligned = reinterpret_cast<uintptr_t>(v.data) % static_cast<uintptr_t>(bytes) == 0 && (v.size(0) <= 1 || v.step(0) % 4 == 0);
-  return {v.data, v.step(0), k_contiguous, aligned};
-}
-
 void run(const MatmulArgs& args, Stream stream) {
-  const MatmulShape shape = shape_of(args);
   const MatmulPlan how = plan(args);
-  run_matmul(args, how, stream, [&](const MatmulTarget& target) {
-    const size_t tile = choose_gemm_simt(shape.m);
-    GemmSimtParams p{};
-    p.a = operand(args.a, !args.trans_a);
-    p.b = operand(args.b, args.trans_b);
-    p.n = static_cast<int>(shape.n);
-    p.k = static_cast<int>(shape.k);
-    const int steps = ceil_div(p.k, kGemmSimtTiles[tile].block_k);
-    p.steps_per_split = ceil_div(steps, how.splits);
-    p.split_stride = target.split_stride;
-    p.epilogue = target.epilogue;
+  const MatmulTarget target = matmul_target(args, how);
+  if (args.c.to.numel() > 0) {
+    const size_t tile = choose_gemm_simt(shape_of(args).m);
     static_assert(kGemmSimtTiles.size() == 2);
-    (tile == 0 ? launcher<0> : launcher<1>)(args.a.dtype == DType::bf16)(p, how.splits, stream);
-  });
+    const Launch launch = (tile == 0 ? launcher<0> : launcher<1>)(args.a.dtype == DType::bf16);
+    launch(gemm_simt_params(args, target, how.splits, kGemmSimtTiles[tile]), how.splits, stream);
+  }
+  finish_matmul(args, how, stream);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "kernels/cuda/configured.h"
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/gemm_simt_config.h"
+#include "kernels/cuda/matmul_finish.h"
 #include "kernels/cuda/tile_raster.h"
 
 namespace heddle::kernels::cuda {
@@ -124,9 +125,8 @@ __global__ void __launch_bounds__(Config::value.threads(), Config::value.blocks)
   HEDDLE_SHARED(float4, shared, [kConfig.shared_floats() / 4]);
   float* stages = reinterpret_cast<float*>(shared);  // (STAGE, A then B)
 
-  const int m = p.epilogue.m, tiles_m = ceil_div(m, kBlockM), tiles_n = ceil_div(p.n, kBlockN);
-  const int split = static_cast<int>(blockIdx.x) / (tiles_m * tiles_n);
-  const TileAt tile = tile_at(static_cast<int>(blockIdx.x) % (tiles_m * tiles_n), tiles_m, tiles_n, 8);
+  const int m = p.epilogue.m, split = static_cast<int>(blockIdx.y);
+  const TileAt tile = tile_at(static_cast<int>(blockIdx.x), ceil_div(m, kBlockM), ceil_div(p.n, kBlockN), kRasterRows);
   const int m0 = tile.m * kBlockM, n0 = tile.n * kBlockN;
   const int k_first = split * p.steps_per_split * kBlockK, k_end = min(p.k, k_first + p.steps_per_split * kBlockK);
   const int steps = ceil_div(k_end - k_first, kBlockK);
@@ -216,10 +216,28 @@ __global__ void __launch_bounds__(Config::value.threads(), Config::value.blocks)
   epilogue.template store_sums<kConfig.warp_m(), Rows::kLanesPerRow>(m0 + warp_row);
 }
 
+inline GemmSimtParams gemm_simt_params(const MatmulArgs& args, const MatmulTarget& target, int splits, const GemmSimtConfig& config) {
+  const auto operand = [](const View& v, bool k_contiguous) {
+    const auto bytes = static_cast<uintptr_t>(4 * size_of(v.dtype));
+    const bool aligned = reinterpret_cast<uintptr_t>(v.data) % bytes == 0 && (v.size(0) <= 1 || v.step(0) % 4 == 0);
+    return GemmSimtOperand{v.data, v.step(0), k_contiguous, aligned};
+  };
+  const MatmulShape shape = shape_of(args);
+  GemmSimtParams p{};
+  p.a = operand(args.a, !args.trans_a);
+  p.b = operand(args.b, args.trans_b);
+  p.n = static_cast<int>(shape.n);
+  p.k = static_cast<int>(shape.k);
+  p.steps_per_split = ceil_div(ceil_div(p.k, config.block_k), splits);
+  p.split_stride = target.split_stride;
+  p.epilogue = target.epilogue;
+  return p;
+}
+
 template <GemmSimtConfig kConfig>
 void launch_gemm_simt(const GemmSimtParams& p, int splits, Stream stream) {
-  const int tiles = ceil_div(p.epilogue.m, kConfig.block_m) * ceil_div(p.n, kConfig.block_n);
-  HEDDLE_LAUNCH((gemm_simt_kernel<Configured<kConfig>>), static_cast<unsigned>(tiles * splits), kConfig.threads(), 0, stream, p);
+  const dim3 blocks(static_cast<unsigned>(ceil_div(p.epilogue.m, kConfig.block_m) * ceil_div(p.n, kConfig.block_n)), static_cast<unsigned>(splits));
+  HEDDLE_LAUNCH((gemm_simt_kernel<Configured<kConfig>>), blocks, kConfig.threads(), 0, stream, p);
 }
 
 }  // namespace heddle::kernels::cuda

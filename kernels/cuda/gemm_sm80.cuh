@@ -1,5 +1,5 @@
-// C (M, N) = A B, or C += A B, for Ampere: bf16 operands, fp32 accumulation on mma.sync, tiles streamed through a ring of shared-memory stages by
-// cp.async.
+// C (M, N) = A B with the epilogue of kernels/api/matmul.h, for Ampere: bf16 operands, fp32 accumulation on mma.sync, tiles streamed through a ring
+// of shared-memory stages by cp.async.
 //
 //   Y = X W^T      A = X  (M, K)  k-major    B = W  (N, K)  k-major       forward
 //   dX = dY W      A = dY (M, K)  k-major    B = W  (K, N)  mn-major      ldmatrix.trans turns B
@@ -11,10 +11,11 @@
 //   these.
 #pragma once
 
-#include <type_traits>
-
 #include "kernels/cuda/configured.h"
+#include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/gemm_sm80_config.h"
+#include "kernels/cuda/matmul_finish.h"
+#include "kernels/cuda/matmul_layout.h"
 #include "kernels/cuda/tile.cuh"
 #include "kernels/cuda/tile_raster.h"
 #include "kernels/cuda/vec.cuh"
@@ -24,13 +25,12 @@ namespace heddle::kernels::cuda {
 struct GemmSm80Params {
   const bf16* a;  // (M, K) or (K, M)
   const bf16* b;  // (N, K) or (K, N)
-  void* c;        // (M, N) f32 or bf16
   int m, n, k;
-  int64_t lda, ldb, ldc;  // elements between rows, multiples of 8
-  bool accumulate;
+  int64_t lda, ldb;  // elements between rows, multiples of 8
+  int splits;        // parts of K that different blocks compute
+  int64_t split_stride;
+  MatmulEpilogue epilogue;  // of the first part
 };
-
-inline constexpr int kRasterRows = 8;  // rows of tiles that run side by side
 
 // The fragments of one k16 step of a warp's tile.
 template <GemmSm80Config kConfig>
@@ -81,41 +81,34 @@ __device__ __forceinline__ void multiply(float (&acc)[kConfig.warp_m / 16][kConf
   }
 }
 
-// warp. Writes its tile of C, 16 rows at a time: accumulators to the warp's own staging rows, from there whole 16-byte pieces to memory.
+// warp. Hands its tile of C to the epilogue, some rows at a time: accumulators to the warp's own staging rows, from there eight columns a lane.
 template <GemmSm80Config kConfig>
-__device__ __forceinline__ void store_tile(const float (&acc)[kConfig.warp_m / 16][kConfig.warp_n / 8][4], uint32_t staging, const GemmSm80Params& p,
-                                           int first_row, int first_column) {
-  constexpr int kRowBytes = kConfig.epilogue_row_bytes(), kLanesPerRow = kConfig.warp_n / 8, kRowsPerPass = 32 / kLanesPerRow;
+__device__ __forceinline__ void finish_tile(const float (&acc)[kConfig.warp_m / 16][kConfig.warp_n / 8][4], uint32_t staging,
+                                            ColumnEpilogue<bf16>& epilogue, int first_row) {
+  using Rows = StagedRows<kConfig.warp_n>;
+  constexpr int kStaged = kConfig.kStagedRows / 16;
+  static_assert(kConfig.warp_m % kConfig.kStagedRows == 0);
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int own_row = lane / kLanesPerRow, own_column = lane % kLanesPerRow * 8;
-  // Of its 32 bytes every second group of four lanes reads the upper half first: the eight lanes of a wavefront then meet all banks, not half of them
-  // twice.
-  const int upper_first = lane / 4 % 2;
 #pragma unroll
-  for (int i = 0; i < kConfig.warp_m / 16; ++i) {
+  for (int first = 0; first < kConfig.warp_m / 16; first += kStaged) {
     ptx::warp_sync();  // the rows before have been read
 #pragma unroll
-    for (int j = 0; j < kConfig.warp_n / 8; ++j) {
+    for (int i = 0; i < kStaged; ++i) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const Element at = mma_m16n8k16::d(lane, 2 * half);
-        ptx::st64_shared(staging + at.row * kRowBytes + (j * 8 + at.column) * 4,
-                         make_uint2(__float_as_uint(acc[i][j][2 * half]), __float_as_uint(acc[i][j][2 * half + 1])));
+      for (int j = 0; j < kConfig.warp_n / 8; ++j) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const Element at = mma_m16n8k16::d(lane, 2 * half);
+          const float(&d)[4] = acc[first + i][j];
+          ptx::st64_shared(staging + (i * 16 + at.row) * Rows::kRowBytes + (j * 8 + at.column) * 4,
+                           make_uint2(__float_as_uint(d[2 * half]), __float_as_uint(d[2 * half + 1])));
+        }
       }
     }
     ptx::warp_sync();
-#pragma unroll
-    for (int pass = 0; pass < 16 / kRowsPerPass; ++pass) {
-      const int tile_row = pass * kRowsPerPass + own_row, row = first_row + i * 16 + tile_row, column = first_column + own_column;
-      if (row >= p.m || column >= p.n) continue;
-      const uint32_t from = staging + tile_row * kRowBytes + own_column * 4;
-      const uint4 first = ptx::ld128_shared(from + 16 * upper_first), second = ptx::ld128_shared(from + 16 * (1 - upper_first));
-      float values[8];
-      thread::unpack_f32(upper_first ? second : first, upper_first ? first : second, values);
-      using Out = std::conditional_t<kConfig.f32_out, float, bf16>;
-      thread::store8(static_cast<Out*>(p.c) + row * p.ldc, values, column, p.n, p.accumulate);
-    }
+    finish_staged<kConfig.kStagedRows, kConfig.warp_n, 4>(epilogue, staging, first_row + first * 16);
   }
+  epilogue.template store_sums<kConfig.warp_m, Rows::kLanesPerRow>(first_row);
 }
 
 template <class Config>
@@ -127,11 +120,13 @@ __global__ void __launch_bounds__(Config::value.threads()) gemm_sm80_kernel(cons
   const uint32_t shared = ptx::smem_u32(dyn_smem<std::byte>());  // (STAGE, A then B)
 
   const TileAt tile = tile_at(static_cast<int>(blockIdx.x), ceil_div(p.m, kConfig.block_m), ceil_div(p.n, kConfig.block_n), kRasterRows);
-  const int m0 = tile.m * kConfig.block_m, n0 = tile.n * kConfig.block_n, k_tiles = ceil_div(p.k, kConfig.block_k);
+  const int m0 = tile.m * kConfig.block_m, n0 = tile.n * kConfig.block_n;
+  const int k_part = ceil_div(ceil_div(p.k, kConfig.block_k), p.splits) * kConfig.block_k;
+  const int k0 = static_cast<int>(blockIdx.y) * k_part, k_end = min(k0 + k_part, p.k), k_tiles = ceil_div(k_end - k0, kConfig.block_k);
   AsyncTileLoader<kAk ? kConfig.block_m : kConfig.block_k, kAk ? kConfig.block_k : kConfig.block_m, kConfig.threads()> load_a(
-      p.a, p.lda, kAk ? p.m : p.k, kAk ? p.k : p.m, kAk ? m0 : 0, kAk ? 0 : m0);
+      p.a, p.lda, kAk ? p.m : k_end, kAk ? k_end : p.m, kAk ? m0 : k0, kAk ? k0 : m0);
   AsyncTileLoader<kBk ? kConfig.block_n : kConfig.block_k, kBk ? kConfig.block_k : kConfig.block_n, kConfig.threads()> load_b(
-      p.b, p.ldb, kBk ? p.n : p.k, kBk ? p.k : p.n, kBk ? n0 : 0, kBk ? 0 : n0);
+      p.b, p.ldb, kBk ? p.n : k_end, kBk ? k_end : p.n, kBk ? n0 : k0, kBk ? k0 : n0);
   const auto start_copy = [&](int k_tile, int stage) {
     if (k_tile < k_tiles) {
       load_a.load(shared + stage * kStageBytes);
@@ -173,14 +168,25 @@ __global__ void __launch_bounds__(Config::value.threads()) gemm_sm80_kernel(cons
   }
 
   // The loop's last barrier came after every copy and every read: the stages are free for the epilogue.
-  store_tile<kConfig>(acc, shared + warp * 16 * kConfig.epilogue_row_bytes(), p, m0 + warp_row, n0 + warp_column);
+  MatmulEpilogue to = p.epilogue;
+  to.c = static_cast<float*>(to.c) + static_cast<int>(blockIdx.y) * p.split_stride;
+  ColumnEpilogue<bf16> epilogue(to, n0 + warp_column + StagedRows<kConfig.warp_n>::own_column());
+  finish_tile<kConfig>(acc, shared + warp * kConfig.kStagedRows * kConfig.epilogue_row_bytes(), epilogue, m0 + warp_row);
+}
+
+inline GemmSm80Params gemm_sm80_params(const MatmulArgs& args, const MatmulTarget& target, int splits) {
+  auto p = matmul_operands<GemmSm80Params>(args);
+  p.splits = splits;
+  p.split_stride = target.split_stride;
+  p.epilogue = target.epilogue;
+  return p;
 }
 
 template <GemmSm80Config kConfig>
 void launch_gemm_sm80(const GemmSm80Params& p, Stream stream) {
   static_assert(kConfig.shared_bytes() <= kMaxSharedSm80);
-  const int tiles = ceil_div(p.m, kConfig.block_m) * ceil_div(p.n, kConfig.block_n);
-  HEDDLE_LAUNCH((gemm_sm80_kernel<Configured<kConfig>>), static_cast<unsigned>(tiles), kConfig.threads(), kConfig.shared_bytes(), stream, p);
+  const dim3 blocks(static_cast<unsigned>(ceil_div(p.m, kConfig.block_m) * ceil_div(p.n, kConfig.block_n)), static_cast<unsigned>(p.splits));
+  HEDDLE_LAUNCH((gemm_sm80_kernel<Configured<kConfig>>), blocks, kConfig.threads(), kConfig.shared_bytes(), stream, p);
 }
 
 }  // namespace heddle::kernels::cuda

@@ -42,7 +42,9 @@ Refusal refuses(const MatmulArgs& args) {
 void run(const MatmulArgs& args, Stream stream) {
   const MatmulShape shape = shape_of(args);
   if (shape.m == 0 || shape.n == 0) return;
-  auto call = matmul_params<GemmSm90Args>(args);
+  auto call = matmul_operands<GemmSm90Args>(args);
+  call.c = args.c.to.data;
+  call.ldc = args.c.to.step(0);
   call.blocks = multiprocessors();
   const MatmulLayout layout = layout_of(args.trans_a, args.trans_b);
   static_assert(kGemmSm90Tiles.size() == 3);

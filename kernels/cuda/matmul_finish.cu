@@ -2,6 +2,7 @@
 #include "kernels/cuda/matmul_finish.cuh"
 
 #include "kernels/cuda/matmul_finish.h"
+#include "kernels/cuda/ordered_sum.cuh"
 
 namespace heddle::kernels::cuda {
 namespace {
@@ -11,11 +12,6 @@ void launch_split_sum(const SplitSumParams& p, Stream stream) {
   constexpr SplitSumConfig kConfig{.bf16_operands = kBf16};
   const int warps = ceil_div(p.epilogue.m, kConfig.rows) * ceil_div(p.epilogue.n, kConfig.columns);
   HEDDLE_LAUNCH((split_sum_kernel<Configured<kConfig>>), static_cast<unsigned>(ceil_div(warps, kConfig.threads / 32)), kConfig.threads, 0, stream, p);
-}
-
-void launch_add_column_parts(const ColumnPartsParams& p, Stream stream) {
-  constexpr ColumnPartsConfig kConfig;
-  HEDDLE_LAUNCH((add_column_parts_kernel<Configured<kConfig>>), static_cast<unsigned>(ceil_div(p.n, 32)), kConfig.threads, 0, stream, p);
 }
 
 int rows_per_part(const MatmulPlan& plan) {
@@ -29,40 +25,43 @@ int64_t split_elements(const MatmulArgs& args, const MatmulPlan& plan) {
   return plan.splits > 1 ? shape.m * scratch_row(shape.n) : 0;
 }
 
+// Scratch: the columns' partial sums, then the parts of K.
+float* column_partials(const MatmulArgs& args) {
+  return reinterpret_cast<float*>(args.scratch.data());
+}
+float* split_parts(const MatmulArgs& args, const MatmulPlan& plan) {
+  return column_partials(args) + parts(args, plan) * scratch_row(shape_of(args).n);
+}
+
 }  // namespace
 
 size_t matmul_scratch(const MatmulArgs& args, const MatmulPlan& plan) {
   return sizeof(float) * static_cast<size_t>(parts(args, plan) * scratch_row(shape_of(args).n) + plan.splits * split_elements(args, plan));
 }
 
-void run_matmul(const MatmulArgs& args, const MatmulPlan& plan, Stream stream, const std::function<void(const MatmulTarget&)>& main) {
-  const MatmulShape shape = shape_of(args);
-  if (shape.n == 0) return;
+MatmulTarget matmul_target(const MatmulArgs& args, const MatmulPlan& plan) {
   HEDDLE_CHECK(args.scratch.size() >= matmul_scratch(args, plan), "matmul", "scratch too small: ", args.scratch.size(), " of ",
                matmul_scratch(args, plan), " bytes");
-  const int64_t row = scratch_row(shape.n);
-  float* column_partials = reinterpret_cast<float*>(args.scratch.data());
-  float* split_parts = column_partials + parts(args, plan) * row;
-  MatmulTarget target{matmul_epilogue(args, args.column_sum ? column_partials : nullptr)};
+  if (plan.splits == 1) return {matmul_epilogue(args, args.column_sum ? column_partials(args) : nullptr), 0};
+  MatmulEpilogue alone{};
+  alone.c = split_parts(args, plan);
+  alone.c_row = scratch_row(shape_of(args).n);
+  alone.m = static_cast<int>(shape_of(args).m);
+  alone.n = static_cast<int>(alone.c_row);
+  alone.f32_out = alone.aligned = true;
+  return {alone, split_elements(args, plan)};
+}
 
-  if (shape.m > 0 && plan.splits == 1) main(target);
-  if (shape.m > 0 && plan.splits > 1) {
-    SplitSumParams sum{split_parts, plan.splits, row, split_elements(args, plan), target.epilogue};
-    target.split_stride = sum.split_stride;
-    MatmulEpilogue& parts_alone = target.epilogue = {};
-    parts_alone.c = split_parts;
-    parts_alone.c_row = row;
-    parts_alone.m = sum.epilogue.m;
-    parts_alone.n = static_cast<int>(row);
-    parts_alone.f32_out = parts_alone.aligned = true;
-    main(target);
-    args.a.dtype == DType::bf16 ? launch_split_sum<true>(sum, stream) : launch_split_sum<false>(sum, stream);
+void finish_matmul(const MatmulArgs& args, const MatmulPlan& plan, Stream stream) {
+  const MatmulShape shape = shape_of(args);
+  if (plan.splits > 1 && shape.m * shape.n > 0) {
+    const SplitSumParams p{split_parts(args, plan), plan.splits, scratch_row(shape.n), split_elements(args, plan),
+                           matmul_epilogue(args, args.column_sum ? column_partials(args) : nullptr)};
+    args.a.dtype == DType::bf16 ? launch_split_sum<true>(p, stream) : launch_split_sum<false>(p, stream);
   }
-  if (args.column_sum) {
-    const View& to = args.column_sum.to;
-    launch_add_column_parts({column_partials, row, static_cast<int>(parts(args, plan)), static_cast<int>(shape.n), to.data, to.dtype == DType::f32,
-                             args.column_sum.accumulate},
-                            stream);
+  if (args.column_sum && shape.n > 0) {
+    const Partials from{column_partials(args), static_cast<int>(parts(args, plan)), 1, static_cast<int>(shape.n)};
+    launch_add_partials<bf16>(from, {{row_sink(args.column_sum)}}, stream);  // to f32 as well
   }
 }
 

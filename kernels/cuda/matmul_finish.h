@@ -1,8 +1,6 @@
 // What follows the main kernel of a matrix product: the parts of K are added and finished, the partial sums of columns added. Host only.
 #pragma once
 
-#include <functional>
-
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/matmul_finish_config.h"
 
@@ -14,7 +12,7 @@ struct MatmulPlan {
   int rows_per_part = 0;  // rows of c behind one partial sum of its columns
 };
 
-// Bytes of scratch that finish_matmul needs.
+// Bytes of scratch that both of these need.
 size_t matmul_scratch(const MatmulArgs&, const MatmulPlan&);
 
 // Where the main kernel leaves its sums, and how far apart its parts of K lie, in f32 (0: there is one).
@@ -22,8 +20,9 @@ struct MatmulTarget {
   MatmulEpilogue epilogue;
   int64_t split_stride = 0;
 };
+MatmulTarget matmul_target(const MatmulArgs&, const MatmulPlan&);
 
-// Calls main(target) to launch the main kernel (not at all where c has no elements), then launches what has to follow.
-void run_matmul(const MatmulArgs&, const MatmulPlan&, Stream, const std::function<void(const MatmulTarget&)>& main);
+// Launches what has to follow the main kernel, which is not launched at all where c has no elements.
+void finish_matmul(const MatmulArgs&, const MatmulPlan&, Stream);
 
 }  // namespace heddle::kernels::cuda

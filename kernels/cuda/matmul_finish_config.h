@@ -44,9 +44,4 @@ struct SplitSumConfig {
   bool bf16_operands = false;
 };
 
-// The kernel that adds the partial sums of columns.
-struct ColumnPartsConfig {
-  int threads = 512;  // warps that each add every (threads / 32)th part of 32 columns
-};
-
 }  // namespace heddle::kernels::cuda

@@ -20,18 +20,16 @@ constexpr MatmulLayout layout_of(bool trans_a, bool trans_b) {
 
 // What the parameters of both tensor-core kernels begin with: operands, sizes, row strides. The rest keeps its defaults.
 template <class Params>
-Params matmul_params(const MatmulArgs& args) {
+Params matmul_operands(const MatmulArgs& args) {
   const MatmulShape shape = shape_of(args);
   Params p{};
   p.a = args.a.as<const bf16>();
   p.b = args.b.as<const bf16>();
-  p.c = args.c.to.data;
   p.m = static_cast<int>(shape.m);
   p.n = static_cast<int>(shape.n);
   p.k = static_cast<int>(shape.k);
   p.lda = args.a.step(0);
   p.ldb = args.b.step(0);
-  p.ldc = args.c.to.step(0);
   return p;
 }
 

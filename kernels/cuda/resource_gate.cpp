@@ -175,7 +175,7 @@ void set_launch(Row& row, const Kernel& kernel) {
   const auto at = [&](size_t i) { return i < kernel.values.size() ? kernel.values[i] : 0; };
   const auto major = [&](size_t i) { return static_cast<heddle::Major>(at(i)); };
   if (kernel.name == "gemm_sm80_kernel") {
-    const GemmSm80Config c{at(0), at(1), at(2), at(3), at(4), at(5), major(6), major(7), at(8) != 0};
+    const GemmSm80Config c{at(0), at(1), at(2), at(3), at(4), at(5), major(6), major(7)};
     row.threads = c.threads();
     row.dynamic_shared = c.shared_bytes();
   } else if (kernel.name == "gemm_sm90_kernel") {
@@ -189,7 +189,7 @@ void set_launch(Row& row, const Kernel& kernel) {
     row.dynamic_shared = c.shared_bytes();
   } else if (kernel.name == "gemm_simt_kernel") {
     row.threads = GemmSimtConfig{at(0), at(1), at(2), at(3), at(4), at(5) != 0}.threads();
-  } else if (kernel.name == "split_sum_kernel" || kernel.name == "add_column_parts_kernel") {
+  } else if (kernel.name == "split_sum_kernel") {
     row.threads = at(0);
   } else if (kernel.name == "norm_forward_kernel" || kernel.name == "norm_backward_kernel" || kernel.name == "softmax_kernel" ||
              kernel.name == "softmax_backward_kernel" || kernel.name == "cross_entropy_stats_kernel" || kernel.name == "cross_entropy_kernel") {

@@ -7,6 +7,8 @@
 
 namespace heddle::kernels::cuda {
 
+inline constexpr int kRasterRows = 8;  // rows of tiles that run side by side
+
 struct TileAt {
   int m = 0, n = 0;  // in tiles
 };

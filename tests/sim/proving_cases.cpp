@@ -23,6 +23,12 @@ ProvingCase gemm_sm80_case(const char* tile_name, Sm80Tile tile, Product product
   return {name, 80, [=] { return check_gemm({product, m, n, k, accumulate, false, run}, memory); }};
 }
 
+ProvingCase gemm_simt_case(Product product, int64_t m, int64_t n, int64_t k) {
+  const std::string name = concat("gemm_simt ", kProductNames[static_cast<int>(product)], " ", m, " x ", n, " x ", k);
+  const auto memory = std::make_shared<std::optional<oracle::MatmulResult>>();
+  return {name, 80, [=] { return check_gemm({product, m, n, k, false, false, gemm_simt}, memory); }};
+}
+
 // Weight gradients of the Hopper kernel add to what is there.
 ProvingCase gemm_sm90_case(const char* tile_name, Sm90Tile tile, Product product, int64_t m, int64_t n, int64_t k, int blocks, int splits = 1) {
   const std::string name = concat("gemm_sm90 ", tile_name, " ", kProductNames[static_cast<int>(product)], " ", m, " x ", n, " x ", k, ", ", blocks,
@@ -107,6 +113,7 @@ std::vector<ProvingCase> proving_cases() {
   cases.push_back(gemm_sm80_case("deep_k", Sm80Tile::deep_k, kForward, 70, 100, 450, true));
   cases.push_back(gemm_sm80_case("large", Sm80Tile::large, kForward, 136, 264, 400));
   cases.push_back(gemm_sm80_case("large", Sm80Tile::large, kWeight, 120, 250, 100, true));
+  for (Product product : {kForward, kInput, kWeight}) cases.push_back(gemm_simt_case(product, 130, 200, 100));
   // 3 stages of 64.
   for (Product product : {kForward, kInput, kWeight}) {
     cases.push_back(gemm_sm90_case("small", Sm90Tile::small, product, 128, 128, 640, 2));  // two tiles for each block
@@ -159,7 +166,8 @@ std::vector<ProvingCase> proving_cases() {
 }
 
 std::vector<ProvingCase> short_proving_cases() {
-  return {gemm_sm80_case("small", Sm80Tile::small, Product::forward, 64, 64, 320),
+  return {gemm_simt_case(Product::forward, 64, 128, 40),
+          gemm_sm80_case("small", Sm80Tile::small, Product::forward, 64, 64, 320),
           gemm_sm90_case("small", Sm90Tile::small, Product::forward, 64, 200, 256, 1),  // four tiles: the buffers of results are used again
           gemm_sm90_case("cluster", Sm90Tile::cluster, Product::forward, 256, 128, 640, 2),
           attention_case({.t = 140, .s = 140, .h = 1, .kv = 1, .d = 64}),
@@ -171,6 +179,7 @@ std::vector<ProvingCase> short_proving_cases() {
 std::vector<ProvingCase> layout_proving_cases() {
   std::vector<ProvingCase> cases = short_proving_cases();
   for (Product product : {Product::input_gradient, Product::weight_gradient}) {
+    cases.push_back(gemm_simt_case(product, 128, 128, 32));
     cases.push_back(gemm_sm80_case("small", Sm80Tile::small, product, 64, 64, 64));
   }
   // Not the f32 results of gemm_sm90: its source says why those do meet conflicts.

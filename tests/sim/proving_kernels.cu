@@ -3,6 +3,7 @@
 #include "kernels/cuda/attention_bwd_sm80.cuh"
 #include "kernels/cuda/attention_fwd_sm80.cuh"
 #include "kernels/cuda/device.cuh"
+#include "kernels/cuda/gemm_simt.cuh"
 #include "kernels/cuda/gemm_sm80.cuh"
 #include "kernels/cuda/gemm_sm90.cuh"
 #include "kernels/cuda/matmul_layout.h"
@@ -43,10 +44,6 @@ constexpr Config with_layout(Config config, MatmulLayout layout) {
   config.b = layout == kForward ? Major::k : Major::mn;
   return config;
 }
-constexpr GemmSm80Config sm80(GemmSm80Config config, MatmulLayout layout) {
-  config.f32_out = layout == kWeight;
-  return with_layout(config, layout);
-}
 constexpr GemmSm90Config sm90(GemmSm90Config config, MatmulLayout layout) {
   config.out = layout == kWeight ? GemmOut::f32_add : GemmOut::bf16;
   return with_layout(config, layout);
@@ -62,21 +59,31 @@ constexpr GemmSm90Config kSmall90{64, 64, 3, 1, 1}, kCluster90{128, 128, 3, 2, 2
 }  // namespace
 
 void gemm_sm80(Sm80Tile tile, const MatmulArgs& args) {
-  auto p = matmul_params<GemmSm80Params>(args);
-  p.accumulate = args.c.accumulate;
+  const GemmSm80Params p = gemm_sm80_params(args, {matmul_epilogue(args, nullptr)}, 1);
   const MatmulLayout layout = layout_of(args.trans_a, args.trans_b);
   const Stream stream{};
-  if (tile == Sm80Tile::small && layout == kForward) return launch_gemm_sm80<sm80(kSmall80, kForward)>(p, stream);
-  if (tile == Sm80Tile::small && layout == kInput) return launch_gemm_sm80<sm80(kSmall80, kInput)>(p, stream);
-  if (tile == Sm80Tile::small && layout == kWeight) return launch_gemm_sm80<sm80(kSmall80, kWeight)>(p, stream);
-  if (tile == Sm80Tile::deep_k && layout == kForward) return launch_gemm_sm80<sm80(kDeep80, kForward)>(p, stream);
-  if (tile == Sm80Tile::large && layout == kForward) return launch_gemm_sm80<sm80(kLarge80, kForward)>(p, stream);
-  if (tile == Sm80Tile::large && layout == kWeight) return launch_gemm_sm80<sm80(kLarge80, kWeight)>(p, stream);
+  if (tile == Sm80Tile::small && layout == kForward) return launch_gemm_sm80<with_layout(kSmall80, kForward)>(p, stream);
+  if (tile == Sm80Tile::small && layout == kInput) return launch_gemm_sm80<with_layout(kSmall80, kInput)>(p, stream);
+  if (tile == Sm80Tile::small && layout == kWeight) return launch_gemm_sm80<with_layout(kSmall80, kWeight)>(p, stream);
+  if (tile == Sm80Tile::deep_k && layout == kForward) return launch_gemm_sm80<with_layout(kDeep80, kForward)>(p, stream);
+  if (tile == Sm80Tile::large && layout == kForward) return launch_gemm_sm80<with_layout(kLarge80, kForward)>(p, stream);
+  if (tile == Sm80Tile::large && layout == kWeight) return launch_gemm_sm80<with_layout(kLarge80, kWeight)>(p, stream);
   not_built();
 }
 
+void gemm_simt(const MatmulArgs& args) {
+  constexpr GemmSimtConfig kConfig = [] {
+    GemmSimtConfig config = kGemmSimtTiles[0];
+    config.bf16_operands = true;
+    return config;
+  }();
+  launch_gemm_simt<kConfig>(gemm_simt_params(args, {matmul_epilogue(args, nullptr)}, 1, kConfig), 1, Stream{});
+}
+
 void gemm_sm90(Sm90Tile tile, const MatmulArgs& args, int blocks, int splits) {
-  auto call = matmul_params<GemmSm90Args>(args);
+  auto call = matmul_operands<GemmSm90Args>(args);
+  call.c = args.c.to.data;
+  call.ldc = args.c.to.step(0);
   call.blocks = blocks;
   call.splits = splits;
   const MatmulLayout layout = layout_of(args.trans_a, args.trans_b);

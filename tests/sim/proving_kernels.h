@@ -33,6 +33,7 @@ enum class Sm90Tile {
 // bf16 results forward and for input gradients, f32 for weight gradients (sm90: added; sm80: as args.c says).
 void gemm_sm80(Sm80Tile tile, const kernels::MatmulArgs& args);
 void gemm_sm90(Sm90Tile tile, const kernels::MatmulArgs& args, int blocks, int splits = 1);
+void gemm_simt(const kernels::MatmulArgs& args);  // 128 x 128, bf16 operands
 void norm_rows(const kernels::NormForwardArgs& args, unsigned blocks);
 // scratch: sum_scratch bytes; zeroed: 16.
 void sum_up(const kernels::SumArgs& args);

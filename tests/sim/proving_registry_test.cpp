@@ -99,27 +99,15 @@ TEST_CASE("registry: what both tensor-core products refuse, and simt takes", "[r
   MatmulArgs args = some_matmul();
   args.a = at(4096, DType::f32, {64, 64});
   both_refuse(args, "bf16 operands only");
-  for (View MatmulArgs::*fused : {&MatmulArgs::bias, &MatmulArgs::preact}) {
-    args = some_matmul();
-    args.*fused = at(16384, DType::bf16, {64, 64});
-    both_refuse(args, "no fused epilogue");
-  }
-  args = some_matmul();
-  args.epilogue = Epilogue::gelu;
-  both_refuse(args, "no fused epilogue");
-  args = some_matmul();
-  args.column_sum = {at(16384, DType::f32, {64})};
-  both_refuse(args, "no fused epilogue");
   args = some_matmul();
   args.trans_a = true;
   both_refuse(args, "not both operands transposed");
-  for (View* (*view)(MatmulArgs&) :
-       {+[](MatmulArgs& a) { return &a.a; }, +[](MatmulArgs& a) { return &a.b; }, +[](MatmulArgs& a) { return &a.c.to; }}) {
+  for (View MatmulArgs::*view : {&MatmulArgs::a, &MatmulArgs::b}) {
     args = some_matmul();
-    view(args)->data += 8;
+    (args.*view).data += 8;
     both_refuse(args, "multiples of 16 bytes");
     args = some_matmul();
-    view(args)->stride[0] = 65;
+    (args.*view).stride[0] = 65;
     both_refuse(args, "multiples of 16 bytes");
   }
   args = some_matmul();
@@ -150,6 +138,19 @@ TEST_CASE("registry: what the Hopper product leaves to the Ampere one", "[regist
     added.c.accumulate = true;
     CHECK(refusal(matmul, "wgmma_sm90", added).find("only weight gradients accumulate") != std::string::npos);
     CHECK(chosen(matmul, added) == "mma_sm80");
+    const auto leaves = [](auto&& change, const std::string& why) {
+      MatmulArgs args = some_matmul();
+      change(args);
+      INFO(refusal(matmul, "wgmma_sm90", args));
+      CHECK(refusal(matmul, "wgmma_sm90", args).find(why) != std::string::npos);
+      CHECK(chosen(matmul, args) == "mma_sm80");
+    };
+    leaves([](MatmulArgs& args) { args.bias = at(16384, DType::bf16, {64}); }, "no fused epilogue");
+    leaves([](MatmulArgs& args) { args.epilogue = Epilogue::gelu; }, "no fused epilogue");
+    leaves([](MatmulArgs& args) { args.preact = at(16384, DType::bf16, {64, 64}); }, "no fused epilogue");
+    leaves([](MatmulArgs& args) { args.column_sum = {at(16384, DType::f32, {64})}; }, "no fused epilogue");
+    leaves([](MatmulArgs& args) { args.c.to.data += 2; }, "multiples of 16 bytes");
+    leaves([](MatmulArgs& args) { args.c.to.stride[0] = 65; }, "multiples of 16 bytes");
     matmul.force("mma_sm80");
     CHECK(chosen(matmul, some_matmul()) == "mma_sm80");
     matmul.force("");

@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/attention_bwd_sm80_config.h"
 #include "kernels/cuda/attention_fwd_sm80_config.h"
+#include "kernels/cuda/gemm_simt_config.h"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
 #include "kernels/cuda/rows_config.h"
@@ -40,6 +41,9 @@ void proven(const std::string& only) {
   in_mode(sim::AsyncMode::random, 1, cases, only);
 }
 
+TEST_CASE("gemm_simt against float64", "[proving]") {
+  proven("gemm_simt");
+}
 TEST_CASE("gemm_sm80 against float64", "[proving]") {
   proven("gemm_sm80");
 }
@@ -86,6 +90,8 @@ TEST_CASE("swizzled shared memory meets no bank conflict", "[proving]") {
   sim::count_accesses(true);
   for (const ProvingCase& c : layout_proving_cases()) CHECK(c.run() == "");
   sim::count_accesses(false);
+  CHECK(bank_conflicts("epilogue.cuh") == "");
+  CHECK(bank_conflicts("gemm_simt.cuh") == "");
   CHECK(bank_conflicts("gemm_sm80.cuh") == "");
   CHECK(bank_conflicts("tile.cuh") == "");
   CHECK(bank_conflicts("attention_mma.cuh") == "");
@@ -142,6 +148,22 @@ TEST_CASE("configurations fit their machines", "[proving]") {
   CHECK(choose_gemm_sm90(384, 8192, 132) == 1);   // an odd number of rows of tiles: no pairs
   CHECK(choose_gemm_sm80(8192, 8192, 108) == 0);
   CHECK(choose_gemm_sm80(512, 512, 108) == 1);
+}
+
+// GPT-2's weight gradients at 64k tokens: what tiles alone leave idle, parts of K fill. Nothing of it asks what the device is.
+TEST_CASE("a product is cut along K where its tiles do not fill a machine", "[proving]") {
+  for (const int64_t c : {768, 1024, 1280, 1600}) {
+    for (const auto& [m, n] : {std::pair{3 * c, c}, {c, c}, {4 * c, c}, {c, 4 * c}}) {
+      const int64_t units = (m + 127) / 128 * ((n + 127) / 128) * gemm_sm80_splits(m, n, 65536);
+      INFO(m << " x " << n << ", " << units);
+      CHECK(static_cast<double>(units) >= 0.93 * static_cast<double>((units + 127) / 128 * 128));
+    }
+  }
+  CHECK(gemm_sm80_splits(65536, 3072, 768) == 1);
+  CHECK(gemm_sm80_splits(4096, 4096, 4096) == 1);
+  CHECK(gemm_sm80_splits(64, 64, 256) == 1);
+  CHECK(gemm_simt_splits(64, 64, 0) == 1);
+  CHECK(gemm_simt_splits(1, 64, 4096) > 1);
 }
 
 // Visible keys counted one by one.
