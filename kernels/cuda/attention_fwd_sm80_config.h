@@ -28,8 +28,8 @@ struct KeyTiles {
   int first = 0, last = 0, unmasked_first = 0, unmasked_last = 0;
 };
 
-// For queries at key positions position..position + queries - 1. Query i sees keys first_key(i) <= j <= its position, both rising with i;
-// lowest_first_key is that of the block's first query, highest_first_key of its last.
+// For queries at key positions position..position + queries - 1. Query i sees keys first_key(i) <= j <= its position; lowest_first_key and
+// highest_first_key are the least and the greatest first_key(i).
 constexpr KeyTiles key_tiles(int position, int queries, int keys, int lowest_first_key, int highest_first_key, int block_n) {
   const int end = position + queries < keys ? position + queries : keys;  // one past the last key that any query sees
   KeyTiles tiles;
