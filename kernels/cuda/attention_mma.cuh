@@ -104,8 +104,8 @@ __device__ __forceinline__ void store_rows(bf16* to, int64_t stride, int valid, 
   ptx::warp_sync();
   const uint32_t tile = ptx::smem_u32(staging);
 #pragma unroll
-  for (int chunk = lane; chunk < kM * 16 * Tile::kChunks; chunk += 32) {
-    const int row = chunk / Tile::kChunks, column = chunk % Tile::kChunks;
+  for (int i = 0; i < kM * Tile::kChunks / 2; ++i) {
+    const int chunk = i * 32 + lane, row = chunk / Tile::kChunks, column = chunk % Tile::kChunks;
     if (row < valid) ptx::st128(to + row * stride + column * 8, ptx::ld128_shared(tile + Tile::at(row, column)));
   }
 }

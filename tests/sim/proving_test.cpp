@@ -95,6 +95,7 @@ TEST_CASE("swizzled shared memory meets no bank conflict", "[proving]") {
   CHECK(bank_conflicts("gemm_sm80.cuh") == "");
   CHECK(bank_conflicts("tile.cuh") == "");
   CHECK(bank_conflicts("attention_mma.cuh") == "");
+  CHECK(bank_conflicts("attention_fwd_sm80.cuh") == "");
   CHECK(bank_conflicts("attention_bwd_sm80.cuh") == "");
   CHECK(bank_conflicts("gemm_sm90.cuh") == "");
 }
