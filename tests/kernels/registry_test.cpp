@@ -1,41 +1,11 @@
-// The list of CPU kernels, and how a candidate is chosen.
-#include "kernels/api/attention.h"
-#include "kernels/api/cross_entropy.h"
-#include "kernels/api/embedding.h"
+// How a candidate is chosen.
 #include "kernels/api/forced_kernels.h"
 #include "kernels/api/matmul.h"
-#include "kernels/api/norm.h"
-#include "kernels/api/optimizer.h"
-#include "kernels/api/pointwise.h"
-#include "kernels/api/random.h"
-#include "kernels/api/reduce.h"
 #include "kernels/api/rope.h"
 #include "tests/kernels/kernel_case.h"
 
 namespace heddle::kernels {
 namespace {
-
-// Candidates of every slot that the CPU has to fill, and the slots that have none.
-std::pair<std::vector<size_t>, std::string> census() {
-  std::vector<size_t> counts;
-  std::string empty;
-  const auto look = [&](const auto&... kernel) {
-    (counts.push_back(kernel.candidates(DeviceType::cpu).size()), ...);
-    ((empty += kernel.candidates(DeviceType::cpu).empty() ? concat(kernel.op(), " ") : ""), ...);
-  };
-  look(matmul, attention_forward, attention_backward, norm_forward, norm_backward, axpby, multiply, map, map_backward, swiglu, swiglu_backward, fill,
-       rope, embedding_forward, embedding_backward, cross_entropy_stats, cross_entropy, sum, column_sum, softmax, softmax_backward, normal, dropout,
-       adamw, muon_momentum, normalize, muon_apply, finish_norm, advance_step);
-  return {counts, empty};
-}
-
-TEST_CASE("registry: every slot of the CPU is filled, once", "[registry]") {
-  register_cpu_kernels();
-  const auto [counts, empty] = census();
-  CHECK(empty == "");
-  register_cpu_kernels();
-  CHECK(census().first == counts);
-}
 
 // A kernel of its own, so that forcing and refusing do not disturb others.
 struct ProbeArgs {
