@@ -143,7 +143,7 @@ struct MapParams {
 
 // Units a thread has in flight: few where there are many views, whose units are in flight together.
 constexpr int map_pieces(int width, int views) {
-  return width == 1 ? (views > 3 ? 2 : 4) : (views > 3 ? 1 : 2);
+  return views > 3 ? 1 : width == 1 ? 4 : 2;
 }
 
 template <class F, int kWidth, class... Types>
