@@ -1,235 +1,306 @@
 #!/usr/bin/env bash
-# Does heddle's CUDA code do on this GPU what it does on the simulated machine? Run once on every new kind of card, before anything is timed.
-#
-# Needs no network: nvcc, a C++20 compiler and Catch2's header (in HEDDLE_DEPS_DIR or the system's include folder).
+# Does heddle's CUDA code do on this GPU what it does on the simulated machine, and how fast? For a card that is at hand for minutes.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=bench/gpu/acceptance_report.sh
+. "$root/bench/gpu/acceptance_report.sh"
 
 usage() {
   cat <<'TEXT'
-usage: bench/gpu_acceptance.sh [--simulated] [--budget SECONDS] [--only STAGE] [--work DIR] [--results DIR] [--write-golden] [--plant fragment-map]
-                               [--fresh] [--program FILE] [--check-program FILE]
-Stages, each at most --budget seconds (540); run again, the script goes on where it stopped:
-  build        sm_90a, warnings are errors
-  conformance  single instructions against bench/gpu/golden/*.txt, and the maps of kernels/arch/fragments.h
-  proving      whole kernels against float64
-  memcheck racecheck synccheck initcheck
-               the same kernels under compute-sanitizer; the simulated machine has its check flavour instead, as the stage `check`
-Finished stages are not repeated unless the sources change. Results: a table, and bench/results/<card>.json. Exit code 0: all passed; 1: something
-differs; 3: out of time, run again.
-  --simulated           on the simulated machine: no GPU, no nvcc
+usage: bench/gpu_acceptance.sh build|A|B [OPTIONS]          bench/gpu/README.md says how to judge what comes back
+  build  the acceptance program by nvcc for sm_80 and sm_90a, warnings are errors: build/acceptance-gpu/acceptance, to be carried to the card;
+         --bounded-waits: one whose waits end after 2 s and say which they were, in build/acceptance-bounded
+  A      240 s, decides by itself:
+           short        six whole kernels against float64
+           conformance  single instructions against bench/gpu/golden/*.txt, and the maps of kernels/arch/fragments.h, in one process
+           proving      whole kernels, every layout, against float64
+           production   every candidate at the sizes of training: against a plain kernel in float64, 5 repeats bit-equal, time beside cuBLASLt
+           torch        the same sizes by torch, taking turns with ours
+  B      270 s, more about what A passed:
+           step         a training step of 124M parameters by `heddle bench`: tokens/s, MFU, a table of ops
+           repeats      production once more, 50 repeats bit-equal
+           memcheck     the short kernels under compute-sanitizer, in one process (the simulated machine: its check flavour)
+           ncu          counters of the four kernels that take longest
+What is not on the machine (torch, cuBLASLt, ncu, a sanitizer that may look at the device) reads `absent`.
+Exit code: 0 all passed, 1 something differs or is too slow, 2 usage, 3 out of time: run again, 69 no GPU.
+  --out DIR             what comes back (build/acceptance-*/out): report.txt, report.json, cases.txt, golden.txt, production.tsv, step.txt, ncu.txt, log.txt,
+                        rewritten after every stage. Run again with the same DIR to go on where it stopped
+  --resume DIR          goes on from such a folder, perhaps of another machine with such a card; what another program found is left out
+  --program FILE        the acceptance program, built before; without it it is built here (not counted as time of A or B)
+  --heddle FILE         the heddle program for `step` (beside --program)
   --only STAGE          this stage
-  --work DIR            objects, logs and cases (build/acceptance-gpu or build/acceptance-simulated)
-  --write-golden        make golden/<card>.txt anew; a card without one gets it in any case
-  --plant fragment-map  a wrong map of accumulators: conformance must fail
-  --fresh               forget earlier results
-  --program FILE        an acceptance program that is already built; --check-program: in the check flavour
+  --match TEXT          only cases whose names hold it
+  --seconds N           for the whole command instead of 240 or 270
+  --case-seconds N      a case that takes longer hangs (15): it is named, and the rest goes on in a new process
+  --write-golden        copies golden.txt to bench/gpu/golden, report.json and production.tsv to bench/results
+  --simulated           on the simulated machine, small sizes: no GPU, no nvcc; --check-program FILE: the program in the check flavour
+  --plant FAULT         fragment-map, hang, wrong-tile, unsteady or slow: the command must fail and name it
+  --work DIR            objects and logs (build/acceptance-gpu, build/acceptance-simulated)
+  --fresh               forgets earlier results
 TEXT
 }
 
-simulated=0 budget=540 only= work= results=$root/bench/results program= check_program= write_golden=0 plant= fresh=0
+simulated=0 command='' out='' resume='' program='' heddle='' check_program='' only='' match='' seconds='' case_seconds='' plant='' work='' write_golden=0 fresh=0 bounded=0
 while [ $# -gt 0 ]; do
   case $1 in
+    build | A | B) command=$1 ;;
     --simulated) simulated=1 ;;
-    --budget) budget=${2:?}; shift ;;
-    --only) only=${2:?}; shift ;;
-    --work) work=${2:?}; shift ;;
-    --results) results=${2:?}; shift ;;
-    --program) program=${2:?}; shift ;;
-    --check-program) check_program=${2:?}; shift ;;
-    --plant) plant=${2:?}; shift ;;
     --write-golden) write_golden=1 ;;
     --fresh) fresh=1 ;;
+    --bounded-waits) bounded=1 ;;
+    --out | --resume | --program | --heddle | --check-program | --only | --match | --seconds | --case-seconds | --plant | --work)
+      [ $# -gt 1 ] || { echo "gpu_acceptance.sh: $1 takes a value" >&2; exit 2; }
+      name=${1#--}
+      printf -v "${name//-/_}" %s "$2"
+      shift ;;
     -h | --help) usage; exit 0 ;;
-    *) echo "gpu_acceptance.sh: unknown option $1" >&2; usage >&2; exit 2 ;;
+    *) echo "gpu_acceptance.sh: unknown argument $1" >&2; usage >&2; exit 2 ;;
   esac
   shift
 done
-if [ $simulated = 1 ]; then
-  stages=(build conformance proving check) card=simulated
-else
-  stages=(build conformance proving memcheck racecheck synccheck initcheck)
-  card=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | tr -cs 'A-Za-z0-9\n' '-' | sed 's/-*$//')
-fi
+case $command in
+  build) stages=() ;;
+  A) stages=(short conformance proving production torch) whole=240 ;;
+  B) stages=(step repeats memcheck ncu) whole=270 ;;
+  *) echo "gpu_acceptance.sh: say build, A or B" >&2; usage >&2; exit 2 ;;
+esac
+seconds=${seconds:-${whole:-0}}
+# Seconds a stage may take at most, and seconds of the whole that it must leave to those behind it.
+declare -A most=([short]=30 [conformance]=60 [proving]=80 [production]=150 [torch]=60 [step]=110 [repeats]=80 [memcheck]=70 [ncu]=60)
+declare -A leave=([short]=120 [conformance]=110 [proving]=100 [production]=0 [torch]=0 [step]=60 [repeats]=30 [memcheck]=20 [ncu]=0)
 if [ -n "$only" ] && [[ " ${stages[*]} " != *" $only "* ]]; then
-  echo "gpu_acceptance.sh: no stage $only; there are ${stages[*]}" >&2
+  echo "gpu_acceptance.sh: $command has no stage $only; there are ${stages[*]}" >&2
   exit 2
 fi
-if [ -z "$card" ] && [ "$only" != build ]; then
-  echo "gpu_acceptance.sh: nvidia-smi names no GPU; --simulated needs none, --only build neither" >&2
-  exit 69
-fi
-card=${card:-none}
-work=${work:-$root/build/acceptance-$([ $simulated = 1 ] && echo simulated || echo gpu)}
-[ $fresh = 0 ] || rm -rf "$work"
-mkdir -p "$work" "$results"
-work=$(cd "$work" && pwd)
 
-# What the results depend on: when it changes, earlier ones are dropped.
-digest=$(cd "$root" && find kernels/api kernels/arch kernels/cuda $([ $simulated = 1 ] && echo kernels/sim) tests/oracles tests/support tests/sim bench/gpu \
-  -name '*.[ch]*' -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum | cut -c1-16)
-if [ "$(cat "$work/digest" 2>/dev/null)" != "$digest" ]; then
-  rm -f "$work"/*.done "$work"/*.cases "$work"/*.verdict "$work"/*.o "$work"/record
-  echo "$digest" >"$work/digest"
+find_tool() {  # VARIABLE NAME: the environment's, PATH's or the toolkit's
+  local named=${!1:-}
+  if [ -n "$named" ]; then echo "$named"; else type -P "$2" || { [ -x "/usr/local/cuda/bin/$2" ] && echo "/usr/local/cuda/bin/$2"; }; fi
+}
+nvcc=$(find_tool NVCC nvcc)
+driver='' card=simulated
+if [ $simulated = 0 ]; then
+  card=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 | tr -cs 'A-Za-z0-9\n' '-' | sed 's/-*$//')
+  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | head -n 1)
+  if [ -z "$card" ] && [ "$command" != build ]; then
+    echo "gpu_acceptance.sh: nvidia-smi names no GPU; --simulated needs none, nor does build" >&2
+    exit 69
+  fi
+else
+  export HEDDLE_SIM_SMS=${HEDDLE_SIM_SMS:-2}  # small shapes meet every choice of tile
 fi
-acceptance=${program:-$work/acceptance}
+kind=gpu
+[ $bounded = 0 ] || kind=bounded
+[ $simulated = 0 ] || kind=simulated
+work=${work:-$root/build/acceptance-$kind}
+mkdir -p "$work" || exit 2
+work=$(cd "$work" && pwd)
+out=${out:-$work/out}
+[ $fresh = 0 ] || rm -rf "$out"
+mkdir -p "$out" || exit 2
+out=$(cd "$out" && pwd)
 
 # ---- build ----
-sources="tests/sim/proving_kernels.cu tests/sim/ptx_wgmma_kernels.cu tests/sim/ptx_warp_kernels.cu tests/sim/ptx_memory_kernels.cu
-  tests/sim/ptx_barrier_kernels.cu tests/sim/ptx_tma_kernels.cu bench/gpu/conformance_memory.cu bench/gpu/conformance_tma.cu
-  bench/gpu/conformance_warp.cu bench/gpu/conformance_wgmma.cu kernels/cuda/tensor_map.cpp kernels/api/check.cpp
-  kernels/api/types.cpp tests/sim/proving_cases.cpp tests/sim/proving_checks.cpp bench/gpu/golden.cpp bench/gpu/acceptance.cpp"
+cuda_list() { sed -n "/^set($1\$/,/)/p" "$root/kernels/cuda/sources.cmake" | grep -o '[a-z0-9_]*\.cu' | sed 's|^|kernels/cuda/|'; }
+for_every_card="$(cuda_list heddle_cuda_sm80) tests/sim/proving_kernels.cu tests/sim/ptx_memory_kernels.cu tests/sim/ptx_named_barrier_kernels.cu
+  tests/sim/ptx_warp_kernels.cu bench/gpu/conformance_memory.cu bench/gpu/conformance_warp.cu bench/gpu/conformance_wgmma.cu bench/gpu/device.cu
+  $(cd "$root" && ls bench/gpu/reference_*.cu)"
+for_hopper="$(cuda_list heddle_cuda_sm90a) tests/sim/proving_kernels_sm90.cu tests/sim/ptx_sm90_kernels.cu tests/sim/ptx_barrier_kernels.cu
+  tests/sim/ptx_tma_kernels.cu tests/sim/ptx_wgmma_kernels.cu bench/gpu/conformance_tma.cu"
+on_host="$(cd "$root" && ls kernels/api/*.cpp) kernels/cuda/register.cpp kernels/cuda/tensor_map.cpp tests/sim/proving_cases.cpp tests/sim/proving_checks.cpp bench/gpu/acceptance.cpp bench/gpu/golden.cpp
+  bench/gpu/peer_cuda.cpp bench/gpu/production.cpp bench/gpu/production_attention.cpp bench/gpu/production_cases.cpp
+  bench/gpu/production_memory.cpp bench/gpu/results.cpp"
+sources_digest() {
+  (cd "$root" && find kernels/api kernels/arch kernels/cuda kernels/sim tests/oracles tests/support tests/sim bench/gpu \
+    \( -name '*.[ch]*' -o -name sources.cmake \) -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum | cut -c1-16)
+}
 compile_one() {  # SOURCE: an object that is there was made from these very sources
-  local object=$work/$(basename "$1").o
+  local object=$work/${1##*/}.o flags=(-std=c++20 -O3 -lineinfo --expt-relaxed-constexpr -Werror all-warnings)
   [ ! -e "$object" ] || return 0
-  local includes=(-I"$root")
-  [ -z "${HEDDLE_DEPS_DIR:-}" ] || includes+=(-I"$HEDDLE_DEPS_DIR" -I"$HEDDLE_DEPS_DIR/include")
-  local flags=(-std=c++20 -O3 -lineinfo --expt-relaxed-constexpr -gencode=arch=compute_90a,code=sm_90a)
-  [ "${HEDDLE_WERROR:-OFF}" = OFF ] || flags+=(-Werror all-warnings)
-  case $1 in
-    *.cu) ;;
-    *) flags=(-std=c++20 -O2 -x c++) ;;
+  case " $for_hopper " in
+    *[[:space:]]"$1"[[:space:]]*) flags+=(-gencode='arch=compute_90a,code=sm_90a') ;;
+    *) flags+=(-gencode='arch=compute_80,code=sm_80' -gencode='arch=compute_90a,code=sm_90a') ;;
   esac
+  [[ $1 == *.cu ]] || flags=(-std=c++20 -O2 -x c++)
+  [ "$bounded" = 0 ] || flags+=(-DHEDDLE_BOUNDED_WAITS=1)
   echo "$1"
-  "$NVCC" "${flags[@]}" "${includes[@]}" -c "$root/$1" -o "$object.new" && mv "$object.new" "$object"
+  "$nvcc" "${flags[@]}" -I"$root" -c "$root/$1" -o "$object.new" && mv "$object.new" "$object"
 }
 build() {
-  if [ -n "$program" ]; then
-    [ -x "$program" ]
-  elif [ $simulated = 1 ]; then
+  if [ $simulated = 1 ]; then
     cmake -S "$root" -B "$work/cmake" -DHEDDLE_TESTS=ON ${HEDDLE_DEPS_DIR:+-DHEDDLE_DEPS_DIR="$HEDDLE_DEPS_DIR"} &&
-      timeout -k 5 "$budget" cmake --build "$work/cmake" --parallel "$(nproc)" --target acceptance_plain acceptance_check &&
-      ln -sf "$work/cmake/bin/acceptance_plain" "$acceptance" && ln -sf "$work/cmake/bin/acceptance_check" "$acceptance-check"
-  else
-    export NVCC=${NVCC:-nvcc} work root
-    export -f compile_one
-    # shellcheck disable=SC2086
-    printf '%s\n' $sources | timeout -k 5 "$budget" xargs -P "$(nproc)" -I{} bash -c 'compile_one {}' &&
-      "$NVCC" -arch=sm_90a "$work"/*.o -o "$acceptance"
+      cmake --build "$work/cmake" --parallel "$(nproc)" --target acceptance_plain acceptance_check &&
+      ln -sf "$work/cmake/bin/acceptance_plain" "$work/acceptance" && ln -sf "$work/cmake/bin/acceptance_check" "$work/acceptance-check"
+    return
   fi
+  [ -n "$nvcc" ] || { echo "no nvcc in PATH or /usr/local/cuda/bin (NVCC names one)"; return 1; }
+  local digest
+  digest=$(sources_digest)
+  if [ "$(cat "$work/digest" 2>/dev/null)" != "$digest" ]; then
+    rm -f "$work"/*.o "$work/acceptance"
+    echo "$digest" >"$work/digest"
+  fi
+  export nvcc work root for_hopper bounded
+  export -f compile_one
+  # shellcheck disable=SC2086
+  printf '%s\n' $for_every_card $for_hopper $on_host | xargs -P "$(nproc)" -I{} bash -c 'compile_one {}' &&
+    "$nvcc" -Xcompiler -static-libstdc++ -Xcompiler -static-libgcc "$work"/*.o -ldl -o "$work/acceptance"
 }
+failed=0 late=0
+if [ -n "$program" ]; then
+  [ -x "$program" ] || { echo "gpu_acceptance.sh: $program is no program" >&2; exit 2; }
+  key=$(sha256sum "$program" | cut -c1-16)
+else
+  begin=$SECONDS
+  if ! build >"$work/build.log" 2>&1; then
+    tail -n 25 "$work/build.log" | cut -c1-600
+    echo "build FAILED; all of it: $work/build.log"
+    exit 1
+  fi
+  program=$work/acceptance check_program=${check_program:-$work/acceptance-check} key=$(sources_digest)
+  echo "built $program in $((SECONDS - begin)) s"
+fi
+[ "$command" != build ] || exit 0
+heddle=${heddle:-$(dirname "$program")/heddle}
 
-# ---- cases ----
-# until_done COMMAND...: again after a case that spoiled or ended the process, as long as that leaves one case more behind.
-until_done() {
-  local status=0 before=-1 lines
+# Outside help for cuBLASLt: where pip put it.
+if [ $simulated = 0 ] && [ -z "${HEDDLE_CUBLASLT:-}" ] && ! ldconfig -p 2>/dev/null | grep -q libcublasLt; then
+  HEDDLE_CUBLASLT=$(timeout 5 find /usr/local /opt /usr/lib "$HOME/.local" -name 'libcublasLt.so.1[0-9]' 2>/dev/null | head -n 1)
+  export HEDDLE_CUBLASLT
+fi
+small=() watch=${case_seconds:-15}
+[ $simulated = 0 ] || small=(--small) watch=${case_seconds:-120}
+if ! about=$(timeout -k 2 60 "$program" about "${small[@]}" 2>&1); then
+  echo "gpu_acceptance.sh: $program does not run here: $about" >&2
+  exit 69
+fi
+
+# ---- what is known already ----
+cases=$out/cases.txt title="# $card, program $key"
+if [ -n "$resume" ]; then
+  [ -f "$resume/cases.txt" ] || { echo "gpu_acceptance.sh: $resume holds no cases.txt" >&2; exit 2; }
+  [ "$(cd "$resume" && pwd)" = "$out" ] || cp "$resume"/*.txt "$resume"/*.tsv "$out"/ 2>/dev/null
+fi
+if [ -e "$cases" ] && [ "$(head -n 1 "$cases")" != "$title" ]; then
+  echo "earlier results are of another card or program ($(head -n 1 "$cases" | cut -c3-)), and left out"
+  rm -f "$out"/*.txt "$out"/*.tsv "$out"/*.json
+fi
+[ -e "$cases" ] || echo "$title" >"$cases"
+
+# ---- stages ----
+end=$((SECONDS + seconds)) stage_end=0 stage=''
+left() { echo $((stage_end - SECONDS)); }
+# run_cases COMMAND...: again after a case that spoiled or ended the process, as long as that leaves one case more behind.
+run_cases() {
+  local status before=-1 lines watched=${watched:-$watch}
   while :; do
-    lines=$([ ! -e "$cases" ] || wc -l <"$cases")
+    lines=$(wc -l <"$cases")
     [ "$lines" != "$before" ] || return 1
     before=$lines status=0
-    "$@" || status=$?
+    [ "$(left)" -gt 1 ] || return 4
+    timeout -k 2 "$(left)" "$@" --stage "$stage" --match "$match" --case-seconds "$watched" --budget "$(($(left) - 2))" ${plant:+--plant "$plant"} || status=$?
     case $status in
-      0 | 1 | 2 | 4) return $status ;;
+      0 | 1 | 2 | 4 | 9) return $status ;;
+      124 | 137) [ "$(left)" -gt 1 ] || { echo "$stage stopped" >>"$cases"; return 4; } ;;
     esac
   done
 }
-watch=()
-[ $simulated = 1 ] || watch=(--case-seconds 120)  # a kernel that hangs
+short() { run_cases "$program" proving "$cases" --short; }
 conformance() {
-  local cases=$work/conformance.cases options=() file
+  local options=() file
   for file in "$root"/bench/gpu/golden/*.txt; do
     # A card answers for itself and to the simulated machine; the simulated machine answers to every card.
     [ -e "$file" ] && { [ $simulated = 1 ] || [[ $file == */simulated.txt || $file == */$card.txt ]]; } || continue
     [ $write_golden = 1 ] && [[ $file == */$card.txt ]] || options+=(--golden "$file")
   done
-  [ -z "$plant" ] || options+=(--plant "$plant")
-  local status=0
-  until_done "$acceptance" conformance "$cases" --record "$work/record" --budget "$budget" "${watch[@]}" "${options[@]}" || status=$?
-  if [ $status != 4 ] && { [ $write_golden = 1 ] || [ ! -e "$root/bench/gpu/golden/$card.txt" ]; }; then
-    { echo "# $card: what the conformance cases gave; the format is in bench/gpu/golden.h"; cat "$work/record"; } >"$root/bench/gpu/golden/$card.txt"
-    echo "wrote bench/gpu/golden/$card.txt"
-  fi
+  [ -e "$out/golden.txt" ] || echo "# $card: what the conformance cases gave; the format is in bench/gpu/golden.h" >"$out/golden.txt"
+  run_cases "$program" conformance "$cases" --record "$out/golden.txt" "${options[@]}"
+}
+proving() { run_cases "$program" proving "$cases"; }
+production() { run_cases "$program" production "$cases" --record "$out/production.tsv" "${small[@]}"; }
+repeats() { run_cases "$program" production "$cases" --untimed --repeats $((simulated ? 6 : 50)) "${small[@]}"; }
+torch() {
+  command -v python3 >/dev/null || { echo "no python3"; return 77; }
+  timeout -k 2 "$(left)" python3 "$root/bench/gpu/production_torch.py" "$program" "$out/production.tsv" --match "$match" "${small[@]}"
+}
+step() {
+  [ -x "$heddle" ] || { echo "no heddle program ($heddle); --heddle names one"; return 77; }
+  local shape=(--model gpt2-124m --batch 16 --seq 1024 --precision bf16 --repeats 20) status=0
+  [ $simulated = 0 ] || shape=(--dim 64 --heads 2 --layers 1 --vocab 256 --batch 2 --seq 32 --repeats 2 --warmup-steps 1)
+  : >"$out/step.txt"
+  timeout -k 2 "$(left)" "$heddle" bench train-step --device cuda "${shape[@]}" >"$work/step.json" || return $?
+  { cat "$work/step.json"; mfu <"$work/step.json"; } | tee "$out/step.txt"
+  timeout -k 2 "$(left)" "$heddle" bench ops --device cuda "${shape[@]}" >"$work/ops.txt" || status=$?
+  tee -a "$out/step.txt" <"$work/ops.txt"
   return $status
 }
-proving() {
-  local cases=$work/proving.cases
-  until_done "$acceptance" proving "$cases" --budget "$budget" "${watch[@]}"
+memcheck() {
+  local tool
+  if tool=$(find_tool HEDDLE_COMPUTE_SANITIZER compute-sanitizer); then
+    local under=("$tool" --tool memcheck --error-exitcode 9)
+    # In some sandboxes it may not look at the device, and says so instead of a summary.
+    rm -f "$work/probe.cases"
+    timeout -k 2 40 "${under[@]}" "$program" proving "$work/probe.cases" --short --match grid_sum >"$work/probe.log" 2>&1
+    grep -q 'ERROR SUMMARY' "$work/probe.log" || { echo "compute-sanitizer does not work here: $(grep -m 1 -i error "$work/probe.log" || tail -n 1 "$work/probe.log")"; return 77; }
+    watched=60 run_cases "${under[@]}" "$program" proving "$cases" --short
+    return
+  fi
+  [ -x "$check_program" ] || { echo "no compute-sanitizer"; return 77; }
+  run_cases "$check_program" proving "$cases" --short
 }
-# under NAME PROGRAM OPTIONS -- WRAPPER...: every proving case in a process of its own, so that a finding belongs to a case and is not lost when time runs out.
-under() {
-  local tool=$1 program=$2 few=$3 name status begin=$SECONDS failed=0
-  shift 4
-  local cases=$work/$tool.cases
-  touch "$cases"
+ncu() {
+  local tool name status
+  tool=$(find_tool HEDDLE_NCU ncu) || { echo "no ncu"; return 77; }
+  : >"$out/ncu.txt"
   while read -r name; do
-    if ! grep -qxF "ok $name" "$cases" && ! grep -qF "FAIL $name:" "$cases"; then
-      [ $((SECONDS - begin)) -lt "$budget" ] || return 4
-      rm -f "$work/one.cases"
-      status=0
-      timeout -k 5 900 "$@" "$program" proving "$work/one.cases" --case "$name" $few >"$work/one.log" 2>&1 </dev/null || status=$?
-      if [ $status = 0 ]; then
-        echo "ok $name" >>"$cases"
-      else
-        echo "FAIL $name: exit code $status, $(grep -m 1 -E 'ERROR|Error|error|FAIL|RACE' "$work/one.log" || tail -n 1 "$work/one.log")" | tee -a "$cases"
-        cat "$work/one.log"
-      fi
+    [ "$(left)" -gt 10 ] || return 4
+    status=0
+    timeout -k 2 "$(left)" "$tool" --kernel-name-base demangled --kernel-name regex:kernels::cuda --launch-count 1 --section SpeedOfLight --section Occupancy \
+      --section MemoryWorkloadAnalysis --section SchedulerStats --section WarpStateStats "$program" profile "$name" "${small[@]}" >"$work/ncu.one" 2>&1 || status=$?
+    if [ $status != 0 ] || grep -q '==ERROR==' "$work/ncu.one"; then
+      grep -m 1 -E 'ERROR|rror' "$work/ncu.one" || tail -n 1 "$work/ncu.one"
+      return 77
     fi
-    ! grep -qF "FAIL $name:" "$cases" || failed=1
-  done < <("$program" list proving $few)
-  return $failed
-}
-sanitize() {  # TOOL
-  command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer here"; return 77; }
-  local options=()
-  [ "$1" != memcheck ] || options=(--leak-check full)
-  under "$1" "$acceptance" "" -- compute-sanitizer --tool "$1" --error-exitcode 9 "${options[@]}"
-}
-check() {
-  local checked=${check_program:-$acceptance-check}
-  [ -x "$checked" ] || { echo "no program in the check flavour; name it by --check-program"; return 77; }
-  under check "$checked" --short -- env
+    { printf '\n== %s ==\n' "$name"; grep -v '^==PROF==' "$work/ncu.one" | head -n 150; } >>"$out/ncu.txt"
+  done < <(longest_kernels 4)
+  [ -s "$out/ncu.txt" ] || { echo "production has timed nothing yet"; return 77; }
 }
 
-# ---- stages ----
-# Nothing goes on after a failed build or at the end of the time; what differs in one stage does not stop the next.
-failed=0 stop=0
-stage() {  # NAME COMMAND...
-  local name=$1 status=0 begin=$SECONDS
-  shift
-  if { [ -n "$only" ] && [ "$only" != "$name" ]; } || [ -e "$work/$name.done" ] || [ $stop = 1 ]; then return; fi
-  ("$@") >"$work/$name.log" 2>&1 || status=$?
-  local verdict=FAILED earlier=0
+run_stage() {
+  local status=0 begin=$SECONDS verdict=FAILED why=''
+  stage=$1
+  if { [ -n "$only" ] && [ "$only" != "$stage" ]; } || [ "$(field_of "$stage" 1)" = ok ]; then return; fi
+  stage_end=$((end - ${leave[$stage]} * seconds / whole))
+  [ $((SECONDS + ${most[$stage]})) -gt $stage_end ] || stage_end=$((SECONDS + ${most[$stage]}))
+  [ -n "$only" ] && stage_end=$end
+  if [ "$(left)" -le 1 ]; then
+    status=4 && : >"$work/$stage.log"
+  else
+    ("$stage") >"$work/$stage.log" 2>&1 || status=$?
+  fi
   case $status in
     0) verdict=ok ;;
-    4 | 124 | 137) verdict=late ;;
+    4 | 124 | 137) verdict=late late=1 ;;
     77) verdict=absent ;;
+    *) failed=1 ;;
   esac
-  [ ! -e "$work/$name.verdict" ] || read -r earlier _ <"$work/$name.verdict"
-  echo "$((earlier + SECONDS - begin)) $verdict" >"$work/$name.verdict"
-  printf '%-12s %-8s %5d s\n' "$name" "$verdict" $((SECONDS - begin))
-  case $verdict in
-    ok | absent) touch "$work/$name.done" ;;
-    late) failed=3 stop=1; echo "out of time: run again" ;;
-    FAILED) failed=1; [ "$name" != build ] || stop=1; tail -n 15 "$work/$name.log" | cut -c1-600; echo "all of it: $work/$name.log" ;;
+  case $verdict in  # in a line
+    absent) why=$(tail -n 1 "$work/$stage.log") ;;
+    FAILED) why=$(grep -m 1 -E 'FAIL|Invalid|rror|ERROR' "$work/$stage.log" || tail -n 1 "$work/$stage.log") ;;
   esac
+  echo "stage $stage $verdict $((SECONDS - begin)) ${why:0:200}" >>"$cases"
+  printf '%-12s %-8s %5d s  %s\n' "$stage" "$verdict" $((SECONDS - begin)) "$([ $verdict != absent ] || echo "${why:0:200}")"
+  [ $verdict != FAILED ] || tail -n 15 "$work/$stage.log" | cut -c1-600
+  { printf '\n== %s %s ==\n' "$stage" $verdict; tail -n 100 "$work/$stage.log" | cut -c1-400; } >>"$out/log.txt"
+  report
 }
-for name in "${stages[@]}"; do
-  case $name in
-    build | conformance | proving | check) stage "$name" "$name" ;;
-    *) stage "$name" sanitize "$name" ;;
-  esac
-done
-
-# ---- the report ----
-count() { grep -c "^$2 " "$work/$1.cases" 2>/dev/null || true; }
-verdict_of() { cat "$work/$1.verdict" 2>/dev/null || echo "0 missing"; }
-version_of() { "$@" 2>/dev/null | tail -n 1 | tr -d '"\\' ; }
-{
-  printf '{\n  "card": "%s",\n  "driver": "%s",\n  "compiler": "%s",\n  "sources": "%s",\n  "stages": {' "$card" \
-    "$([ $simulated = 1 ] || version_of nvidia-smi --query-gpu=driver_version --format=csv,noheader)" \
-    "$([ $simulated = 1 ] || version_of "${NVCC:-nvcc}" --version)" "$digest"
-  separator=
-  for name in "${stages[@]}"; do
-    read -r seconds verdict <<<"$(verdict_of "$name")"
-    printf '%s\n    "%s": {"verdict": "%s", "seconds": %d, "ok": %d, "failed": %d}' "$separator" "$name" "$verdict" "$seconds" \
-      "$(count "$name" ok)" "$(count "$name" FAIL)"
-    separator=,
-  done
-  printf '\n  }\n}\n'
-} >"$results/$card.json"
-printf '\n%-12s %-8s %6s %6s %8s\n' "$card" verdict ok failed seconds
-for name in "${stages[@]}"; do
-  read -r seconds verdict <<<"$(verdict_of "$name")"
-  printf '%-12s %-8s %6d %6d %8d\n' "$name" "$verdict" "$(count "$name" ok)" "$(count "$name" FAIL)" "$seconds"
-done
-exit $failed
+trap '[ -z "$stage" ] || echo "$stage stopped" >>"$cases"; report; exit 3' TERM INT
+for name in "${stages[@]}"; do run_stage "$name"; done
+if [ $write_golden = 1 ] && [ "$(field_of conformance 1)" != late ]; then
+  cp "$out/golden.txt" "$root/bench/gpu/golden/$card.txt" && echo "wrote bench/gpu/golden/$card.txt"
+  [ $simulated = 1 ] || { cp "$out/report.json" "$root/bench/results/$card.json"; cp "$out/production.tsv" "$root/bench/results/$card.tsv"; }
+fi
+sed -n '1,/^No candidate/{/^No candidate/!p}' "$out/report.txt"
+echo "all of it: $out/report.txt"
+[ $failed = 0 ] || exit 1
+[ $late = 0 ] || { echo "out of time: run again, here or elsewhere with --resume $out"; exit 3; }

@@ -1,8 +1,8 @@
 # cmake -DROOT=... -P coverage.cmake: every function of kernels/arch/ptx.h is called by a kernel that the conformance cases run.
 file(STRINGS ${ROOT}/kernels/arch/ptx.h declarations REGEX "^__device__ .*\\(")
 set(kernels "")
-foreach(source tests/sim/ptx_warp_kernels.cu tests/sim/ptx_memory_kernels.cu tests/sim/ptx_barrier_kernels.cu tests/sim/ptx_tma_kernels.cu
-        tests/sim/ptx_wgmma_kernels.cu bench/gpu/conformance_tma.cu)
+foreach(source tests/sim/ptx_warp_kernels.cu tests/sim/ptx_memory_kernels.cu tests/sim/ptx_barrier_kernels.cu
+        tests/sim/ptx_named_barrier_kernels.cu tests/sim/ptx_sm90_kernels.cu tests/sim/ptx_tma_kernels.cu tests/sim/ptx_wgmma_kernels.cu bench/gpu/conformance_tma.cu)
   file(READ ${ROOT}/${source} text)
   string(APPEND kernels "${text}")
 endforeach()

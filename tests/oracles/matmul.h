@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "kernels/api/matmul.h"
-#include "tests/support/compare.h"
+#include "tests/support/difference.h"
 
 namespace heddle::oracle {
 

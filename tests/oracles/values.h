@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "tests/support/compare.h"
+#include "tests/support/difference.h"
 
 namespace heddle::oracle {
 

@@ -11,7 +11,7 @@ if(said MATCHES "write extended state")
   message("not tried: this gdb cannot set the registers of this processor")
   return()
 endif()
-set(source ptx_memory_kernels.cu)
+set(source ptx_sm90_kernels.cu)
 file(READ ${ROOT}/tests/sim/${source} text)
 string(FIND "${text}" "ptx::red_add_v4_f32(reals, float4{1.0f, i" at)  # in vector_atomics, behind `i = threadIdx.x`
 string(SUBSTRING "${text}" 0 ${at} before)

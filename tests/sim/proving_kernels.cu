@@ -5,10 +5,9 @@
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm_simt.cuh"
 #include "kernels/cuda/gemm_sm80.cuh"
-#include "kernels/cuda/gemm_sm90.cuh"
-#include "kernels/cuda/matmul_layout.h"
 #include "kernels/cuda/norm_forward.cuh"
 #include "kernels/cuda/sum.cuh"
+#include "tests/sim/proving_kernels.cuh"
 
 namespace heddle::test {
 
@@ -36,25 +35,7 @@ int device_capability() {
 
 namespace {
 
-constexpr MatmulLayout kForward = MatmulLayout::forward, kInput = MatmulLayout::input_gradient, kWeight = MatmulLayout::weight_gradient;
-
-template <class Config>
-constexpr Config with_layout(Config config, MatmulLayout layout) {
-  config.a = layout == kWeight ? Major::mn : Major::k;
-  config.b = layout == kForward ? Major::k : Major::mn;
-  return config;
-}
-constexpr GemmSm90Config sm90(GemmSm90Config config, MatmulLayout layout) {
-  config.out = layout == kWeight ? GemmOut::f32_add : GemmOut::bf16;
-  return with_layout(config, layout);
-}
-
 constexpr GemmSm80Config kSmall80{64, 64, 32, 32, 32, 3}, kDeep80{64, 64, 64, 32, 32, 2}, kLarge80 = kGemmSm80Tiles[0];
-constexpr GemmSm90Config kSmall90{64, 64, 3, 1, 1}, kCluster90{128, 128, 3, 2, 2}, kTall90{128, 64, 2, 1, 1}, kLarge90 = kGemmSm90Tiles[0];
-
-[[noreturn]] void not_built() {
-  fail("test", "this tile is not built for this layout");
-}
 
 }  // namespace
 
@@ -78,25 +59,6 @@ void gemm_simt(const MatmulArgs& args) {
     return config;
   }();
   launch_gemm_simt<kConfig>(gemm_simt_params(args, {matmul_epilogue(args, nullptr)}, 1, kConfig), 1, Stream{});
-}
-
-void gemm_sm90(Sm90Tile tile, const MatmulArgs& args, int blocks, int splits) {
-  auto call = matmul_operands<GemmSm90Args>(args);
-  call.c = args.c.to.data;
-  call.ldc = args.c.to.step(0);
-  call.blocks = blocks;
-  call.splits = splits;
-  const MatmulLayout layout = layout_of(args.trans_a, args.trans_b);
-  const Stream stream{};
-  if (tile == Sm90Tile::small && layout == kForward) return launch_gemm_sm90<sm90(kSmall90, kForward)>(call, stream);
-  if (tile == Sm90Tile::small && layout == kInput) return launch_gemm_sm90<sm90(kSmall90, kInput)>(call, stream);
-  if (tile == Sm90Tile::small && layout == kWeight) return launch_gemm_sm90<sm90(kSmall90, kWeight)>(call, stream);
-  if (tile == Sm90Tile::cluster && layout == kForward) return launch_gemm_sm90<sm90(kCluster90, kForward)>(call, stream);
-  if (tile == Sm90Tile::cluster && layout == kInput) return launch_gemm_sm90<sm90(kCluster90, kInput)>(call, stream);
-  if (tile == Sm90Tile::cluster && layout == kWeight) return launch_gemm_sm90<sm90(kCluster90, kWeight)>(call, stream);
-  if (tile == Sm90Tile::tall && layout == kForward) return launch_gemm_sm90<sm90(kTall90, kForward)>(call, stream);
-  if (tile == Sm90Tile::large && layout == kForward) return launch_gemm_sm90<sm90(kLarge90, kForward)>(call, stream);
-  not_built();
 }
 
 void norm_rows(const NormForwardArgs& args, unsigned blocks) {

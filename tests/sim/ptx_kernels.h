@@ -1,5 +1,6 @@
 // Kernels that do one instruction each and dump what it did: registers by thread, shared memory byte by byte. Real kernels: the simulated machine
 // runs them in each of its flavours, nvcc assembles them, and the same cases can run on a GPU. A variant of an instruction is asked for at run time.
+// What Hopper alone has (sm_90) stands in sources of its own, so that the others compile for Ampere.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +11,7 @@
 
 namespace heddle::test {
 
-// ---- one warp (ptx_warp_kernels.cu) ----
+// ---- one warp (ptx_warp_kernels.cu; elections, stmatrices: ptx_sm90_kernels.cu) ----
 
 // out[mode][lane], modes idx, up, down, bfly, their lane operands in argument[mode][lane]; lanes outside members leave their entry alone.
 using Shuffles = void(const uint32_t* value, const int32_t* argument, uint32_t members, uint32_t* out);
@@ -41,7 +42,7 @@ enum class WarpMisuse { misaligned_ldmatrix, divergent_ldmatrix, ldmatrix_outsid
 using Misused = void(uint32_t* out);
 Misused* misused(WarpMisuse kind);
 
-// ---- one thread (ptx_memory_kernels.cu) ----
+// ---- one thread (ptx_memory_kernels.cu; shifted_access, vector_atomics, announced_copies: ptx_sm90_kernels.cu) ----
 
 inline constexpr int kUnary = 5;  // out[i][5]: ex2, lg2, rcp, rsqrt, tanh
 __global__ void approximations(const float* x, int n, float* out);
@@ -62,7 +63,7 @@ __global__ void one_group_pending(const uint4* in, uint4* out);
 __global__ void announced_copies(const uint32_t* in, uint32_t* out);  // cp.async.mbarrier.arrive.noinc
 __global__ void shifted_cp_async(const std::byte* in, uint32_t shift, uint32_t bytes);
 
-// ---- barriers, clusters (ptx_barrier_kernels.cu) ----
+// ---- barriers, clusters (ptx_barrier_kernels.cu; named_barriers, one_barrier: ptx_named_barrier_kernels.cu) ----
 
 // Two warps produce in turn, two consume: full and empty are named barriers of 128 threads, whatever other warps do. out[round][64]
 __global__ void named_barriers(uint32_t* out, uint32_t rounds);

@@ -41,18 +41,6 @@ __global__ void wide_accesses(const uint4* in, int n, uint4* out) {
   ptx::st64(half + 8, ptx::ld64(in + i));
 }
 
-__global__ void shifted_access(Wide kind, std::byte* global, uint32_t shift) {
-  const uint32_t smem = ptx::smem_u32(dyn_smem<uint4>()) + shift;
-  uint4 v = {};
-  if (kind == Wide::store) ptx::st128(global + shift, v);
-  if (kind == Wide::store_shared) ptx::st128_shared(smem, v);
-  if (kind == Wide::load_shared) v = ptx::ld128_shared(smem);
-  if (kind == Wide::store_half_shared) ptx::st64_shared(smem, uint2{v.x, v.y});
-  if (kind == Wide::load_half) v.x = ptx::ld64(global + shift).x;
-  if (kind == Wide::store_half) ptx::st64(global + shift, uint2{v.x, v.y});
-  if (kind == Wide::add) ptx::red_add_v4_f32(reinterpret_cast<float*>(global + shift), float4{});
-}
-
 __global__ void atomics(uint32_t* words, float* reals, uint32_t* old, float* old_real) {
   auto* shared = dyn_smem<uint32_t>();
   const uint32_t smem = ptx::smem_u32(shared), i = threadIdx.x;
@@ -75,11 +63,6 @@ __global__ void atomics(uint32_t* words, float* reals, uint32_t* old, float* old
     reals[2] = __builtin_bit_cast(float, shared[1]);
     words[6] = ptx::ld_acquire_gpu(words + 2);
   }
-}
-
-__global__ void vector_atomics(float* reals) {
-  const float i = static_cast<float>(threadIdx.x);
-  ptx::red_add_v4_f32(reals, float4{1.0f, i, -i, 0.25f});
 }
 
 namespace {
@@ -117,20 +100,6 @@ __global__ void one_group_pending(const uint4* in, uint4* out) {
   out[1] = ptx::ld128_shared(smem + 16);
   ptx::cp_async_wait<0>();
   out[2] = ptx::ld128_shared(smem + 16);
-}
-
-__global__ void announced_copies(const uint32_t* in, uint32_t* out) {
-  auto* shared = dyn_smem<uint32_t>();
-  const uint32_t smem = ptx::smem_u32(shared), full = smem + 256;
-  if (threadIdx.x == 0) {
-    ptx::mbarrier_init(full, blockDim.x);
-    ptx::fence_mbarrier_init();
-  }
-  __syncthreads();
-  ptx::cp_async<4>(smem + 4 * threadIdx.x, in + threadIdx.x);
-  ptx::cp_async_arrive_noinc(full);
-  ptx::mbarrier_wait(full, 0);
-  out[threadIdx.x] = shared[(threadIdx.x + 1) % blockDim.x];
 }
 
 __global__ void shifted_cp_async(const std::byte* in, uint32_t shift, uint32_t bytes) {

@@ -48,10 +48,6 @@ __global__ void votes(const uint32_t* value, uint32_t members, uint32_t* out) {
   to[12] = ptx::reduce_xor(v, members);
 }
 
-__global__ void elections(uint32_t* out) {
-  out[ptx::lane_id()] = ptx::elect_one() ? 1 : 0;
-}
-
 namespace {
 
 template <int Count, bool Transposed>
@@ -66,17 +62,6 @@ __device__ inline void ldmatrix(uint32_t (&r)[Count], uint32_t smem) {
 }
 
 template <int Count, bool Transposed>
-__device__ inline void stmatrix(uint32_t smem, const uint32_t (&r)[Count]) {
-  if constexpr (Count == 1) {
-    Transposed ? ptx::stmatrix_x1_trans(smem, r[0]) : ptx::stmatrix_x1(smem, r[0]);
-  } else if constexpr (Count == 2) {
-    Transposed ? ptx::stmatrix_x2_trans(smem, r) : ptx::stmatrix_x2(smem, r);
-  } else {
-    Transposed ? ptx::stmatrix_x4_trans(smem, r) : ptx::stmatrix_x4(smem, r);
-  }
-}
-
-template <int Count, bool Transposed>
 __global__ void load_matrices(const uint32_t* image, uint32_t words, const uint32_t* row_of_lane, uint32_t* out) {
   auto* shared = dyn_smem<uint32_t>();
   fill_shared(shared, image, words);
@@ -84,18 +69,6 @@ __global__ void load_matrices(const uint32_t* image, uint32_t words, const uint3
   uint32_t r[Count];
   ldmatrix<Count, Transposed>(r, ptx::smem_u32(shared) + 16 * row_of_lane[threadIdx.x]);
   for (int i = 0; i < Count; ++i) out[threadIdx.x * Count + i] = r[i];
-}
-
-template <int Count, bool Transposed>
-__global__ void store_matrices(const uint32_t* image, uint32_t words, const uint32_t* row_of_lane, const uint32_t* registers, uint32_t* out) {
-  auto* shared = dyn_smem<uint32_t>();
-  fill_shared(shared, image, words);
-  ptx::warp_sync();
-  uint32_t r[Count];
-  for (int i = 0; i < Count; ++i) r[i] = registers[threadIdx.x * Count + i];
-  stmatrix<Count, Transposed>(ptx::smem_u32(shared) + 16 * row_of_lane[threadIdx.x], r);
-  ptx::warp_sync();
-  dump_shared(out, shared, words);
 }
 
 template <Mma Type>
@@ -117,11 +90,6 @@ Ldmatrices* ldmatrices(int count, bool transposed) {
   if (count == 1) return transposed ? load_matrices<1, true> : load_matrices<1, false>;
   if (count == 2) return transposed ? load_matrices<2, true> : load_matrices<2, false>;
   return transposed ? load_matrices<4, true> : load_matrices<4, false>;
-}
-Stmatrices* stmatrices(int count, bool transposed) {
-  if (count == 1) return transposed ? store_matrices<1, true> : store_matrices<1, false>;
-  if (count == 2) return transposed ? store_matrices<2, true> : store_matrices<2, false>;
-  return transposed ? store_matrices<4, true> : store_matrices<4, false>;
 }
 Mmas* mmas(Mma type) {
   switch (type) {
