@@ -13,7 +13,7 @@
 #include "kernels/cuda/configured.h"
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/gemm_simt_config.h"
-#include "kernels/cuda/matmul_finish.h"
+#include "kernels/cuda/matmul_plan.cuh"
 #include "kernels/cuda/tile_raster.h"
 
 namespace heddle::kernels::cuda {

@@ -1,7 +1,7 @@
 // Host side of what follows a matrix product's main kernel.
 #include "kernels/cuda/matmul_finish.cuh"
 
-#include "kernels/cuda/matmul_finish.h"
+#include "kernels/cuda/matmul_plan.cuh"
 #include "kernels/cuda/ordered_sum.cuh"
 
 namespace heddle::kernels::cuda {
