@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <new>
 #include <random>
 #include <vector>
 
@@ -29,7 +30,7 @@ struct BufferWatch {
 };
 inline BufferWatch buffer_watch;
 
-// Every block has kSpace bytes on either side that are nobody's, so that an access next to it is out of bounds.
+// Every block has kSpace bytes on either side that are nobody's, so that an access next to it is out of bounds, and begins where cudaMalloc's would.
 template <class T>
 struct WatchedMemory {
   using value_type = T;
@@ -39,13 +40,13 @@ struct WatchedMemory {
   template <class U>
   explicit WatchedMemory(const WatchedMemory<U>&) {}
   T* allocate(size_t n) {
-    T* block = static_cast<T*>(::operator new(n + 2 * kSpace)) + kSpace;
+    T* block = static_cast<T*>(::operator new(n + 2 * kSpace, std::align_val_t{kSpace})) + kSpace;
     if (buffer_watch.made) buffer_watch.made(block, n);
     return block;
   }
   void deallocate(T* block, size_t) {
     if (buffer_watch.gone) buffer_watch.gone(block);
-    ::operator delete(block - kSpace);
+    ::operator delete(block - kSpace, std::align_val_t{kSpace});
   }
   friend bool operator==(const WatchedMemory&, const WatchedMemory&) { return true; }
 };
