@@ -1,8 +1,8 @@
 // Sum, or sum of squares, of a dense tensor in one launch: every block writes its partial sum, the block that comes last adds them up.
 //
-// Bound by memory: the tensor is read once, 2 or 4 bytes an element. 32 elements are added as a tree in f32, the sums of those in f64: the result is
-// as exact as its terms of f32, whatever the length, and f64 is one addition in 16 or 32. The number of blocks follows from the length alone, so the
-// result has the same bits on every run and every device.
+// Bound by memory: the tensor is read once, 2 or 4 bytes an element. Squares and sums are f64: the square of a gradient of 1e30 is finite, and
+// clipping needs it. That is a conversion and a multiply-add in f64 an element, a third of what an A100 or H200 can do in the time that the bytes
+// take. The number of blocks follows from the length alone, so the result has the same bits on every run and every device.
 #pragma once
 
 #include "kernels/api/reduce.h"
@@ -44,35 +44,30 @@ __global__ void __launch_bounds__(Config::value.threads) sum_kernel(const SumPar
   HEDDLE_SHARED(bool, is_last, [1]);
   const int thread = static_cast<int>(threadIdx.x);
 
-  double own = 0;
+  double own[kVectors] = {};
   for (int64_t base = kPass * blockIdx.x; base < p.n; base += kPass * gridDim.x) {
     const int here = static_cast<int>(p.n - base < kPass ? p.n - base : kPass);
     uint4 packed[kVectors];
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) packed[i] = thread::load_read_once(p.x + base, Piece<T, kThreads>(p.wide, i, thread, here));
-    float sums[kVectors];
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
       float values[kElements];
       thread::unpack(packed[i], values);
 #pragma unroll
-      for (int e = 0; e < kElements; ++e) values[e] *= p.squares ? values[e] : 1.0f;
-#pragma unroll
-      for (int half = kElements / 2; half > 0; half /= 2) {
-#pragma unroll
-        for (int e = 0; e < half; ++e) values[e] += values[e + half];
+      for (int e = 0; e < kElements; ++e) {
+        const double value = values[e];
+        own[i] += p.squares ? value * value : value;
       }
-      sums[i] = values[0];
     }
-#pragma unroll
-    for (int half = kVectors / 2; half > 0; half /= 2) {
-#pragma unroll
-      for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
-    }
-    own += static_cast<double>(sums[0]);
   }
 
-  const double total = block::sum<kThreads>(own, partial[0]);
+#pragma unroll
+  for (int half = kVectors / 2; half > 0; half /= 2) {
+#pragma unroll
+    for (int i = 0; i < half; ++i) own[i] += own[i + half];
+  }
+  const double total = block::sum<kThreads>(own[0], partial[0]);
   if (thread == 0) p.partial[blockIdx.x] = total;
   if (!grid::comes_last(p.ticket, is_last[0])) return;
 

@@ -70,6 +70,18 @@ TEST_CASE("sum: NaN and Inf reach the total", "[reduce]") {
   CHECK(std::isnan(total));
 }
 
+TEST_CASE("sum: squares beyond the range of f32 are finite in f64", "[reduce]") {
+  for (DType dtype : {DType::f32, DType::bf16}) {
+    Buffer x(dtype, {700}), out(DType::f64, {1});
+    x.fill([](int64_t i) { return i == 333 ? 1e30 : 1; });
+    SumArgs args{x.view(), {out.view()}};
+    args.squares = true;
+    run(sum, args);
+    const double big = test::values(x.view())[333];
+    CHECK(std::abs(test::values(out.view())[0] / (big * big) - 1) < 1e-12);
+  }
+}
+
 TEST_CASE("column sum: shapes, strides, sinks", "[reduce]") {
   for (DType dtype : kFloating) {
     for (const auto& [n, c] : std::vector<std::pair<int64_t, int64_t>>{{0, 3}, {1, 1}, {33, 7}, {100, 1500}, {5000, 2}, {17000, 3}, {70, 264}}) {

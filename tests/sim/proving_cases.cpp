@@ -168,6 +168,7 @@ std::vector<ProvingCase> proving_cases() {
 std::vector<ProvingCase> short_proving_cases() {
   return {gemm_simt_case(Product::forward, 64, 128, 40),
           gemm_sm80_case("small", Sm80Tile::small, Product::forward, 64, 64, 320),
+          gemm_sm80_case("large", Sm80Tile::large, Product::forward, 64, 64, 40),       // a warp's rows are staged in two parts
           gemm_sm90_case("small", Sm90Tile::small, Product::forward, 64, 200, 256, 1),  // four tiles: the buffers of results are used again
           gemm_sm90_case("cluster", Sm90Tile::cluster, Product::forward, 256, 128, 640, 2),
           attention_case({.t = 140, .s = 140, .h = 1, .kv = 1, .d = 64}),
