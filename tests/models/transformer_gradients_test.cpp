@@ -2,6 +2,7 @@
 #include "core/autograd/engine.h"
 #include "tests/models/support.h"
 #include "tests/support/gradcheck.h"
+#include "tests/support/host_kernels.h"
 
 namespace heddle {
 namespace {
@@ -52,7 +53,8 @@ Pass pass(const TransformerConfig& config, DType dtype, const Tensor& x, const T
   return {loss.item(), arena.grads().to_vector()};
 }
 
-TEST_CASE("a simulated device has the CPU's loss and gradients, bit by bit") {
+TEST_CASE("a simulated device whose ops the host does has the CPU's loss and gradients, bit by bit") {
+  const kernels::ForcedKernels forced(test::host_kernels());
   const auto style = GENERATE(from_range(test::styles()));
   const bool masked = GENERATE(false, true);
   CAPTURE(style.name, masked);

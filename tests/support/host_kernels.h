@@ -6,11 +6,13 @@
 
 #include "kernels/api/forced_kernels.h"
 #include "kernels/api/slots.h"
+#include "tests/support/devices.h"
 
 namespace heddle::test {
 
 // "matmul=host", "rope=host", ...: every op that has this candidate.
 inline std::vector<std::string> host_kernels() {
+  devices();  // fills the lists
   std::vector<std::string> choices;
   kernels::for_each_kernel([&](const auto& kernel) {
     const auto& candidates = kernel.candidates(DeviceType::cuda);

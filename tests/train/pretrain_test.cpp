@@ -14,6 +14,7 @@
 #include "kernels/api/cross_entropy.h"
 #include "parallel/control.h"
 #include "tests/support/devices.h"
+#include "tests/support/host_kernels.h"
 #include "tests/train/expect_error.h"
 #include "tests/train/pretrain_support.h"
 #include "train/report/bad_batches.h"
@@ -112,6 +113,7 @@ TEST_CASE("a run whose last validation loss is no number is saved as it is and e
 }
 
 TEST_CASE("a device whose results are looked at a step late rolls back, withholds, saves and logs as one whose are not", "[device]") {
+  const kernels::ForcedKernels forced(test::host_kernels());  // bits are compared
   const auto trained_on = [](Device device, const std::string& out) {
     const test::BadGradients bad({3, 9, 10});
     const std::string where = device.type == DeviceType::cpu ? "cpu" : "cuda";
