@@ -42,7 +42,7 @@ __global__ void ring(const uint4* in, uint32_t* out) {
   auto* shared = dyn_smem<uint32_t>();
   const uint32_t smem = ptx::smem_u32(shared), given = smem + 64, loaded = smem + 80, rank = ptx::cluster_rank(), size = ptx::cluster_size();
   if (threadIdx.x == 0) {
-    ptx::mbarrier_init(smem, 2);
+    ptx::mbarrier_init(smem, 3);
     ptx::fence_mbarrier_init();
   }
   ptx::cluster_arrive_relaxed();
@@ -52,6 +52,7 @@ __global__ void ring(const uint4* in, uint32_t* out) {
     ptx::st_cluster(ptx::mapa(given, next), kGift + rank);
     ptx::bulk_load(loaded, in + rank, 16, smem);
     ptx::mbarrier_arrive_cluster(ptx::mapa(smem, next));
+    ptx::mbarrier_arrive_async_reads(ptx::mapa(smem, next));
     ptx::mbarrier_arrive_expect_tx_cluster(ptx::mapa(smem, next), 16);
     ptx::mbarrier_wait_cluster(smem, 0);
     out[rank] = ptx::ld_cluster(given);
