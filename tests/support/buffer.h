@@ -40,13 +40,13 @@ struct WatchedMemory {
   template <class U>
   explicit WatchedMemory(const WatchedMemory<U>&) {}
   T* allocate(size_t n) {
-    T* block = static_cast<T*>(::operator new(n + 2 * kSpace, std::align_val_t{kSpace})) + kSpace;
+    T* block = static_cast<T*>(::operator new (n + 2 * kSpace, std::align_val_t{kSpace})) + kSpace;
     if (buffer_watch.made) buffer_watch.made(block, n);
     return block;
   }
   void deallocate(T* block, size_t) {
     if (buffer_watch.gone) buffer_watch.gone(block);
-    ::operator delete(block - kSpace, std::align_val_t{kSpace});
+    ::operator delete (block - kSpace, std::align_val_t{kSpace});
   }
   friend bool operator==(const WatchedMemory&, const WatchedMemory&) { return true; }
 };
