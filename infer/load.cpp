@@ -4,6 +4,7 @@
 
 #include "core/io/strict_json.h"
 #include "core/launch.h"
+#include "infer/device_state.h"
 #include "infer/identity.h"
 #include "kernels/api/pointwise.h"
 #include "kernels/api/printable.h"
@@ -65,7 +66,7 @@ TrainedModel load_trained_model(const std::string& path, Device device, DType dt
   const Tensor& values = trained.arena->values();
   const Tensor masters = dtype == DType::f32 ? values : Tensor::zeros(values.shape(), DType::f32, device, MemoryTag::workspace);
   StateDict state = model_state(*trained.arena, masters);
-  read_state(reader, state, "model.", {});
+  read_state(reader, state, "model.", copy_into(device));
   if (!masters.same(values)) launch(kernels::axpby, {.a = masters.view(), .out = {values.view(), false}}, device);
 
   ModelTokenizer theirs = tokenizer_of_model(path, reader.manifest().scalars);

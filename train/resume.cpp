@@ -10,6 +10,7 @@
 #include "core/io/own_file.h"
 #include "core/io/strict_json.h"
 #include "data/file.h"
+#include "infer/device_state.h"
 #include "infer/identity.h"
 #include "infer/load.h"
 #include "kernels/api/printable.h"
@@ -205,7 +206,7 @@ void Run::load_initial_weights() {
   }
   for (const StateDict::Entry& e : weights.tensors) wanted.push_back({e.name, e.data.dtype, e.global});
   check_tensors(reader, wanted, "model.");
-  read_state(reader, weights, "model.", {});
+  read_state(reader, weights, "model.", copy_into(device));
   if (!compare(tokenizer_of_model(config.init_from, reader.manifest().scalars))) {
     console.warn(concat("--init-from ", config.init_from, ": nothing shows that its tokenizer is that of the shards"));
   }

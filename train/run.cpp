@@ -9,6 +9,7 @@
 
 #include "checkpoint/loading.h"
 #include "data/file.h"
+#include "infer/device_state.h"
 #include "infer/identity.h"
 #include "infer/load.h"
 #include "kernels/api/kernel.h"
@@ -89,6 +90,8 @@ void Run::open_directory() {
   CheckpointOptions options;
   options.keep_last = static_cast<int>(config.keep_last);
   options.keep_every = static_cast<uint64_t>(config.keep_every);
+  options.copy_in = copy_into(device);
+  options.copy_out = copy_out_of(device);
   options.log = [this](const std::string& line) { console.warn(line); };
   options.on_hung = [](const Error& e) {
     std::fprintf(stderr, "heddle: %s\n", e.what());  // from whichever rank finds it: the first one may be the one that hangs

@@ -15,8 +15,9 @@ inline std::vector<std::string> host_kernels() {
   devices();  // fills the lists
   std::vector<std::string> choices;
   kernels::for_each_kernel([&](const auto& kernel) {
-    const auto& candidates = kernel.candidates(DeviceType::cuda);
-    if (!candidates.empty() && candidates.back().name == "host") choices.push_back(concat(kernel.op(), "=host"));
+    for (const auto& candidate : kernel.candidates(DeviceType::cuda)) {
+      if (candidate.name == "host") choices.push_back(concat(kernel.op(), "=host"));
+    }
   });
   return choices;
 }

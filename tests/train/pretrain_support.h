@@ -176,6 +176,10 @@ class Intercept {
                                      original().run(args, stream);
                                      if (after_) after_(args);
                                    }});
+      // A device whose host does the op comes by here as well.
+      for (const auto& candidate : std::vector(kernel.candidates(DeviceType::cuda))) {
+        if (candidate.name == "host") kernel.add(DeviceType::cuda, {kName, candidate.refuses, candidate.scratch, candidate.run});
+      }
     }
     kernel.force(kName);
   }
