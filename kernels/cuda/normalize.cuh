@@ -7,6 +7,7 @@
 
 #include "kernels/api/optimizer.h"
 #include "kernels/cuda/flat.cuh"
+#include "kernels/cuda/reduce.cuh"
 
 namespace heddle::kernels::cuda {
 
@@ -24,28 +25,6 @@ struct NormalizeParams {
   float eps;
 };
 
-namespace block {
-
-// Every thread gets the sum, one barrier: the order is lanes in a tree, then warps in a tree.
-__device__ __forceinline__ double sum_f64(double value, double (&partial)[kFlatThreads / 32]) {
-  const auto over_lanes = [](double x) {
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
-      const uint64_t bits = __builtin_bit_cast(uint64_t, x);
-      const uint64_t low = ptx::shfl_bfly(static_cast<uint32_t>(bits), offset), high = ptx::shfl_bfly(static_cast<uint32_t>(bits >> 32), offset);
-      x += __builtin_bit_cast(double, high << 32 | low);
-    }
-    return x;
-  };
-  value = over_lanes(value);
-  const unsigned lane = threadIdx.x % 32;
-  if (lane == 0) partial[threadIdx.x / 32] = value;
-  __syncthreads();
-  return over_lanes(lane < kFlatThreads / 32 ? partial[lane] : 0.0);
-}
-
-}  // namespace block
-
 template <class T>
 __global__ void __launch_bounds__(kFlatThreads) sum_of_squares_kernel(const T* x, bool wide, const NormalizeParams p) {
   HEDDLE_SHARED(double, partial, [kFlatThreads / 32]);
@@ -58,7 +37,7 @@ __global__ void __launch_bounds__(kFlatThreads) sum_of_squares_kernel(const T* x
 #pragma unroll
     for (int e = 0; e < 4; ++e) sums[e] += static_cast<double>(values[e]) * static_cast<double>(values[e]);
   }
-  const double total = block::sum_f64((sums[0] + sums[1]) + (sums[2] + sums[3]), partial);
+  const double total = block::sum<kFlatThreads>((sums[0] + sums[1]) + (sums[2] + sums[3]), partial);
   if (threadIdx.x == 0) p.partial[blockIdx.x] = total;
 }
 
@@ -67,7 +46,7 @@ __global__ void __launch_bounds__(kFlatThreads) scale_by_norm_kernel(const T* x,
   HEDDLE_SHARED(double, partial, [kFlatThreads / 32]);
   double own = 0;
   for (int i = static_cast<int>(threadIdx.x); i < p.partials; i += kFlatThreads) own += p.partial[i];
-  const float scale = static_cast<float>(1 / (sqrt(block::sum_f64(own, partial)) + static_cast<double>(p.eps)));
+  const float scale = static_cast<float>(1 / (sqrt(block::sum<kFlatThreads>(own, partial)) + static_cast<double>(p.eps)));
   for_flat_tiles(flat_tiles(p.n), [&](int64_t tile) {
     const FlatPlace place(tile * kFlatTile, p.n, wide);
     float values[4];
