@@ -12,7 +12,6 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -30,6 +29,7 @@
 #include "kernels/cuda/gemm_simt_config.h"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
+#include "kernels/cuda/resource_gate_sass.h"
 
 namespace {
 
@@ -264,31 +264,6 @@ Table table_of_log(const std::string& log, int arch, std::vector<std::string>& f
   return table;
 }
 
-// One line of cuobjdump -sass: "/*1250*/ @!P0 BRA 0x1000 ;".
-struct Instruction {
-  uint64_t address = 0, target = 0;  // target: of a branch
-  std::string opcode, base;          // "MEMBAR.ALL.GPU", "MEMBAR"
-
-  bool fences_gpu() const { return base == "MEMBAR" && opcode.find("GPU") != std::string::npos; }
-  bool local() const { return base == "LDL" || base == "STL"; }
-};
-
-bool read_instruction(const std::string& line, Instruction& out) {
-  const size_t open = line.find("/*"), close = line.find("*/");
-  if (open == std::string::npos || close == std::string::npos || line.find(';') == std::string::npos) return false;
-  out.address = std::strtoull(line.c_str() + open + 2, nullptr, 16);
-  std::istringstream words(line.substr(close + 2));
-  words >> out.opcode;
-  if (out.opcode.rfind('@', 0) == 0) words >> out.opcode;
-  out.base = out.opcode.substr(0, out.opcode.find_first_of(".;"));
-  out.target = 0;
-  if (out.base == "BRA") {
-    const size_t at = line.find("0x", close);
-    if (at != std::string::npos) out.target = std::strtoull(line.c_str() + at, nullptr, 16);
-  }
-  return true;
-}
-
 void count(Row& row, const Instruction& i) {
   for (size_t c = 0; c < kGlobal128; ++c) row.counts[c] += i.base == kCountedNames[c];
   row.counts[kGlobal128] += (i.base == "LDG" || i.base == "STG" || i.base == "LDGSTS") && i.opcode.find(".128") != std::string::npos;
@@ -297,36 +272,12 @@ void count(Row& row, const Instruction& i) {
   row.local_accesses += i.local();
 }
 
-// What must not be in an innermost loop that feeds the tensor cores. (Waits for a barrier are loops of their own, of three instructions.)
-void look_into_loops(Row& row, const std::vector<Instruction>& code) {
-  using Loop = std::pair<uint64_t, uint64_t>;
-  std::vector<Loop> loops;
-  for (const Instruction& i : code) {
-    if (i.target == 0 || i.target >= i.address) continue;
-    const bool feeds = std::any_of(code.begin(), code.end(), [&](const Instruction& other) {
-      return other.address >= i.target && other.address <= i.address && (other.base == "HMMA" || other.base == "HGMMA" || other.base == "UTMALDG");
-    });
-    if (feeds) loops.emplace_back(i.target, i.address);
-  }
-  for (const Loop& loop : loops) {
-    const bool innermost = std::none_of(loops.begin(), loops.end(),
-                                        [&](const Loop& other) { return other != loop && other.first >= loop.first && other.second <= loop.second; });
-    if (!innermost) continue;
-    for (const Instruction& i : code) {
-      if (i.address < loop.first || i.address > loop.second || !(i.fences_gpu() || i.local() || i.base == "CCTL")) continue;
-      std::ostringstream fault;
-      fault << i.opcode << " at 0x" << std::hex << i.address << " in the main loop 0x" << loop.first << " to 0x" << loop.second;
-      row.loop_faults.push_back(fault.str());
-    }
-  }
-}
-
 void count_instructions(Table& table, const std::string& sass) {
   std::istringstream lines(sass);
   Row* row = nullptr;
   std::vector<Instruction> code;
   const auto finish = [&] {
-    if (row) look_into_loops(*row, code);
+    if (row) row->loop_faults = loop_faults(code);
     code.clear();
   };
   for (std::string line; std::getline(lines, line);) {
