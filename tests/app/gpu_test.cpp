@@ -100,6 +100,14 @@ TEST_CASE("validation and generation on CUDA kernels alone agree with the CPU's"
   const std::string eval = "eval run --data 'shards/*_val_*.bin' --device ";
   CHECK(std::abs(loss(w.heddle(eval + "cuda --precision bf16", kOwnKernels)) - loss(w.heddle(eval + "cpu"))) < 0.02);
   CHECK(std::abs(loss(w.heddle(eval + "cuda --precision fp32", kOwnKernels)) - loss(w.heddle(eval + "cpu"))) < 1e-5);
+  // Weights that another run starts from.
+  const Result more = w.heddle(kRun + "--init-from run --steps 1 --log-every 1 --device cuda --precision fp32 --out more", kOwnKernels);
+  INFO(more.out << more.err);
+  REQUIRE(more.code == 0);
+  const std::string lines = more.out + more.err;
+  const size_t at = lines.find("step 1/1 | loss ");
+  REQUIRE(at != std::string::npos);
+  CHECK(std::stod(lines.substr(at + 16)) < 4);  // an untrained model has ln 256
   // Greedy, in bf16 there and fp32 here: the same first choice, and as likely.
   const std::string generate = "generate run --prompt line --max-new-tokens 24 --greedy --print-ids --logprobs --device ";
   const Result here = w.heddle(generate + "cpu"), there = w.heddle(generate + "cuda", kOwnKernels);
