@@ -259,7 +259,7 @@ HEDDLE_INLINE V sigmoid_derivative(V x) {
 
 // ln x: x = 2^n m with m in [sqrt(1/2), sqrt(2)), a polynomial in m - 1 (Cephes logf), n ln 2 in two parts.
 HEDDLE_INLINE F32 log(F32 x) {
-  const I32 tiny = x < 1.17549435e-38f;  // denormals, and what has no logarithm
+  const I32 tiny = x < 1.17549435e-38f;                   // denormals, and what has no logarithm
   const U32 bits = (U32)select(tiny, x * 8388608.0f, x);  // unsigned: what has no logarithm may wrap
   constexpr uint32_t kRootHalf = 0x3f3504f3;
   const I32 n = (I32)(bits - kRootHalf) >> 23;
