@@ -32,6 +32,16 @@
 
 namespace heddle {
 
+// A save's copy of a state in device memory, for which the training thread does not wait: it queues copies and goes on. Absent members: copies are
+// made at once, by CheckpointOptions::copy_out, into plain memory.
+struct QueuedCopies {
+  std::function<std::shared_ptr<std::byte[]>(size_t bytes)> memory;  // for queued copies to write (pinned); throws when there is none
+  // Dense bytes; after what the device has been given by now, before what it is given next. The memory is that of memory().
+  std::function<void(std::byte* to, const View& from, size_t bytes)> queue;
+  // Called after the last of a save. The writing thread calls what it returns, which waits for them all, and throws where one failed.
+  std::function<std::function<void()>()> queued;
+};
+
 struct CheckpointOptions {
   int keep_last = 3;        // newest checkpoints that retention keeps, at least 2, whichever start saved them
   uint64_t keep_every = 0;  // checkpoints of steps that are multiples of this stay for ever; 0: none
@@ -47,6 +57,7 @@ struct CheckpointOptions {
   // How bytes leave and enter the state when its views are not in host memory: `bytes` dense ones. Absent: memcpy.
   std::function<void(std::byte* to, const View& from, size_t bytes)> copy_out;
   std::function<void(const View& to, const std::byte* from, size_t bytes)> copy_in;
+  QueuedCopies queued_copies;  // of saves; where it is absent, copy_out
 };
 
 struct SaveStats {

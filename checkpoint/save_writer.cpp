@@ -53,14 +53,18 @@ void SaveWriter::prepare(const StateDict& like) {
   plan_ = make_plan(like, control_);
   const auto rank = static_cast<size_t>(control_.rank());
   const SafetensorsHeader& layout = plan_.shards[rank];
-  image_.assign(layout.file_size, std::byte{0});  // touches every page now
+  size_t copies = 0;
+  for (const HeldPiece& held : plan_.held) copies += held.owned ? 0 : piece_bytes(plan_, held);
+  const size_t bytes = layout.file_size + copies;
+  memory_.reset();  // before there are two
+  memory_ = options_.queued_copies.memory ? options_.queued_copies.memory(bytes) : std::shared_ptr<std::byte[]>(new std::byte[bytes]);
+  std::memset(memory_.get(), 0, bytes);  // touches every page now
+  image_ = {memory_.get(), layout.file_size};
+  copies_ = {memory_.get() + layout.file_size, copies};
   const std::string header = write_safetensors_header(layout);
   std::memcpy(image_.data(), header.data(), header.size());
   label_at_ = header.find(shard_label(rank, static_cast<uint64_t>(control_.size()), 0, 0));
   block_.resize(kBlockBytes);
-  size_t copies = 0;
-  for (const HeldPiece& held : plan_.held) copies += held.owned ? 0 : piece_bytes(plan_, held);
-  copies_.assign(copies, std::byte{0});
   replica_folds_.assign(plan_.replicas, 0);
 
   shards_.assign(static_cast<size_t>(control_.size()), {});
@@ -113,7 +117,9 @@ void SaveWriter::take_snapshot(uint64_t incarnation, uint64_t step, const StateD
                  "checkpoint", "tensor ", held.entry, " is \"", e.name, "\", not \"", tensor.name, "\" as prepare() saw it");
     std::byte* const to = held.owned ? image_.data() + held.offset : copy;
     if (!held.owned) copy += bytes;
-    if (options_.copy_out) {
+    if (options_.queued_copies.queue) {
+      options_.queued_copies.queue(to, e.data, bytes);
+    } else if (options_.copy_out) {
       options_.copy_out(to, e.data, bytes);
     } else if (bytes > 0) {
       std::memcpy(to, e.data.data, bytes);
@@ -150,11 +156,13 @@ void SaveWriter::save(uint64_t incarnation, uint64_t step, const StateDict& stat
   }
   const double begun = now();
   snapshot_error_ = nullptr;
+  job_.arrived = {};
   job_.incarnation = incarnation;
   job_.step = step;
   job_.begun = begun;
   try {
     take_snapshot(incarnation, step, state);
+    if (options_.queued_copies.queued) job_.arrived = options_.queued_copies.queued();
     job_.config = config;
     job_.scalars = state.scalars;
   } catch (const Error&) {
@@ -283,6 +291,7 @@ Handle SaveWriter::open_directory(bool create) {
 }
 
 void SaveWriter::fold_snapshot() {
+  if (job_.arrived) job_.arrived();
   fold_ = 0;
   const std::byte* copy = copies_.data();
   for (const HeldPiece& held : plan_.held) {

@@ -4,7 +4,9 @@
 #include <atomic>
 #include <condition_variable>
 #include <exception>
+#include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -46,7 +48,8 @@ class SaveWriter {
   struct Job {
     uint64_t incarnation = 0, step = 0;
     std::string config, scalars;
-    double begun = 0;  // seconds
+    double begun = 0;               // seconds
+    std::function<void()> arrived;  // waits for the copies; absent: they are there
   };
 
   bool alone() const { return control_.size() == 1; }
@@ -78,10 +81,11 @@ class SaveWriter {
   // Made by prepare().
   bool prepared_ = false;
   Plan plan_;
-  std::vector<std::byte> image_;           // this rank's shard file, byte for byte
+  std::shared_ptr<std::byte[]> memory_;    // of the two that follow
+  std::span<std::byte> image_;             // this rank's shard file, byte for byte
   size_t label_at_ = 0;                    // of the shard's label in it
   std::vector<std::byte> block_;           // for reading back
-  std::vector<std::byte> copies_;          // of the pieces that another rank writes, one after the other: to be compared
+  std::span<std::byte> copies_;            // of the pieces that another rank writes, one after the other: to be compared
   std::vector<uint64_t> replica_folds_;    // of this rank's replicas, by HeldPiece::replica; 0: not held
   std::vector<SavedShard> shards_;         // of all ranks, on rank 0; its own on others
   std::vector<std::string> descriptions_;  // of all ranks' shards

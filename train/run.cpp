@@ -92,6 +92,7 @@ void Run::open_directory() {
   options.keep_every = static_cast<uint64_t>(config.keep_every);
   options.copy_in = copy_into(device);
   options.copy_out = copy_out_of(device);
+  options.queued_copies = queued_copies(device);
   options.log = [this](const std::string& line) { console.warn(line); };
   options.on_hung = [](const Error& e) {
     std::fprintf(stderr, "heddle: %s\n", e.what());  // from whichever rank finds it: the first one may be the one that hangs
