@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The long forms of the tests: what a night can afford and a commit cannot. Some ten hours on two cores, three and a half of them fuzzing.
+# The long forms of the tests: what a night can afford and a commit cannot. Some sixteen hours on two cores, six of them training on the simulated GPU, more than
+# three fuzzing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . cmake/packages.sh
 . tests/environment.sh
 
-parts=(tests clang compile-matrix kills random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build fuzz stall mutants equivalence)
+parts=(tests clang compile-matrix kills random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build gpu-quickstart fuzz stall mutants equivalence)
 usage() {
   cat <<TEXT
 usage: tests/nightly.sh [--kills N] [--flag-sets N] [--power-loss-states N] [--fuzz-seconds N] [--mutants-seed N] [PART...]
@@ -80,6 +81,17 @@ in_every_mode() {
       return 1
   done
 }
+# The quickstart's run whole, on CUDA kernels alone: some six hours. The text is the one that ./quickstart.sh fetched. It goes on where it was stopped.
+gpu_quickstart() {
+  local data=data-kjv heddle=$cpu/bin/heddle_simulated bits
+  ls $data/*_train_*.bin >/dev/null 2>&1 || { echo "left out: ./quickstart.sh has not been here"; return 0; }
+  cmake --build $cpu --target heddle_simulated >>"$logs/build.log" 2>&1 || return 1
+  HEDDLE_SIM_HOST_KERNELS=never $heddle pretrain --config examples/recipes/quickstart.toml --data "$data/*_train_*.bin" --val "$data/*_val_*.bin" \
+    --device cuda --out "$logs/gpu-quickstart-run" || return 1
+  bits=$($cpu/bin/heddle eval "$logs/gpu-quickstart-run" --data "$data/*_val_*.bin" | sed -n 's/.*bits per byte *\([0-9.]*\).*/\1/p')
+  echo "held-out bits per byte: $bits"
+  awk -v bits="$bits" 'BEGIN { exit !(bits != "" && bits < 1.25) }'
+}
 # One stall in 200 s of training may cost 1 %.
 stall() {
   local line
@@ -108,6 +120,7 @@ part simulated-clang in_every_mode clang -DCMAKE_CXX_COMPILER=clang++
 part simulated-ucontext simulated ucontext -DHEDDLE_SIM_UCONTEXT=ON "-DHEDDLE_SIM_FLAVOURS=plain;check"  # AddressSanitizer does not know makecontext
 part simulated-own-headers simulated own-headers -DHEDDLE_CUDA=OFF  # as on a machine without the CUDA toolkit
 part gpu-build ctest --test-dir $cpu -C nightly -L nightly --output-on-failure
+part gpu-quickstart gpu_quickstart
 part fuzz env HEDDLE_FUZZ_BUILD=build/fuzz-strict HEDDLE_WERROR=ON tests/fuzz/run.sh "$fuzz_seconds"
 part stall stall
 part mutants mutants

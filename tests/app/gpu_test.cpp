@@ -1,6 +1,7 @@
 // The program on a simulated GPU, and without one.
 #include <cmath>
 #include <cstdio>
+#include <sstream>
 
 #include "tests/app/workplace.h"
 
@@ -119,6 +120,39 @@ TEST_CASE("validation and generation on CUDA kernels alone agree with the CPU's"
   REQUIRE(std::sscanf(there.out.c_str(), "%d %lf", &id_there, &log_there) == 2);
   CHECK(id_there == id_here);
   CHECK(std::abs(log_there - log_here) < 0.05);
+}
+
+// Losses of the steps in a run's metrics.
+std::vector<double> losses(const Workplace& w, const std::string& run) {
+  std::vector<double> all;
+  std::istringstream lines(w.read(run + "/metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    if (const size_t at = line.find("\"loss\":"); at != std::string::npos) all.push_back(std::stod(line.substr(at + 7)));
+  }
+  return all;
+}
+
+TEST_CASE("the quickstart's model and recipe with 512 tokens a step, on CUDA kernels alone, take the CPU's steps") {
+  const Workplace w;
+  make_shards(w);
+  const std::string recipe = "pretrain --config '" HEDDLE_SOURCE_DIR
+                             "/examples/recipes/quickstart.toml' --data 'shards/*_train_*.bin' --eval-every 0 "
+                             "--batch 2 --total-batch-tokens 512 --warmup 0 --steps 3 --log-every 1 ";
+  for (const auto& [device, precision] : {std::pair("cpu", "fp32"), {"cuda", "fp32"}, {"cuda", "bf16"}}) {
+    const Result r = w.heddle(recipe + "--device " + device + " --precision " + precision + " --out " + device + precision, kOwnKernels);
+    INFO(r.err);
+    REQUIRE(r.code == 0);
+  }
+  const std::vector<double> cpu = losses(w, "cpufp32"), fp32 = losses(w, "cudafp32"), bf16 = losses(w, "cudabf16");
+  REQUIRE(cpu.size() == 3);
+  REQUIRE(fp32.size() == 3);
+  REQUIRE(bf16.size() == 3);
+  CHECK(cpu[2] < cpu[0] - 1);  // it learns, so that later losses tell of the updates
+  for (size_t i = 0; i < 3; ++i) {
+    INFO("step " << i + 1);
+    CHECK(std::abs(fp32[i] - cpu[i]) < 1e-5 * cpu[i]);
+    CHECK(std::abs(bf16[i] - cpu[i]) < 4e-3 * cpu[i]);  // 2^-8, a rounding of bf16
+  }
 }
 
 }  // namespace
