@@ -10,14 +10,16 @@ set(clean_sass "\t\tFunction : ${kernel}
         /*1250*/              @!P0 UTMALDG.2D [UR8], [UR10] @                              /* 0x61e000000c1879f0 */
 ")
 set(clean_golden "# head
-90 gemm_sm90_kernel{128,128,6,2,1,0,0,0} 384 229472 168 0 1 0 1 0 0 1 0 0 0
+90 gemm_sm90_kernel{128,128,6,2,1,0,0,0} 384 229472 168 0 0 0 1 12 0 1 0 0 1 0 0 0
+")
+set(clean_loops "# head
 ")
 
 set(failures 0)
-# expect(WHAT FAULT [LOG from to] [SASS from to] [GOLDEN from to] [VERSION v]): "" for FAULT means that the gate must pass.
+# expect(WHAT FAULT [LOG from to] [SASS from to] [GOLDEN from to] [LOOPS from to] [VERSION v]): "" for FAULT means that the gate must pass.
 function(expect what fault)
-  cmake_parse_arguments(ARG "" "VERSION" "LOG;SASS;GOLDEN" ${ARGN})
-  foreach(file log sass golden)
+  cmake_parse_arguments(ARG "" "VERSION" "LOG;SASS;GOLDEN;LOOPS" ${ARGN})
+  foreach(file log sass golden loops)
     set(text "${clean_${file}}")
     string(TOUPPER ${file} name)
     if(ARG_${name})
@@ -32,6 +34,8 @@ function(expect what fault)
     set(path ${WORK}/${file})
     if(file STREQUAL golden)
       set(path ${WORK}/golden/nvcc-1.0.txt)
+    elseif(file STREQUAL loops)
+      set(path ${WORK}/golden/loops-1.0.txt)
     endif()
     file(WRITE ${path} "${text}")
   endforeach()
@@ -48,7 +52,7 @@ function(expect what fault)
   else()
     string(FIND "${out}" "${fault}" at)
     set(right FALSE)
-    if(status EQUAL 1 AND NOT at EQUAL -1)
+    if(status GREATER 0 AND NOT at EQUAL -1)
       set(right TRUE)
     endif()
   endif()
@@ -68,17 +72,51 @@ expect("serialised wgmma" "ptxas gave something up" LOG "ptxas info    : Used"
 expect("ignored setmaxnreg" "ptxas gave something up" LOG "ptxas info    : Used" "ptxas info    : (C7508) setmaxnreg ignored\nptxas info    : Used")
 expect("registers" "registers 200, golden 168" LOG "Used 168" "Used 200")
 expect("setmaxnreg beyond the block's registers" "setmaxnreg asks for 64512 registers, the block has 61440" LOG "Used 168" "Used 160")
-expect("shared memory" "dynamic shared memory 229472, golden 229470" GOLDEN 229472 229470)
-expect("occupancy" "blocks per multiprocessor 1, golden 2" GOLDEN "168 0 1" "168 0 2")
+expect("shared memory" "dynamic_shared 229472, golden 229470" GOLDEN 229472 229470)
+expect("occupancy, blocks" "blocks_sm90 1, golden 2" GOLDEN "168 0 0 0 1" "168 0 0 0 2")
+expect("occupancy, warps" "warps_sm90 12, golden 16" GOLDEN "0 0 1 12" "0 0 1 16")
 expect("a kernel without a row" "not in the golden table" GOLDEN "{128,128," "{128,256,")
 expect("instructions counted" "UTMALDG 1, golden 2" GOLDEN "0 0 1 0 0 0\n" "0 0 2 0 0 0\n")
 expect("fences counted" "MEMBAR.GPU 0, golden 1" GOLDEN "1 0 0 0\n" "1 0 1 0\n")
-set(loop "/*1260*/                   BRA 0x1240 @                                      /* 0x61e000000c1879f0 */")
-expect("a loop with nothing in it but work" "" SASS "        /*1250*/" "        ${loop}\n        /*1250*/")
-expect("a fence of the GPU in a main loop" "MEMBAR.ALL.GPU at 0x1248 in the main loop 0x1240 to 0x1260" SASS "        /*1250*/"
-       "        /*1248*/ MEMBAR.ALL.GPU @   /**/\n        ${loop}\n        /*1250*/" GOLDEN "1 0 0 0\n" "1 0 1 0\n")
-expect("an invalidation of L1 in a main loop" "CCTL.IVALL at 0x1248 in the main loop" SASS "        /*1250*/"
-       "        /*1248*/ CCTL.IVALL @   /**/\n        ${loop}\n        /*1250*/" GOLDEN "1 0 0 0\n" "1 0 0 1\n")
+# A main loop of both instructions: what one warp does in it, and a change of each kind.
+set(loop "        /*1260*/                   BRA 0x1240 @                                      /* 0x61e000000c1879f0 */
+        /*1270*/                   EXIT @                                            /* 0x61e000000c1879f0 */
+")
+string(APPEND clean_sass "${loop}")
+# leanest issued tensor fma alu mufu lsu uniform other products shared_read shared_written global_read global_written
+string(APPEND clean_loops "90 gemm_sm90_kernel{128,128,6,2,1,0,0,0} 0 3 3 1 0 0 0 0 1 1 32768 1536 16384 16384 0
+")
+expect("a loop" "")
+set(next "        /*1260*/")
+macro(expect_in_loop instruction fault)
+  expect("${instruction} in a main loop" "${fault}" SASS "${next}" "        /*1258*/ ${instruction} @   /**/\n${next}" ${ARGN})
+endmacro()
+expect_in_loop("FFMA R1, R2, R3, R1" "main loop 0: fma 1, golden 0")
+expect_in_loop("IADD3 R1, R2, R3, RZ" "main loop 0: alu 1, golden 0")
+expect_in_loop("MUFU.EX2 R1, R2" "main loop 0: mufu 1, golden 0")
+expect_in_loop("SHFL.BFLY PT, R1, R2, 0x1, 0x1f" "main loop 0: lsu 1, golden 0")
+expect_in_loop("UIADD3 UR4, UR4, 0x1, URZ" "main loop 0: uniform 2, golden 1")
+expect_in_loop("BAR.SYNC 0x1" "main loop 0: other 2, golden 1")
+expect_in_loop("HGMMA.64x128x16.F32.BF16 R24, gdesc[UR12], R24" "main loop 0: products 65536, golden 32768")
+expect_in_loop("HGMMA.64x128x16.F32.BF16 R24, gdesc[UR12], R24" "main loop 0: shared_read 3072, golden 1536")
+expect_in_loop("HGMMA.64x128x16.F32.BF16 R24, R4, gdesc[UR12], R24" "main loop 0: shared_read 2560, golden 1536")
+expect_in_loop("LDS.128 R4, [R1]" "main loop 0: shared_read 2048, golden 1536")
+expect_in_loop("LDSM.16.M88.2 R4, [R1]" "main loop 0: shared_read 1792, golden 1536")
+expect_in_loop("STS.U16 [R1], R2" "main loop 0: shared_written 16448, golden 16384")
+expect_in_loop("LDGSTS.E.BYPASS.LTC128B.128 [R1], [R2.64]" "main loop 0: shared_written 16896, golden 16384")
+expect_in_loop("LDG.E.64 R4, [R2.64]" "main loop 0: global_read 16640, golden 16384")
+expect_in_loop("STG.E [R2.64], R4" "main loop 0: global_written 128, golden 0")
+expect_in_loop("UTMALDG.2D [UR8], [UR10]" "main loop 0: global_read 32768, golden 16384")
+expect_in_loop("MOV R24, R100" "MOV at 0x1258 in the main loop 0x1240 to 0x1260 moves an accumulator: R24, R100")
+expect_in_loop("MEMBAR.ALL.GPU" "MEMBAR.ALL.GPU at 0x1258 in the main loop 0x1240 to 0x1260")
+expect_in_loop("CCTL.IVALL" "CCTL.IVALL at 0x1258 in the main loop")
+expect_in_loop("@P1 BRA 0x1260" "main loop 0: issued 4, golden 3")
+expect("another way round, shorter" "main loop 0: leanest 4, golden 3" SASS "${next}"
+       "        /*1254*/ @P1 BRA 0x1260 @   /**/\n        /*1258*/ FADD R1, R1, R2 @   /**/\n${next}")
+expect("a loop that is gone" "main loops 0, golden 1" SASS "BRA 0x1240" "BRA 0x1270")
+expect("a figure of another table" "products 32768, golden 1" LOOPS "32768" "1")
+expect("a loop of no kernel" "a loop out of order" LOOPS "90 gemm_sm90_kernel{128,128,6" "90 gemm_sm90_kernel{128,128,5")
+
 expect("no wgmma" "no HGMMA in its machine code" SASS "HGMMA.64x128x16" "FFMA")
 expect("mma.sync on Hopper" "1 HMMA in its machine code" SASS "HGMMA" "HMMA")
 expect("local memory" "1 accesses to local memory" SASS "@!P0 UTMALDG.2D [UR8], [UR10]" "STL [R1], R2")
