@@ -10,6 +10,7 @@
 
 #include "core/device_cuda.h"
 #include "core/fault.h"
+#include "core/rehearsal.h"
 #include "kernels/api/check.h"
 
 namespace heddle {
@@ -90,18 +91,21 @@ void choose(Stream stream) {
 }  // namespace
 
 Runtime& runtime(DeviceType type) {
+  if (rehearsing()) return rehearsal_runtime(type);
   static CpuRuntime cpu;
   if (type == DeviceType::cpu) return cpu;
   return cuda_runtime();
 }
 
 bool has_device(Device device) {
+  if (rehearsing()) return device.index == 0;
   return device.index >= 0 && device.index < (device.type == DeviceType::cpu ? 1 : cuda_device_count());
 }
 
 Stream current_stream(Device device) {
   if (device.type == DeviceType::cpu) return cpu_stream;
   check_index(device);
+  if (rehearsing()) return rehearsal_runtime(device.type).default_stream(device.index);
   if (current_cuda_device != device.index) {
     cuda_runtime().make_current(device.index);
     current_cuda_device = device.index;

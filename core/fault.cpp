@@ -3,7 +3,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
 
+#include "core/rehearsal.h"
 #include "core/storage.h"
 #include "kernels/api/check.h"
 
@@ -23,9 +25,10 @@ struct Word {
 // The device's word, made on demand; nullptr where there is none and `make` is false.
 Word* word_of(Device device, bool make) {
   static std::mutex mutex;
-  static std::map<Device, std::unique_ptr<Word>>& all = *new std::map<Device, std::unique_ptr<Word>>;  // the device may be gone before it
+  using All = std::map<std::pair<bool, Device>, std::unique_ptr<Word>>;
+  static All& all = *new All;  // the device may be gone before it
   std::lock_guard lock(mutex);
-  std::unique_ptr<Word>& word = all[device];
+  std::unique_ptr<Word>& word = all[{rehearsing(), device}];
   if (!word && make) word = std::make_unique<Word>(device);
   return word.get();
 }
@@ -34,9 +37,10 @@ Word* word_of(Device device, bool make) {
 
 kernels::Fault* fault_word(Device device) {
   // A thread asks for the same device again and again, once a launch.
-  static thread_local Device last;
+  static thread_local std::pair<bool, Device> last;
   static thread_local kernels::Fault* its = nullptr;
-  if (!its || last != device) its = reinterpret_cast<kernels::Fault*>(word_of(device, true)->memory->data()), last = device;
+  const std::pair asked{rehearsing(), device};
+  if (!its || last != asked) its = reinterpret_cast<kernels::Fault*>(word_of(device, true)->memory->data()), last = asked;
   return its;
 }
 

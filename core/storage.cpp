@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/rehearsal.h"
 #include "kernels/api/check.h"
 
 namespace heddle {
@@ -57,9 +58,10 @@ class Allocator {
 
   static Allocator& of(Device device) {
     static std::mutex mutex;
-    static std::map<Device, std::unique_ptr<Allocator>>& all = *new std::map<Device, std::unique_ptr<Allocator>>;  // outlives every Storage
+    using All = std::map<std::pair<bool, Device>, std::unique_ptr<Allocator>>;
+    static All& all = *new All;  // outlives every Storage
     std::lock_guard lock(mutex);
-    auto& slot = all[device];
+    auto& slot = all[{rehearsing(), device}];
     if (!slot) slot = std::make_unique<Allocator>(device);
     return *slot;
   }

@@ -2,17 +2,18 @@
 
 #include <map>
 #include <mutex>
-#include <utility>
+#include <tuple>
 
+#include "core/rehearsal.h"
 #include "kernels/api/check.h"
 
 namespace heddle {
 
 std::span<std::byte> zeroed_workspace(Stream stream) {
   static std::mutex mutex;
-  static auto& blocks = *new std::map<std::pair<Device, void*>, std::byte*>;  // streams are never destroyed, and neither are these
+  static auto& blocks = *new std::map<std::tuple<bool, Device, void*>, std::byte*>;  // streams are never destroyed, and neither are these
   std::lock_guard lock(mutex);
-  std::byte*& block = blocks[{stream.device, stream.native}];
+  std::byte*& block = blocks[{rehearsing(), stream.device, stream.native}];
   if (!block) {
     Runtime& device = runtime(stream.device.type);
     HEDDLE_CHECK(!device.capturing(stream), "workspace", name_of(stream.device), ": a captured stream needs its workspace; run the work once before");

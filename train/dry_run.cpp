@@ -16,6 +16,7 @@
 #include "train/memory_plan.h"
 #include "train/report/console.h"
 #include "train/run_data.h"
+#include "train/step_count.h"
 #include "train/step_timer.h"
 #include "train/threads.h"
 
@@ -70,9 +71,16 @@ StepTime measure_step(const Plan& plan) {
     const double two = timer.step(2);
     return {one + std::max(0.0, two - one) * (micro * parts - 1), "steps of one and two micro-steps"};
   } catch (const Error& e) {
+    if (e.code() == ExitCode::no_device) return {std::nullopt, "not measured: there is no GPU here"};
     if (e.code() != ExitCode::out_of_memory) throw;
     return {std::nullopt, "not measured: it does not fit into this machine's memory"};
   }
+}
+
+// What no allocator of ours sees of a GPU: its context and libraries, with NCCL where there are several ranks. Round figures.
+double reserve_bytes(int64_t ranks) {
+  constexpr double kGiB = 1024.0 * 1024 * 1024;
+  return ranks > 1 ? 1.5 * kGiB : kGiB;
 }
 
 std::string number(double value, const char* format) {
@@ -91,16 +99,31 @@ double free_disk(const std::string& path) {
   return static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
 }
 
-std::vector<TableRow> memory_rows(const Plan& plan, DType dtype, const Layout& layout) {
+std::vector<TableRow> memory_rows(const Plan& plan, DType dtype, const Layout& layout, const MemoryStats& counted, DeviceType device) {
   const MemoryPlan memory = plan_memory(plan.config, plan.shape, layout, dtype);
+  const auto live = [&](MemoryTag tag) { return static_cast<double>(counted.live[static_cast<size_t>(tag)]); };
+  const double parameters = live(MemoryTag::parameter), gradients = live(MemoryTag::gradient), optimizer = live(MemoryTag::optimizer);
+  const auto peak = static_cast<double>(counted.peak_total);
   const bool fp32 = dtype == DType::f32, muon = plan.config.optimizer == OptimizerChoice::muon;
-  return {{"parameters", bytes_text(memory.parameters), fp32 ? "fp32" : "bf16"},
-          {"masters", bytes_text(memory.masters), fp32 ? "the parameters themselves" : "fp32"},
-          {"gradients", bytes_text(memory.gradients), "fp32"},
-          {"optimizer", bytes_text(memory.optimizer), muon ? "momentum, AdamW for the rest" : "two moments"},
-          {"activations", bytes_text(memory.activations), concat("estimate for --batch ", plan.config.batch)},
-          {"checkpoint buffer", bytes_text(memory.snapshot), "host memory"},
-          {"sum", bytes_text(memory.total()), ""}};
+  std::vector<TableRow> rows = {
+      {"parameters", bytes_text(parameters), fp32 ? "fp32" : "bf16"},
+      {"gradients", bytes_text(gradients), "fp32"},
+      {"optimizer", bytes_text(optimizer), concat(fp32 ? "" : "fp32 masters, ", muon ? "momentum, AdamW for the rest" : "two moments")},
+      {"activations", bytes_text(peak - parameters - gradients - optimizer), concat("and temporaries, with --batch ", plan.config.batch)},
+      {"peak", bytes_text(peak), "counted: a step without kernels was run"}};
+  if (device == DeviceType::cuda) {
+    rows.push_back({"reserve", bytes_text(reserve_bytes(plan.facts.ranks)),
+                    plan.facts.ranks > 1 ? "estimate: the CUDA context, libraries, NCCL" : "estimate: the CUDA context and libraries"});
+  }
+  rows.push_back({"checkpoint buffer", bytes_text(memory.snapshot), "host memory"});
+  return rows;
+}
+
+// What the ranks say to each other in a step.
+std::vector<TableRow> collective_rows(const StepCount& count) {
+  std::vector<TableRow> rows;
+  for (const StepCount::Collective& c : count.collectives) rows.push_back({c.name, counted(c.calls, "call"), concat(bytes_text(c.bytes), " a step")});
+  return rows;
 }
 
 std::vector<TableRow> run_rows(const Plan& plan, DType dtype, const Layout& layout) {
@@ -136,6 +159,36 @@ std::vector<TableRow> run_rows(const Plan& plan, DType dtype, const Layout& layo
   return rows;
 }
 
+// Where the GPU that is here has not the memory: Error(out_of_memory), with what would change no result and fit, the cheapest first.
+void require_fit(const Plan& plan, double peak, Device device) {
+  if (!has_device(device)) return;
+  const int ranks = static_cast<int>(plan.facts.ranks);
+  const double limit =
+      static_cast<double>(runtime(device.type).memory_limit(device.index)) - (runtime(device.type).simulated() ? 0 : reserve_bytes(ranks));
+  if (peak <= limit) return;
+  const RunConfig& c = plan.config;
+  std::string advice = "no --batch makes it fit, not with --recompute either; a smaller model does, or a shorter --seq";
+  for (const bool recompute : {c.recompute, true}) {
+    TransformerConfig shape = plan.shape;
+    shape.recompute = recompute;
+    bool found = false;
+    for (int64_t batch = c.batch; batch >= 1 && !found; --batch) {
+      if (c.batch % batch != 0 || (batch == c.batch && recompute == c.recompute)) continue;
+      RunConfig changed = c;
+      changed.batch = batch;
+      const auto needed = static_cast<double>(count_step(changed, shape, ranks, device.type).memory.peak_total);
+      found = needed <= limit;
+      if (!found) continue;
+      const bool smaller = batch < c.batch, more = recompute && !c.recompute;
+      advice = concat(smaller ? concat("--batch ", batch, " (the same update in more micro-steps)") : "", smaller && more ? " with " : "",
+                      more ? "--recompute" : "", " needs ", bytes_text(needed));
+    }
+    if (found) break;
+  }
+  fail("dry-run", concat("a rank needs ", bytes_text(peak), " of ", name_of(device), ", which has ", bytes_text(limit), " to give. ", advice),
+       ExitCode::out_of_memory);
+}
+
 // Beside the configuration, which a shell may be writing to a file.
 void say_recomputed(const RunConfig& config) {
   if (const std::string text = recomputed_text(config); !text.empty()) std::fprintf(stderr, "heddle: %s\n", text.c_str());
@@ -164,13 +217,18 @@ void dry_run(const RunConfig& given) {
   use_threads(c.threads);
   const Transformer model(plan.shape);
   const Layout layout(model);
-  const DType dtype = compute_dtype(c.precision, choose_device(c.device));
+  // Planned for a GPU, if asked for one, on any machine.
+  const DeviceType device = c.device == DeviceChoice::cuda ? DeviceType::cuda : choose_device(c.device).type;
+  const DType dtype = compute_dtype(c.precision, Device{device, 0});
+  const StepCount count = count_step(c, plan.shape, static_cast<int>(plan.facts.ranks), device);
   std::printf("%s\n", to_toml(c, true).c_str());
   std::printf("%s\n", table_text(concat("memory of ", plan.facts.ranks == 1 ? "" : "each of ", counted(plan.facts.ranks, "rank"), ", ",
                                         amount_text(static_cast<double>(model.parameter_count())), " parameters"),
-                                 memory_rows(plan, dtype, layout))
+                                 memory_rows(plan, dtype, layout, count.memory, device))
                           .c_str());
-  std::fflush(stdout);  // what follows takes seconds
+  if (plan.facts.ranks > 1) std::printf("%s\n", table_text("what a rank sends and receives in a step", collective_rows(count)).c_str());
+  std::fflush(stdout);  // what follows may refuse, and takes seconds
+  if (device == DeviceType::cuda) require_fit(plan, static_cast<double>(count.memory.peak_total), {device, 0});
   std::printf("%s\n", table_text("the run", run_rows(plan, dtype, layout)).c_str());
 }
 

@@ -13,18 +13,20 @@
 
 namespace heddle {
 
-StepTimer::StepTimer(const RunConfig& config, const TransformerConfig& shape, std::string_view op)
+StepTimer::StepTimer(const RunConfig& config, const TransformerConfig& shape, std::string_view op, std::unique_ptr<Communicator> ranks,
+                     bool documents)
     : run_config(config),
       device((use_threads(config.threads), choose_device(config.device))),
       model(shape),
       arena((require_memory(op, config, model, compute_dtype(config.precision, device), device, false), model), device,
             compute_dtype(config.precision, device)),
-      comm(local_communicator()) {
+      comm(ranks ? std::move(ranks) : local_communicator()) {
   arena.init(static_cast<uint64_t>(config.seed));
   optimizer = make_optimizer(config, arena);
   trainer = std::make_unique<Trainer>(
       next_token_objective(model), arena, *optimizer, *comm,
-      Trainer::Options{.batch = config.batch, .seq = config.seq, .document_mask = false, .deterministic = config.deterministic});
+      Trainer::Options{
+          .batch = config.batch, .seq = config.seq, .document_mask = documents && config.doc_mask, .deterministic = config.deterministic});
 }
 
 double StepTimer::step(int64_t micro_steps) {

@@ -12,10 +12,12 @@
 
 namespace heddle {
 
-// The run that a resolved configuration describes, on one rank: its model, optimizer and micro-step.
+// The run that a resolved configuration describes: its model, optimizer and micro-step.
 struct StepTimer {
   // Error(out_of_memory) when it does not fit, with the message of `op`.
-  StepTimer(const RunConfig& config, const TransformerConfig& shape, std::string_view op);
+  // `comm`: the data-parallel ranks; absent: one. `documents`: attention stays within documents where the configuration says so.
+  StepTimer(const RunConfig& config, const TransformerConfig& shape, std::string_view op, std::unique_ptr<Communicator> comm = nullptr,
+            bool documents = false);
   double step(int64_t micro_steps = 1);                                 // one optimizer step; seconds until the device is done
   int64_t tokens() const { return run_config.batch * run_config.seq; }  // of a micro-step
 

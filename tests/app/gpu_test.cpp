@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <sstream>
 
+#include "tests/app/planned_memory.h"
 #include "tests/app/workplace.h"
 
 namespace {
@@ -153,6 +154,28 @@ TEST_CASE("the quickstart's model and recipe with 512 tokens a step, on CUDA ker
     CHECK(std::abs(fp32[i] - cpu[i]) < 1e-5 * cpu[i]);
     CHECK(std::abs(bf16[i] - cpu[i]) < 4e-3 * cpu[i]);  // 2^-8, a rounding of bf16
   }
+}
+
+TEST_CASE("a dry run plans the memory that a run on CUDA kernels takes, to a percent") {
+  heddle::test::expect_planned_memory("cuda", kOwnKernels);
+}
+
+TEST_CASE("a dry run refuses what the GPU has no memory for, and what it advises fits") {
+  const Workplace w;
+  const std::string run =
+      "pretrain --layers 8 --heads 8 --dim 512 --seq 1024 --vocab 50304 --batch 16 --total-batch-tokens 16384 --steps 1 --device cuda --dry-run ";
+  const Result r = w.heddle(run, kOwnKernels);
+  INFO(r.out << r.err);
+  CHECK(r.code == 71);
+  CHECK(has(r.err, "of cuda:0, which has 2.00 GiB to give. --batch "));
+  const size_t at = r.err.find("to give. --batch ");
+  REQUIRE(at != std::string::npos);
+  const std::string batch = std::to_string(std::stoi(r.err.substr(at + 17)));
+  const Result advised = w.heddle(run + "--batch " + batch + " --threads 1", kOwnKernels + "timeout 20 ");  // ended where the step is measured
+  INFO(advised.out << advised.err);
+  CHECK((advised.code == 0 || advised.code == 124));
+  CHECK(has(advised.out, "\n  peak"));
+  CHECK_FALSE(has(advised.err, "to give"));
 }
 
 }  // namespace

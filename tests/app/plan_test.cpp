@@ -3,6 +3,7 @@
 
 #include "app/bench.h"
 #include "kernels/api/check.h"
+#include "tests/app/planned_memory.h"
 #include "tests/app/workplace.h"
 
 namespace heddle {
@@ -200,4 +201,25 @@ TEST_CASE("the median of what is timed") {
 }
 
 }  // namespace
+TEST_CASE("a dry run plans the memory that a run on the CPU takes, to a percent") {
+  test::expect_planned_memory("cpu", "OMP_NUM_THREADS=1 ");
+}
+
+TEST_CASE("a dry run plans for a GPU that is not here, and for ranks that are not: 8 billion parameters on four") {
+  const Workplace w;
+  const Result r = w.heddle(
+      "pretrain --model llama-8b --vocab 128256 --seq 2048 --batch 1 --total-batch-tokens 8192 --steps 10 --device cuda --world 4 --dry-run");
+  INFO(r.out << r.err);
+  REQUIRE(r.code == 0);
+  CHECK(has(r.out, "memory of each of 4 ranks, 8.03 G parameters"));
+  // 2 bytes of values and 4 of gradient, master and either moment for each, in blocks of the allocator (at most an eighth more).
+  const double least = 18 * 8.03e9, peak = test::bytes_behind(r.out, "\n  peak");
+  CHECK(peak > least);
+  CHECK(peak < 1.25 * least);
+  // Every bucket once: the gradients, in fp32.
+  const double reduced = test::bytes_behind(r.out.substr(r.out.find("calls", r.out.find("\n  all_reduce"))), "calls");
+  CHECK(std::abs(reduced - 4 * 8.03e9) < 0.01 * 4 * 8.03e9);
+  CHECK(has(r.out, "not measured"));
+}
+
 }  // namespace heddle

@@ -1,0 +1,33 @@
+// A rehearsal: all that the host does for a step is done, tensors, graph, optimizer and schedule, and no kernel runs and no memory is touched. What
+// the allocator counts meanwhile is what the step itself takes, on any device, whether this machine has it or not.
+//
+//   const Rehearsal rehearsal;
+//   ... make a model, an arena, an optimizer; run a step ...
+//   memory_stats(device).peak_total
+//
+// Allocations are address space alone; copies and fills do nothing; every value the host reads is 0. What is made in a rehearsal ends in it. One at a
+// time, and no other thread uses tensors meanwhile.
+#pragma once
+
+#include "core/device.h"
+#include "kernels/api/rehearsal.h"
+
+namespace heddle {
+
+class Rehearsal {
+ public:
+  Rehearsal();  // Error while another one is on
+  ~Rehearsal();
+  Rehearsal(const Rehearsal&) = delete;
+  Rehearsal& operator=(const Rehearsal&) = delete;
+
+ private:
+  kernels::RehearsedKernels kernels_;
+};
+
+bool rehearsing();
+
+// What runtime() gives meanwhile. The devices of either type are as many as there can be.
+Runtime& rehearsal_runtime(DeviceType);
+
+}  // namespace heddle

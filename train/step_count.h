@@ -1,0 +1,28 @@
+// What an optimizer step takes, counted in a rehearsal (core/rehearsal.h): exact, on any machine, in milliseconds.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/storage.h"
+#include "models/transformer.h"
+#include "train/config/run_config.h"
+
+namespace heddle {
+
+struct StepCount {
+  MemoryStats memory;  // of one rank's device, once steps repeat: what stays (live) and the peaks, as its allocator hands out memory
+  struct Collective {
+    std::string name;  // "all_reduce"
+    int64_t calls = 0;
+    double bytes = 0;  // of the data, summed over the calls
+  };
+  std::vector<Collective> collectives;  // of rank 0 in one step, in the order of their first call
+};
+
+// Rank 0 of `ranks` data-parallel ones that train `config` (resolved), whose model is `shape`. `device`: where it would run. Scratch of CUDA kernels
+// is counted in builds that have them.
+StepCount count_step(const RunConfig& config, const TransformerConfig& shape, int ranks, DeviceType device);
+
+}  // namespace heddle
