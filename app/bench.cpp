@@ -16,7 +16,7 @@ namespace {
 constexpr char kDefaultVocab[] = "50304";
 
 constexpr CommandHelp kHelp = {
-    "bench", "train-step|ops|save-stall [model flags]",
+    "bench", "train-step|ops|save-stall|collectives [model flags]",
     "Measures this machine, with the model, batch, optimizer and machine flags of heddle pretrain. Without a model it is "
     "gpt-10m; a model of --depth or --layers has the vocabulary 50304 unless --vocab says another.\n"
     "train-step: whole optimizer steps on random tokens, one JSON line. gflops is the rate of a step, counting only the "
@@ -24,11 +24,15 @@ constexpr CommandHelp kHelp = {
     "matmul_gflops, 1 for a step that does nothing else.\n"
     "ops: every op at this model's shapes in a table beside its floor: its arithmetic at the rate of the fastest of those "
     "products, or a copy of as many bytes, whichever takes longer. n/a: the op was faster, so that is no floor.\n"
-    "save-stall: what writing a checkpoint in the background costs the steps beside it, one JSON line; under mpirun the ranks save one together.",
+    "save-stall: what writing a checkpoint in the background costs the steps beside it, one JSON line; under mpirun the ranks save one together.\n"
+    "collectives: under mpirun or srun, what the ranks of a training step say to each other, checked, then timed from 4 KiB to --most-bytes, in a "
+    "table. "
+    "bus GB/s is what crosses a rank's link: it does not depend on the number of ranks when the links are full.",
     "  heddle bench train-step --model gpt-10m --seq 256 --batch 8 --threads 2\n"
     "  heddle bench train-step --model gpt2-124m --seq 256 --batch 4 --precision bf16\n"
     "  heddle bench ops --depth 6 --seq 512\n"
-    "  heddle bench save-stall --save-dir runs --repeats 5"};
+    "  heddle bench save-stall --save-dir runs --repeats 5\n"
+    "  mpirun -np 2 heddle bench collectives --most-bytes 16M"};
 
 }  // namespace
 
@@ -37,7 +41,7 @@ int bench_command(Args args) {
   RunConfig& config = bench.config;
   std::string what;
   std::vector<BoundOption> options;
-  options.push_back({{"WHAT", "", "Arguments", "train-step, ops or save-stall", true, false, false, ""},
+  options.push_back({{"WHAT", "", "Arguments", "train-step, ops, save-stall or collectives", true, false, false, ""},
                      [&](std::string_view text, const std::string&) { what = text; }});
   options.push_back({{"repeats", "N", "Bench", "measured repetitions", false, false, false, "20"},
                      [&](std::string_view text, const std::string& place) { bench.repeats = parse_count(text, place); }});
@@ -45,6 +49,8 @@ int bench_command(Args args) {
                      [&](std::string_view text, const std::string& place) { bench.warmup = parse_count(text, place); }});
   options.push_back({{"save-dir", "DIR", "Bench", "save-stall: where to write; default: the working directory", false, false, false, ""},
                      [&](std::string_view text, const std::string&) { bench.save_dir = text; }});
+  options.push_back({{"most-bytes", "N", "Bench", "collectives: the largest message", false, false, false, "64M"},
+                     [&](std::string_view text, const std::string& place) { bench.most_bytes = parse_count(text, place); }});
   for (const auto& option : RunConfig::options()) {
     const std::string_view group = option.group;
     if (group != "Model" && group != "Optimizer" && group != "Machine" && option.name != "batch" && option.name != "seed") continue;
@@ -53,15 +59,17 @@ int bench_command(Args args) {
   }
   if (!parse_arguments(kHelp, options, args)) return 0;
   constexpr int64_t kMost = 1'000'000;
-  if (what.empty()) fail("bench", "say what to measure: train-step, ops or save-stall", ExitCode::usage);
+  if (what.empty()) fail("bench", "say what to measure: train-step, ops, save-stall or collectives", ExitCode::usage);
   if (bench.repeats < 1 || bench.repeats > kMost) fail("bench", concat("--repeats is from 1 to ", kMost), ExitCode::usage);
+  constexpr int64_t kMostBytes = int64_t{1} << 34;
+  if (bench.most_bytes < 4096 || bench.most_bytes > kMostBytes) fail("bench", concat("--most-bytes is from 4096 to ", kMostBytes), ExitCode::usage);
   if (bench.warmup < 0 || bench.warmup > kMost) fail("bench", concat("--warmup-steps is from 0 to ", kMost), ExitCode::usage);
   if (config.model.empty() && config.depth == 0 && config.layers == 0) config.set("model", "gpt-10m", Source::flag, "bench");
   if (!config.is_set("seq")) config.seq = 256;
   if (!config.is_set("vocab") && config.model.empty()) config.set("vocab", kDefaultVocab, Source::flag, "bench");
   bench.shape = resolve(config, {.ranks = 1, .vocab = config.vocab});
   const Launch launch = launch_of_this_process();
-  if (launch.ranks > 1 && what != "save-stall") {
+  if (launch.ranks > 1 && what != "save-stall" && what != "collectives") {
     fail("bench",
          concat(what, " is the work of one process, but was started as ", counted(launch.ranks, "rank"), " (", launch.variable,
                 "): start it without mpirun or srun"),
@@ -72,11 +80,13 @@ int bench_command(Args args) {
     std::printf("%s\n", bench_train_step(bench).c_str());
   } else if (what == "ops") {
     bench_ops(bench);
+  } else if (what == "collectives") {
+    bench_collectives(bench);
   } else if (what == "save-stall") {
     const std::string line = bench_save_stall(bench);
     if (launch.rank == 0) std::printf("%s\n", line.c_str());
   } else {
-    fail("bench", concat("\"", what, "\" is not train-step, ops or save-stall"), ExitCode::usage);
+    fail("bench", concat("\"", what, "\" is not train-step, ops, save-stall or collectives"), ExitCode::usage);
   }
   return 0;
 }

@@ -11,11 +11,12 @@
 namespace heddle::app {
 
 struct BenchOptions {
-  RunConfig config;         // resolved: the model, batch, optimizer, precision, threads
-  TransformerConfig shape;  // of its model
-  int64_t repeats = 20;     // measured steps
-  int64_t warmup = 3;       // steps before them
-  std::string save_dir;     // save-stall: where checkpoints go, a directory on the disk to be measured; "": the working directory
+  RunConfig config;                        // resolved: the model, batch, optimizer, precision, threads
+  TransformerConfig shape;                 // of its model
+  int64_t repeats = 20;                    // measured steps
+  int64_t warmup = 3;                      // steps before them
+  int64_t most_bytes = int64_t{64} << 20;  // collectives: the largest message
+  std::string save_dir;                    // save-stall: where checkpoints go, a directory on the disk to be measured; "": the working directory
 };
 
 // Times whole training steps on random tokens; returns one JSON object.
@@ -24,6 +25,10 @@ std::string bench_train_step(BenchOptions options);
 // Trains and saves `repeats` times; returns one JSON object. stall = the time in save() and what the steps until its commit take longer than others,
 // the median over the saves; also as a fraction of 200 s, the time between saves for which heddle promises at most 1 %.
 std::string bench_save_stall(BenchOptions options);
+
+// Every rank of the job: checks each collective of a training step on known values, then times it from 4 KiB to `most_bytes`; rank 0 prints a table:
+// the slowest rank's median, bytes / time, and that rate times the share of the bytes that must cross a link. Error when a rank's result is wrong.
+void bench_collectives(const BenchOptions& options);
 
 // Times every op at the shapes of one training step of this model; prints a table: time, floor, time / floor.
 // The floor is the larger of FLOPs / the fastest matmul of this model and bytes / the rate of a copy of as many bytes, which caches may hold. An op

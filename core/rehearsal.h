@@ -5,8 +5,8 @@
 //   ... make a model, an arena, an optimizer; run a step ...
 //   memory_stats(device).peak_total
 //
-// Allocations are address space alone; copies and fills do nothing; every value the host reads is 0. What is made in a rehearsal ends in it. One at a
-// time, and no other thread uses tensors meanwhile.
+// Allocations are addresses, small ones memory; copies and fills do nothing; every value the host reads is 0. What is made in a rehearsal ends in it.
+// One at a time, and no other thread uses tensors meanwhile.
 #pragma once
 
 #include "core/device.h"

@@ -50,6 +50,15 @@ said 1 'heddle: [heddle] tokenize is the work of one process'
 expect 0 1 tokenize --input words.txt --tokenizer bytes --out other
 expect 0 2 generate --help
 
+# Every collective, right and timed, at two sizes.
+for ranks in 1 2 3; do
+  expect 0 $ranks bench collectives --most-bytes 32K --repeats 2 --device cpu
+  for collective in all_reduce reduce_scatter all_gather broadcast; do
+    said 2 "$collective "
+  done
+done
+expect 2 2 bench collectives --most-bytes 1
+
 # mpirun gives its ranks terminals, whose output it writes to a log: no bar, no colour. Each line comes once.
 for ranks in 1 2; do
   train 0 $ranks --out run$ranks
