@@ -200,6 +200,21 @@ TEST_CASE("the median of what is timed") {
   CHECK(app::median({9, 9, 1, 2, 3, 8, 7}) == 7);
 }
 
+TEST_CASE("every recipe for GPUs is one, and fits 80 GB of each of eight") {
+  const Workplace w;
+  int recipes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(HEDDLE_SOURCE_DIR "/examples/recipes")) {
+    const std::string path = entry.path().string();
+    if (entry.path().extension() != ".toml" || entry.path().stem() == "quickstart") continue;
+    ++recipes;
+    const Result r = w.heddle("pretrain --config '" + path + "' --val v --out run --device cuda --world 8 --dry-run");
+    INFO(path << "\n" << r.out << r.err);
+    REQUIRE(r.code == 0);
+    CHECK(test::bytes_behind(r.out, "\n  peak") + test::bytes_behind(r.out, "\n  reserve") < 80e9);
+  }
+  CHECK(recipes >= 5);
+}
+
 }  // namespace
 TEST_CASE("a dry run plans the memory that a run on the CPU takes, to a percent") {
   test::expect_planned_memory("cpu", "OMP_NUM_THREADS=1 ");
