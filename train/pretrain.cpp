@@ -19,6 +19,7 @@
 #include "train/report/metrics.h"
 #include "train/report/samples.h"
 #include "train/report/tensorboard.h"
+#include "train/report/utilisation.h"
 #include "train/run.h"
 #include "train/signals.h"
 
@@ -83,7 +84,11 @@ class Loop {
         lines_(config_.log_every, static_cast<uint64_t>(config_.steps)),
         steps_(static_cast<uint64_t>(config_.steps)),
         late_(run.device.type == DeviceType::cpu ? 0 : 1),
-        saved_step_(run.step) {}
+        saved_step_(run.step) {
+    if (run.device.type != DeviceType::cuda) return;
+    const std::string gpu = runtime(run.device.type).describe(run.device.index);  // "NVIDIA H200, sm_90, ..."
+    peak_flops_ = peak_flops(std::string_view(gpu).substr(0, gpu.find(',')));
+  }
 
   // The exit code.
   int go() {
@@ -113,6 +118,7 @@ class Loop {
   bool train();
   void settle(size_t outstanding);
   bool rolled_back(const Step& step, const SpikeVerdict& verdict);
+  double utilisation(double tokens_per_second) const;
   void print(const Step& step);
   void validate(Step& step);
   void show_validation(const EvalResult& result);
@@ -126,6 +132,7 @@ class Loop {
   const StopSignals& signals_;
   std::optional<Logs> logs_;  // a run that is done leaves its record as it is
   RateMeter rate_;
+  double peak_flops_ = 0;  // of a rank's GPU; 0: not known
   LossMeter loss_;
   LineTimer lines_;
   const uint64_t steps_;
@@ -257,6 +264,11 @@ bool Loop::rolled_back(const Step& step, const SpikeVerdict& verdict) {
   return true;
 }
 
+// Of the arithmetic that the ranks' GPUs could do at most, the share that the model needs for so many tokens; 0: their peak is not known.
+double Loop::utilisation(double tokens_per_second) const {
+  return peak_flops_ > 0 ? tokens_per_second * run_.learner->flops_per_token(config_.seq) / (peak_flops_ * run_.control().size()) : 0;
+}
+
 void Loop::print(const Step& step) {
   if (std::isfinite(step.result.loss)) loss_.add(step.result.loss);
   if (lines_.due(step.number)) {
@@ -267,6 +279,7 @@ void Loop::print(const Step& step) {
     line.lr = step.plan.lr * config_.lr;
     line.tokens_per_second =
         rate_.tokens_per_second() > 0 ? rate_.tokens_per_second() : static_cast<double>(config_.total_batch_tokens) / step.seconds;
+    line.utilisation = utilisation(line.tokens_per_second);
     line.note = step.result.apply ? "" : "withheld";
     run_.console.step(line);
   }
@@ -317,6 +330,7 @@ void Loop::log(const Step& step) {
                                 {"tokens", static_cast<int64_t>(step.tokens)},
                                 {"tokens_per_s", tokens_per_second},
                                 {"step_ms", step.seconds * 1e3}};
+  if (const double used = utilisation(tokens_per_second); used > 0) values.push_back({"mfu", used});
   if (!result.apply) values.push_back({"withheld", true});
   if (step.validation) add_validation(values, *step.validation);
   if (step.validation_stopped) values.push_back({kValidationStopped, true});
@@ -390,8 +404,13 @@ int Loop::finish() {
     fail("pretrain", concat("step ", run_.step, " is in ", config_.out, ", but its validation loss is ", val_loss_,
                             ": the weights have diverged. Go back to an earlier checkpoint (--keep-last, --keep-every) with a lower --lr"));
   }
+  const double rate = rate_.tokens_per_second(), used = utilisation(rate);
+  std::string speed;
+  if (rate > 0) speed = concat("; ", amount_text(rate), " tok/s");
+  if (rate > 0 && run_.control().size() > 1) speed += concat(", ", amount_text(rate / run_.control().size()), " a rank");
+  if (used > 0) speed += concat(", MFU ", std::lround(100 * used), " %");
   run_.console.line(concat("done: step ", run_.step, " is in ", config_.out, "; peak memory ",
-                           bytes_text(static_cast<double>(memory_stats(run_.device).peak_total))));
+                           bytes_text(static_cast<double>(memory_stats(run_.device).peak_total)), speed));
   run_.console.require_written();
   // Whoever pressed Ctrl-C while the last save was written wants what comes next to stop as well.
   return signals_.poll().reason == StopReason::interrupt ? kInterrupted : 0;

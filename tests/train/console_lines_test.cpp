@@ -10,6 +10,7 @@
 #include "tests/support/catch.h"
 #include "tests/train/expect_error.h"
 #include "train/report/console.h"
+#include "train/report/utilisation.h"
 
 namespace heddle {
 namespace {
@@ -17,6 +18,9 @@ namespace {
 TEST_CASE("a step's line fits into 80 columns") {
   StepLine line{.step = 12, .steps = 500, .loss = 5.123456, .grad_norm = 1.2345, .lr = 3e-4, .tokens_per_second = 67953.4};
   CHECK(step_text(line) == "step  12/500 | loss 5.1235 | norm 1.23 | lr 3.0e-04 | 67.95 k tok/s");
+  line.utilisation = 0.4149;
+  CHECK(step_text(line) == "step  12/500 | loss 5.1235 | norm 1.23 | lr 3.0e-04 | 67.95 k tok/s | MFU 41 %");
+  CHECK(step_text(line).size() <= 80);
   line.note = "withheld";
   CHECK(step_text(line) == "step  12/500 | loss 5.1235 | norm 1.23 | lr 3.0e-04 | withheld");
   line = {.step = 1234567, .steps = 2000000, .loss = 11.98765, .grad_norm = 1234567, .lr = 1.5e-10, .tokens_per_second = 12.3e6};
@@ -27,6 +31,33 @@ TEST_CASE("a step's line fits into 80 columns") {
   CHECK(step_text(line).find("loss nan") != std::string::npos);
   line.loss = 1e300;  // hundreds of digits: shortened, never overrun
   CHECK(step_text(line).size() < 2000);
+}
+
+TEST_CASE("the peak of a GPU is known by its driver's name for it, and no other's is taken for it") {
+  const std::pair<const char*, double> cards[] = {{"NVIDIA A100-SXM4-80GB", 312},
+                                                  {"NVIDIA A100 80GB PCIe", 312},
+                                                  {"NVIDIA H100 80GB HBM3", 989},
+                                                  {"NVIDIA H100 PCIe", 756},
+                                                  {"NVIDIA H100 NVL", 835},
+                                                  {"NVIDIA H200", 989},
+                                                  {"NVIDIA H200 NVL", 835},
+                                                  {"NVIDIA GH200 480GB", 989},
+                                                  {"NVIDIA B200", 2250},
+                                                  {"NVIDIA GB200", 2500},
+                                                  {"NVIDIA H20", 148},
+                                                  {"NVIDIA L4", 121},
+                                                  {"NVIDIA L40S", 362},
+                                                  {"NVIDIA A10", 125},
+                                                  {"NVIDIA GeForce RTX 4090", 165},
+                                                  {"NVIDIA RTX A4000", 0},
+                                                  {"NVIDIA A10G", 0},
+                                                  {"Tesla V100-SXM2-16GB", 0},
+                                                  {"heddle simulated GPU", 0},
+                                                  {"", 0}};
+  for (const auto& [name, teraflops] : cards) {
+    INFO(name);
+    CHECK(peak_flops(name) == teraflops * 1e12);
+  }
 }
 
 TEST_CASE("lines: as often as asked, else about fifty a run, the first of a start, and one after a minute of silence") {

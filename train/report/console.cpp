@@ -41,7 +41,9 @@ std::string step_text(const StepLine& s) {
   const std::string steps = concat(s.steps);
   return concat(print("step %*llu/%s | loss %.4f | norm %.3g | lr %.1e | ", static_cast<int>(steps.size()), static_cast<unsigned long long>(s.step),
                       steps.c_str(), s.loss, s.grad_norm, s.lr),
-                s.note.empty() ? concat(amount_text(s.tokens_per_second), " tok/s") : std::string(s.note));
+                s.note.empty()
+                    ? concat(amount_text(s.tokens_per_second), " tok/s", s.utilisation > 0 ? print(" | MFU %.0f %%", 100 * s.utilisation) : "")
+                    : std::string(s.note));
 }
 
 bool LineTimer::due(uint64_t step, std::chrono::steady_clock::time_point now) {

@@ -17,6 +17,7 @@ struct StepLine {
   double loss = 0;               // smoothed
   double grad_norm = 0, lr = 0;
   double tokens_per_second = 0;  // over all ranks
+  double utilisation = 0;        // of the GPUs' arithmetic, 0 to 1; 0: not known
   std::string_view note;         // "withheld"; stands in for the rate
 };
 
