@@ -65,7 +65,7 @@ const TileChoice kTileChoices[] = {
     {"gemm_sm80", 80, static_cast<int>(cuda::kGemmSm80Tiles.size()),
      [](int64_t m, int64_t n, int64_t k, int sms) { return cuda::choose_gemm_sm80(m, n, sms, cuda::gemm_sm80_splits(m, n, k)); }},
     {"gemm_sm90", 90, static_cast<int>(cuda::kGemmSm90Tiles.size()),
-     [](int64_t m, int64_t n, int64_t, int sms) { return cuda::choose_gemm_sm90(m, n, sms); }}};
+     [](int64_t m, int64_t n, int64_t k, int sms) { return cuda::choose_gemm_sm90(m, n, sms, cuda::gemm_sm90_splits(m, n, k)); }}};
 
 // Calls unmet(kernel, product, tile) for every tile that no shape leads to.
 template <class Unmet>

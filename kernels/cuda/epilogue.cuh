@@ -163,20 +163,32 @@ class ColumnEpilogue {
   float bias_[8] = {}, sums_[8] = {};
 };
 
-// Rows of a warp's staged sums: kColumns f32 and a pad of 8, so that the 8-byte stores of mma fragments hit each bank once a phase.
+// Rows of a warp's staged sums, as pieces of eight columns. Both layouts let the 8-byte stores of mma fragments hit each bank once a phase.
 template <int kColumns>
-struct StagedRows {
+struct RowPieces {
+  static constexpr int kPerRow = kColumns / 8, kRowsPerPass = 32 / kPerRow;  // lanes
+  __device__ static __forceinline__ int own_row() { return static_cast<int>(threadIdx.x) % 32 / kPerRow; }
+  __device__ static __forceinline__ int own_piece() { return static_cast<int>(threadIdx.x) % kPerRow; }
+  __device__ static __forceinline__ int own_column() { return own_piece() * 8; }
+};
+// By a pad of eight columns.
+template <int kColumns>
+struct StagedRows : RowPieces<kColumns> {
   static constexpr int kRowBytes = (kColumns + 8) * 4;
-  static constexpr int kLanesPerRow = kColumns / 8, kRowsPerPass = 32 / kLanesPerRow;
-  __device__ static __forceinline__ int own_row() { return static_cast<int>(threadIdx.x) % 32 / kLanesPerRow; }
-  __device__ static __forceinline__ int own_column() { return static_cast<int>(threadIdx.x) % kLanesPerRow * 8; }
+  __device__ static __forceinline__ int at(int row, int piece) { return row * kRowBytes + piece * 32; }
+};
+// By pieces that change places, without a pad.
+template <int kColumns>
+struct SwizzledRows : RowPieces<kColumns> {
+  static constexpr int kRowBytes = kColumns * 4;
+  // Four pieces among themselves: unrolled code then needs four addresses.
+  __device__ static __forceinline__ int at(int row, int piece) { return row * kRowBytes + (piece / 4 * 4 + (piece % 4 ^ row % 4)) * 32; }
 };
 
 // warp, converged by the caller after the rows were staged. Finishes kRows rows, the first of which is `first_row` of c; a lane reads what it needs
 // of memory for kAhead of its pieces at once.
-template <int kRows, int kColumns, int kAhead, class T>
+template <int kRows, class Rows, int kAhead, class T>
 __device__ __forceinline__ void finish_staged(ColumnEpilogue<T>& epilogue, uint32_t staging, int first_row) {
-  using Rows = StagedRows<kColumns>;
   constexpr int kPasses = kRows / Rows::kRowsPerPass;
   static_assert(kRows % Rows::kRowsPerPass == 0 && kPasses % kAhead == 0);
   // Of its 32 bytes every second group of four lanes reads the upper half first: the eight lanes of a wavefront then meet all banks, not half of them
@@ -190,7 +202,7 @@ __device__ __forceinline__ void finish_staged(ColumnEpilogue<T>& epilogue, uint3
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       const int row = (pass + i) * Rows::kRowsPerPass + Rows::own_row();
-      const uint32_t from = staging + row * Rows::kRowBytes + Rows::own_column() * 4;
+      const uint32_t from = staging + Rows::at(row, Rows::own_piece());
       const uint4 first = ptx::ld128_shared(from + 16 * upper_first), second = ptx::ld128_shared(from + 16 * (1 - upper_first));
       float values[8];
       thread::unpack_f32(upper_first ? second : first, upper_first ? first : second, values);

@@ -106,9 +106,9 @@ __device__ __forceinline__ void finish_tile(const float (&acc)[kConfig.warp_m / 
       }
     }
     ptx::warp_sync();
-    finish_staged<kConfig.kStagedRows, kConfig.warp_n, 4>(epilogue, staging, first_row + first * 16);
+    finish_staged<kConfig.kStagedRows, Rows, 4>(epilogue, staging, first_row + first * 16);
   }
-  epilogue.template store_sums<kConfig.warp_m, Rows::kLanesPerRow>(first_row);
+  epilogue.template store_sums<kConfig.warp_m, Rows::kPerRow>(first_row);
 }
 
 template <class Config>

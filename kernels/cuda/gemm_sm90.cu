@@ -1,8 +1,7 @@
-// The Hopper candidate of matmul. Every tile of kGemmSm90Tiles is built for forward and input-gradient products with bf16 results and for
-// weight-gradient products into f32, written or added.
+// The Hopper candidate of matmul. Every tile of kGemmSm90Tiles is built for the three products of training, with what TMA stores by itself and with
+// the whole epilogue.
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm_sm90.cuh"
-#include "kernels/cuda/matmul_layout.h"
 #include "kernels/cuda/register.h"
 
 namespace heddle::kernels::cuda {
@@ -18,47 +17,56 @@ constexpr GemmSm90Config configured(GemmSm90Config config, MatmulLayout layout, 
 }
 
 template <int kTile>
-Launch launcher(MatmulLayout layout, bool accumulate) {
+Launch launcher(MatmulLayout layout, GemmOut out) {
   constexpr GemmSm90Config kConfig = kGemmSm90Tiles[kTile];
+  constexpr MatmulLayout kForward = MatmulLayout::forward, kInput = MatmulLayout::input_gradient, kWeight = MatmulLayout::weight_gradient;
+  const bool whole = out == GemmOut::whole;
   switch (layout) {
-    case MatmulLayout::forward: return launch_gemm_sm90<configured(kConfig, MatmulLayout::forward, GemmOut::bf16)>;
-    case MatmulLayout::input_gradient: return launch_gemm_sm90<configured(kConfig, MatmulLayout::input_gradient, GemmOut::bf16)>;
+    case kForward:
+      return whole ? launch_gemm_sm90<configured(kConfig, kForward, GemmOut::whole)> : launch_gemm_sm90<configured(kConfig, kForward, GemmOut::bf16)>;
+    case kInput:
+      return whole ? launch_gemm_sm90<configured(kConfig, kInput, GemmOut::whole)> : launch_gemm_sm90<configured(kConfig, kInput, GemmOut::bf16)>;
     default:
-      return accumulate ? launch_gemm_sm90<configured(kConfig, MatmulLayout::weight_gradient, GemmOut::f32_add)>
-                        : launch_gemm_sm90<configured(kConfig, MatmulLayout::weight_gradient, GemmOut::f32)>;
+      return whole                    ? launch_gemm_sm90<configured(kConfig, kWeight, GemmOut::whole)>
+             : out == GemmOut::f32_add ? launch_gemm_sm90<configured(kConfig, kWeight, GemmOut::f32_add)>
+                                       : launch_gemm_sm90<configured(kConfig, kWeight, GemmOut::f32)>;
   }
+}
+
+MatmulPlan plan(const MatmulArgs& args) {
+  const MatmulShape shape = shape_of(args);
+  return {gemm_sm90_splits(shape.m, shape.n, shape.k), GemmSm90Config::kRowsPerPart};
 }
 
 Refusal refuses(const MatmulArgs& args) {
   if (Refusal common = refuses_tensor_core_matmul(args)) return common;
-  if (Refusal epilogue = refuses_epilogue(args)) return epilogue;
-  const bool weight_gradient = layout_of(args.trans_a, args.trans_b) == MatmulLayout::weight_gradient;
-  if ((args.c.to.dtype == DType::f32) != weight_gradient) return refused("bf16 results forward and for input gradients, f32 for weight gradients");
-  if (args.c.accumulate && !weight_gradient) return refused("only weight gradients accumulate");
   if (compute_capability() != 90) return refused("a Hopper GPU only, not compute capability ", compute_capability());
   return {};
 }
 
+size_t scratch(const MatmulArgs& args) {
+  return matmul_scratch(args, plan(args));
+}
+
 void run(const MatmulArgs& args, Stream stream) {
   const MatmulShape shape = shape_of(args);
-  if (shape.m == 0 || shape.n == 0) return;
-  auto call = matmul_operands<GemmSm90Args>(args);
-  call.c = args.c.to.data;
-  call.ldc = args.c.to.step(0);
-  call.blocks = multiprocessors();
-  const MatmulLayout layout = layout_of(args.trans_a, args.trans_b);
-  static_assert(kGemmSm90Tiles.size() == 3);
-  const int tile = choose_gemm_sm90(shape.m, shape.n, call.blocks);
-  const Launch launch = tile == 0   ? launcher<0>(layout, args.c.accumulate)
-                        : tile == 1 ? launcher<1>(layout, args.c.accumulate)
-                                    : launcher<2>(layout, args.c.accumulate);
-  launch(call, stream);
+  const MatmulPlan how = plan(args);
+  const MatmulTarget target = matmul_target(args, how);
+  if (args.c.to.numel() > 0) {
+    const GemmSm90Args call = gemm_sm90_args(args, target, how.splits, multiprocessors());
+    const MatmulLayout layout = layout_of(args.trans_a, args.trans_b);
+    const GemmOut out = gemm_sm90_out(layout, target.epilogue);
+    static_assert(kGemmSm90Tiles.size() == 3);
+    const int tile = choose_gemm_sm90(shape.m, shape.n, call.blocks, how.splits);
+    (tile == 0 ? launcher<0> : tile == 1 ? launcher<1> : launcher<2>)(layout, out)(call, stream);
+  }
+  finish_matmul(args, how, stream);
 }
 
 }  // namespace
 
 void register_matmul_sm90() {
-  matmul.add(DeviceType::cuda, {"wgmma_sm90", refuses, nullptr, run});
+  matmul.add(DeviceType::cuda, {"wgmma_sm90", refuses, scratch, run});
 }
 
 }  // namespace heddle::kernels::cuda

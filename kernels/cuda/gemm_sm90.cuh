@@ -19,6 +19,9 @@
 #include "kernels/arch/ptx.h"
 #include "kernels/cuda/configured.h"
 #include "kernels/cuda/gemm_sm90_config.h"
+#include "kernels/cuda/gemm_sm90_epilogue.cuh"
+#include "kernels/cuda/matmul_layout.h"
+#include "kernels/cuda/matmul_plan.cuh"
 #include "kernels/cuda/tensor_map.cuh"
 #include "kernels/cuda/tile_raster.h"
 
@@ -26,7 +29,9 @@ namespace heddle::kernels::cuda {
 
 struct GemmSm90Params {
   int m, n, k;
-  int splits;  // parts of K that different blocks compute; more than 1 only with GemmOut::f32_add
+  int splits;  // parts of K that different blocks compute, none of them empty
+  int64_t split_stride;
+  MatmulEpilogue epilogue;  // of the first part
 };
 
 // A place in the ring of stages.
@@ -61,13 +66,14 @@ class TileSchedule {
     const TileAt at = tile_at(next_ % tiles, cluster_rows_, columns_, kGroupRows / kConfig.cluster);
     m0 = (at.m * kConfig.cluster + static_cast<int>(blockIdx.x) % kConfig.cluster) * kConfig.block_m;
     n0 = at.n * kConfig.block_n;
-    first_k_tile = next_ / tiles * k_tiles_per_split_;
+    split = next_ / tiles;
+    first_k_tile = split * k_tiles_per_split_;
     last_k_tile = min(first_k_tile + k_tiles_per_split_, k_tiles_);
     next_ += static_cast<int>(gridDim.x) / kConfig.cluster;
     return true;
   }
 
-  int m0 = 0, n0 = 0, first_k_tile = 0, last_k_tile = 0;  // last exclusive
+  int m0 = 0, n0 = 0, split = 0, first_k_tile = 0, last_k_tile = 0;  // last exclusive
 
  private:
   static constexpr int kGroupRows = 8;
@@ -138,13 +144,6 @@ __device__ __forceinline__ uint64_t operand_descriptor(uint32_t smem) {
 template <Major kMajor>
 inline constexpr int kStepBytes = kMajor == Major::k ? 16 * 2 : 16 * 128;
 
-// The accumulators of a consumer: rows in pieces of 64, what one wgmma makes.
-template <GemmSm90Config kConfig>
-struct GemmSm90Accumulators {
-  static constexpr int kPieces = kConfig.rows_per_consumer() / 64;
-  float d[kPieces][kConfig.block_n / 2];
-};
-
 // warpgroup. Issues the products of one stage as one group.
 template <GemmSm90Config kConfig>
 __device__ __forceinline__ void multiply_stage(GemmSm90Accumulators<kConfig>& acc, uint64_t a, uint64_t b, bool accumulate) {
@@ -166,66 +165,6 @@ __device__ __forceinline__ void multiply_stage(GemmSm90Accumulators<kConfig>& ac
   for (int piece = 0; piece < kPieces; ++piece) ptx::keep_in_place(acc.d[piece]);
 }
 
-// warpgroup. Writes one panel (64 rows, 128 bytes of columns) of accumulators to swizzled shared memory.
-template <GemmSm90Config kConfig>
-__device__ __forceinline__ void stage_panel(const float (&d)[kConfig.block_n / 2], int panel, uint32_t smem, std::byte* pointer) {
-  const int thread = static_cast<int>(threadIdx.x) % 128, lane = thread % 32, warp_row = thread / 32 * 16;
-  if constexpr (kConfig.out == GemmOut::bf16) {
-    const int row = warp_row + lane % 16;
-#pragma unroll
-    for (int group = 0; group < 4; ++group) {  // 16 columns
-      const int first = panel * 32 + group * 8;
-      uint32_t r[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) r[i] = ptx::cvt_bf16x2(d[first + 2 * i], d[first + 2 * i + 1]);
-      ptx::stmatrix_x4(smem + row * 128 + swizzled_chunk_128(row, group * 2 + lane / 16) * 16, r);
-    }
-  } else {
-    // Rows 2 i and 2 i + 1 meet in the same banks: twice the wavefronts that the bytes need. Going through the groups in another order in odd rows
-    // would end that, but the selects of accumulators make ptxas serialise wgmma (C7514); so does a store by inline assembly.
-#pragma unroll
-    for (int group = 0; group < 4; ++group) {  // 8 columns
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int reg = panel * 16 + group * 4 + half * 2;
-        const Element at = wgmma_m64::d(thread, half * 2);
-        const int chunk = swizzled_chunk_128(at.row, group * 2 + at.column / 4);
-        *reinterpret_cast<float2*>(pointer + at.row * 128 + chunk * 16 + at.column % 4 * 4) = make_float2(d[reg], d[reg + 1]);
-      }
-    }
-  }
-}
-
-// warpgroup. C leaves in panels: registers to shared memory, from there by TMA, two panels on their way at a time. TMA cuts off what lies outside C.
-template <GemmSm90Config kConfig>
-__device__ __forceinline__ void store_accumulators(const GemmSm90Accumulators<kConfig>& acc, const GemmSm90Shared<kConfig> shared,
-                                                   std::byte* shared_bytes, const CUtensorMap* map_c, int consumer, int m0, int n0, int columns,
-                                                   int& panels_stored) {
-  const bool issuer = threadIdx.x % 128 == 0;  // groups of stores belong to a thread
-  constexpr int kPanelColumns = kConfig.panel_columns();
-#pragma unroll
-  for (int piece = 0; piece < GemmSm90Accumulators<kConfig>::kPieces; ++piece) {
-#pragma unroll
-    for (int panel = 0; panel < kConfig.block_n / kPanelColumns; ++panel) {
-      if (n0 + panel * kPanelColumns >= columns) break;
-      const uint32_t smem = shared.panel(consumer, panels_stored++ % kConfig.kPanelsInFlight);
-      if (issuer) ptx::bulk_wait_read<kConfig.kPanelsInFlight - 1>();  // the store that used this buffer has read it
-      ptx::bar_sync(1 + consumer, 128);
-      stage_panel<kConfig>(acc.d[piece], panel, smem, shared_bytes + (smem - shared.base));
-      ptx::fence_proxy_async_shared();
-      ptx::bar_sync(1 + consumer, 128);
-      if (issuer) {
-        if constexpr (kConfig.out == GemmOut::f32_add) {
-          ptx::tma_reduce_add<2>(map_c, smem, {n0 + panel * kPanelColumns, m0 + piece * 64});
-        } else {
-          ptx::tma_store<2>(map_c, smem, {n0 + panel * kPanelColumns, m0 + piece * 64});
-        }
-        ptx::bulk_commit();
-      }
-    }
-  }
-}
-
 // warpgroup. One group of wgmma stays in flight: while stage i is multiplied, stage i - 1 is let go.
 template <GemmSm90Config kConfig>
 __device__ __forceinline__ void consume(const GemmSm90Shared<kConfig> shared, std::byte* shared_bytes, const CUtensorMap* map_c,
@@ -241,11 +180,11 @@ __device__ __forceinline__ void consume(const GemmSm90Shared<kConfig> shared, st
     }
   };
 
+  const GemmSm90Staging staging{shared.panel(consumer, 0), shared_bytes + (shared.panel(consumer, 0) - shared.base)};
   RingPosition<kConfig.stages> at;
   int panels_stored = 0;
-  GemmSm90Accumulators<kConfig> acc;
   for (TileSchedule<kConfig> tile(p); tile.next();) {
-    if (tile.first_k_tile >= tile.last_k_tile) continue;  // more splits than tiles along K
+    GemmSm90Accumulators<kConfig> acc;  // begun by wgmma, which then adds to nothing
     int previous = -1;
     for (int k_tile = tile.first_k_tile; k_tile < tile.last_k_tile; ++k_tile) {
       ptx::mbarrier_wait(shared.full(at.stage), at.phase);
@@ -261,10 +200,16 @@ __device__ __forceinline__ void consume(const GemmSm90Shared<kConfig> shared, st
 #pragma unroll
     for (int piece = 0; piece < GemmSm90Accumulators<kConfig>::kPieces; ++piece) ptx::keep_in_place(acc.d[piece]);
     release(previous);
-    store_accumulators<kConfig>(acc, shared, shared_bytes, map_c, consumer, tile.m0 + consumer * kConfig.rows_per_consumer(), tile.n0, p.n,
-                                panels_stored);
+    const GemmSm90Corner corner{tile.m0 + consumer * kConfig.rows_per_consumer(), tile.n0, tile.split};
+    if constexpr (kConfig.out == GemmOut::whole) {
+      MatmulEpilogue to = p.epilogue;
+      to.c = static_cast<float*>(to.c) + tile.split * p.split_stride;
+      finish_accumulators<kConfig>(acc, staging, to, corner);
+    } else {
+      store_accumulators<kConfig>(acc, staging, map_c, p.epilogue, corner, consumer, panels_stored);
+    }
   }
-  if (threadIdx.x % 128 == 0) ptx::bulk_wait_read<0>();  // shared memory must outlive the stores that read it
+  if (kConfig.out != GemmOut::whole && threadIdx.x % 128 == 0) ptx::bulk_wait_read<0>();  // shared memory must outlive the stores that read it
 }
 
 // block, or all blocks of the cluster.
@@ -292,7 +237,7 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
   if (threadIdx.x == 0) {
     ptx::tma_prefetch_descriptor(&map_a);
     ptx::tma_prefetch_descriptor(&map_b);
-    ptx::tma_prefetch_descriptor(&map_c);
+    if constexpr (kConfig.out != GemmOut::whole) ptx::tma_prefetch_descriptor(&map_c);
     for (int stage = 0; stage < kConfig.stages; ++stage) {
       ptx::mbarrier_init(shared.full(stage), 1);
       ptx::mbarrier_init(shared.empty(stage), 4 * kConfig.consumers * kConfig.cluster);  // warps
@@ -316,25 +261,54 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
 }
 
 struct GemmSm90Args {
-  const void *a, *b;      // bf16, stored as the configuration's majors say
-  void* c;                // (M, N) bf16 or f32
-  int m, n, k;            // none of them 0
-  int64_t lda, ldb, ldc;  // elements between rows; rows start at multiples of 16 bytes
-  int splits = 1;         // of K: GemmOut::f32_add only
-  int blocks = 0;         // resident at once, normally one per multiprocessor
+  const bf16 *a, *b;  // stored as the configuration's majors say
+  int m, n, k;        // none of them 0
+  int64_t lda, ldb;   // elements between rows; rows start at multiples of 16 bytes
+  int splits;         // of K: none of them empty
+  int64_t split_stride;
+  MatmulEpilogue epilogue;  // of the first part
+  int blocks;               // resident at once, normally one per multiprocessor
 };
+
+inline GemmSm90Args gemm_sm90_args(const MatmulArgs& args, const MatmulTarget& target, int splits, int blocks) {
+  auto call = matmul_operands<GemmSm90Args>(args);
+  call.splits = splits;
+  call.split_stride = target.split_stride;
+  call.epilogue = target.epilogue;
+  call.blocks = blocks;
+  return call;
+}
+
+// What a launch that ends in `to` takes: TMA where it can.
+inline GemmOut gemm_sm90_out(MatmulLayout layout, const MatmulEpilogue& to) {
+  const bool rows_of_16 = to.aligned && to.c_row * (to.f32_out ? 4 : 2) % 16 == 0;
+  if (!rows_of_16 || to.kind != Epilogue::none || to.preact != nullptr || to.column_partials != nullptr) return GemmOut::whole;
+  if (layout != MatmulLayout::weight_gradient) return to.f32_out || to.accumulate ? GemmOut::whole : GemmOut::bf16;
+  if (!to.f32_out || to.bias != nullptr) return GemmOut::whole;
+  return to.accumulate ? GemmOut::f32_add : GemmOut::f32;
+}
+
+// The results as TMA sees them: (parts of K, M, N).
+template <GemmSm90Config kConfig>
+CUtensorMap result_map(const GemmSm90Args& args) {
+  constexpr DType kType = kConfig.out == GemmOut::bf16 ? DType::bf16 : DType::f32;
+  const MatmulEpilogue& to = args.epilogue;
+  return tensor_map(to.c, kType, args.splits, to.m, to.n, args.splits > 1 ? args.split_stride : to.m * to.c_row, to.c_row, 64,
+                    kConfig.panel_columns());
+}
 
 template <GemmSm90Config kConfig>
 void launch_gemm_sm90(const GemmSm90Args& args, Stream stream) {
-  HEDDLE_CHECK(args.splits >= 1 && (args.splits == 1 || kConfig.out == GemmOut::f32_add), "gemm_sm90", "only f32_add splits K, into ", args.splits);
+  HEDDLE_CHECK(args.splits == 1 || kConfig.out == GemmOut::f32 || kConfig.out == GemmOut::whole, "gemm_sm90", "only sums in f32 come in parts, not in ",
+               args.splits);
   constexpr int kBoxK = kConfig.kBlockK;
   const CUtensorMap map_a = kConfig.a == Major::k ? tensor_map(args.a, DType::bf16, args.m, args.k, args.lda, kConfig.block_m, kBoxK)
                                                   : tensor_map(args.a, DType::bf16, args.k, args.m, args.lda, kBoxK, 64);
   const CUtensorMap map_b = kConfig.b == Major::k
                                 ? tensor_map(args.b, DType::bf16, args.n, args.k, args.ldb, kConfig.block_n / kConfig.cluster, kBoxK)
                                 : tensor_map(args.b, DType::bf16, args.k, args.n, args.ldb, kBoxK, 64);
-  const CUtensorMap map_c =
-      tensor_map(args.c, kConfig.out == GemmOut::bf16 ? DType::bf16 : DType::f32, args.m, args.n, args.ldc, 64, kConfig.panel_columns());
+  CUtensorMap map_c{};
+  if constexpr (kConfig.out != GemmOut::whole) map_c = result_map<kConfig>(args);
 
   const int units = ceil_div(ceil_div(args.m, kConfig.block_m), kConfig.cluster) * ceil_div(args.n, kConfig.block_n) * args.splits;
   const int clusters = args.blocks / kConfig.cluster;
@@ -343,7 +317,8 @@ void launch_gemm_sm90(const GemmSm90Args& args, Stream stream) {
   shape.block = dim3(static_cast<unsigned>(kConfig.threads()));
   shape.cluster = dim3(static_cast<unsigned>(kConfig.cluster));
   shape.shared_bytes = static_cast<size_t>(kConfig.shared_bytes());
-  HEDDLE_LAUNCH_AS((gemm_sm90_kernel<Configured<kConfig>>), shape, stream, map_a, map_b, map_c, GemmSm90Params{args.m, args.n, args.k, args.splits});
+  HEDDLE_LAUNCH_AS((gemm_sm90_kernel<Configured<kConfig>>), shape, stream, map_a, map_b, map_c,
+                   GemmSm90Params{args.m, args.n, args.k, args.splits, args.split_stride, args.epilogue});
 }
 
 }  // namespace heddle::kernels::cuda

@@ -5,13 +5,16 @@
 #include <cstdint>
 
 #include "kernels/arch/fragments.h"
+#include "kernels/cuda/matmul_finish_config.h"
 
 namespace heddle::kernels::cuda {
 
+// What leaves a block. The first three by TMA, from rows that start at multiples of 16 bytes.
 enum class GemmOut : uint8_t {
-  bf16,     // C = A B
-  f32,      // C = A B
-  f32_add,  // C += A B, by reductions in L2: also how split-K parts meet. The order of additions is not fixed
+  bf16,     // C = A B + bias
+  f32,      // C = A B, or the parts of it that a cut along K leaves in scratch
+  f32_add,  // C += A B, by one reduction in L2 for each element
+  whole,    // everything that epilogue.cuh can do
 };
 
 struct GemmSm90Config {
@@ -26,6 +29,7 @@ struct GemmSm90Config {
   static constexpr int kBlockK = 64;            // 64 bf16 are 128 bytes, one row of the swizzle
   static constexpr int kPanelBytes = 64 * 128;  // 64 rows of 128 bytes: what an epilogue store and a wgmma operand of 64 x 64 take
   static constexpr int kPanelsInFlight = 2;     // per consumer, in the epilogue
+  static constexpr int kRowsPerPart = 16;       // of GemmOut::whole: rows behind one partial sum of columns, those of a warp in a wgmma
 
   constexpr int threads() const { return 128 * (1 + consumers); }
   constexpr int rows_per_consumer() const { return block_m / consumers; }
@@ -49,12 +53,19 @@ inline constexpr std::array<GemmSm90Config, 3> kGemmSm90Tiles = {{
     {128, 128, 6, 2, 1},
 }};
 
-// The index in kGemmSm90Tiles for an (m, n) product on `sms` multiprocessors: 128 x 256 in pairs unless the smaller tile saves a wave.
-constexpr int choose_gemm_sm90(int64_t m, int64_t n, int sms) {
+// The index in kGemmSm90Tiles for an (m, n) product, K in `splits` parts, on `sms` multiprocessors: 128 x 256 in pairs unless the smaller tile saves a
+// wave. The bits of a result are the same with each.
+constexpr int choose_gemm_sm90(int64_t m, int64_t n, int sms, int splits = 1) {
   const auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
-  const int64_t waves_256 = up(up(m, 128) * up(n, 256), sms), waves_128 = up(up(m, 128) * up(n, 128), sms);
+  const int64_t waves_256 = up(up(m, 128) * up(n, 256) * splits, sms), waves_128 = up(up(m, 128) * up(n, 128) * splits, sms);
   if (waves_128 < 2 * waves_256) return 2;
   return up(m, 128) % 2 == 0 ? 0 : 1;
+}
+
+// Counted in the larger tile. A multiprocessor of GH100 multiplies 2048 times a clock; its memory brings about 2 kB in it.
+constexpr int gemm_sm90_splits(int64_t m, int64_t n, int64_t k) {
+  constexpr int64_t kClocks = 128 * 256 * 64 / 2048;
+  return matmul_splits(m, n, k, {128, 256, 64, kClocks * 2000, 8, 7});
 }
 
 }  // namespace heddle::kernels::cuda

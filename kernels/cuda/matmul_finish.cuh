@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(Config::value.threads) split_sum_kernel(const 
   for (int pass = 0; pass < kPasses; ++pass) epilogue.fetch(first_row + pass * Rows::kRowsPerPass + Rows::own_row(), ahead[pass]);
 #pragma unroll
   for (int pass = 0; pass < kPasses; ++pass) epilogue.finish(first_row + pass * Rows::kRowsPerPass + Rows::own_row(), z[pass], ahead[pass]);
-  epilogue.template store_sums<kConfig.rows, Rows::kLanesPerRow>(first_row);
+  epilogue.template store_sums<kConfig.rows, Rows::kPerRow>(first_row);
 }
 
 }  // namespace heddle::kernels::cuda

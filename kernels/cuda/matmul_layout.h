@@ -58,10 +58,4 @@ inline Refusal refuses_tensor_core_matmul(const MatmulArgs& args) {
   return refuses_long_sides(args);
 }
 
-// Of a kernel that does nothing but store or add, in pieces of 16 bytes.
-inline Refusal refuses_epilogue(const MatmulArgs& args) {
-  if (args.bias || args.preact || args.epilogue != Epilogue::none || args.column_sum) return refused("no fused epilogue");
-  return refuses_unaligned_rows(args.c.to);
-}
-
 }  // namespace heddle::kernels::cuda

@@ -25,6 +25,27 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
   return found;
 }
 
+struct Extent {
+  int64_t layers, rows, columns;
+};
+
+CUtensorMap matrices(uint32_t rank, const void* data, DType dtype, const Extent& of, int64_t layer_ld, int64_t ld, const Extent& box) {
+  const int64_t element = size_of(dtype);
+  HEDDLE_CHECK(dtype == DType::bf16 || dtype == DType::f32, "tensor_map", "bf16 or f32, not ", name_of(dtype));
+  HEDDLE_CHECK(reinterpret_cast<uintptr_t>(data) % 16 == 0 && ld * element % 16 == 0 && layer_ld * element % 16 == 0, "tensor_map",
+               "rows must start at multiples of 16 bytes: address ", data, ", ", ld * element, " bytes between rows, ", layer_ld * element,
+               " between matrices");
+  HEDDLE_CHECK(of.layers > 0 && of.rows > 0 && of.columns > 0 && box.layers > 0 && box.layers <= 256 && box.rows > 0 && box.rows <= 256 &&
+                   box.columns * element == 128,
+               "tensor_map", "no box of (", box.layers, ", ", box.rows, ", ", box.columns, ") in ", of.layers, " matrices of (", of.rows, ", ",
+               of.columns, ")");
+  const cuuint64_t size[3] = {static_cast<cuuint64_t>(of.columns), static_cast<cuuint64_t>(of.rows), static_cast<cuuint64_t>(of.layers)};
+  const cuuint64_t pitch[2] = {static_cast<cuuint64_t>(ld * element), static_cast<cuuint64_t>(layer_ld * element)};
+  const cuuint32_t sides[3] = {static_cast<cuuint32_t>(box.columns), static_cast<cuuint32_t>(box.rows), static_cast<cuuint32_t>(box.layers)};
+  return tensor_map(const_cast<void*>(data), dtype == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32, rank, size,
+                    pitch, sides, CU_TENSOR_MAP_SWIZZLE_128B);
+}
+
 }  // namespace
 
 CUtensorMap tensor_map(void* data, CUtensorMapDataType type, uint32_t rank, const uint64_t* size, const uint64_t* pitch, const uint32_t* box,
@@ -40,17 +61,12 @@ CUtensorMap tensor_map(void* data, CUtensorMapDataType type, uint32_t rank, cons
 }
 
 CUtensorMap tensor_map(const void* data, DType dtype, int64_t rows, int64_t columns, int64_t ld, int box_rows, int box_columns) {
-  const int64_t element = size_of(dtype);
-  HEDDLE_CHECK(dtype == DType::bf16 || dtype == DType::f32, "tensor_map", "bf16 or f32, not ", name_of(dtype));
-  HEDDLE_CHECK(reinterpret_cast<uintptr_t>(data) % 16 == 0 && ld * element % 16 == 0, "tensor_map",
-               "rows must start at multiples of 16 bytes: address ", data, ", ", ld * element, " bytes between rows");
-  HEDDLE_CHECK(rows > 0 && columns > 0 && box_rows > 0 && box_rows <= 256 && box_columns * element == 128, "tensor_map", "no box of (", box_rows,
-               ", ", box_columns, ") in a matrix of (", rows, ", ", columns, ")");
-  const cuuint64_t size[2] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t pitch[1] = {static_cast<cuuint64_t>(ld * element)};
-  const cuuint32_t box[2] = {static_cast<cuuint32_t>(box_columns), static_cast<cuuint32_t>(box_rows)};
-  return tensor_map(const_cast<void*>(data), dtype == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, size,
-                    pitch, box, CU_TENSOR_MAP_SWIZZLE_128B);
+  return matrices(2, data, dtype, {1, rows, columns}, 0, ld, {1, box_rows, box_columns});
+}
+
+CUtensorMap tensor_map(const void* data, DType dtype, int64_t layers, int64_t rows, int64_t columns, int64_t layer_ld, int64_t ld, int box_rows,
+                       int box_columns, int box_layers) {
+  return matrices(3, data, dtype, {layers, rows, columns}, layer_ld, ld, {box_layers, box_rows, box_columns});
 }
 
 }  // namespace heddle::kernels::cuda

@@ -11,6 +11,10 @@ namespace heddle::kernels::cuda {
 // (CUDA Driver API, cuTensorMapEncodeTiled). Boxes may reach beyond the matrix: zeros are read there, nothing is written.
 CUtensorMap tensor_map(const void* data, DType dtype, int64_t rows, int64_t columns, int64_t ld, int box_rows, int box_columns);
 
+// The same of a stack of matrices, `layer_ld` elements apart, as three dimensions: boxes of (box_layers, box_rows, box_columns).
+CUtensorMap tensor_map(const void* data, DType dtype, int64_t layers, int64_t rows, int64_t columns, int64_t layer_ld, int64_t ld, int box_rows,
+                       int box_columns, int box_layers = 1);
+
 // The general form: `rank` dimensions (1 to 5), innermost first, sizes in elements, pitches in bytes (rank - 1 of them). Error when the driver
 // refuses.
 CUtensorMap tensor_map(void* data, CUtensorMapDataType type, uint32_t rank, const uint64_t* size, const uint64_t* pitch, const uint32_t* box,

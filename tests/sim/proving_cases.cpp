@@ -29,13 +29,14 @@ ProvingCase gemm_simt_case(Product product, int64_t m, int64_t n, int64_t k) {
   return {name, 80, [=] { return check_gemm({product, m, n, k, false, false, gemm_simt}, memory); }};
 }
 
-// Weight gradients of the Hopper kernel add to what is there.
-ProvingCase gemm_sm90_case(const char* tile_name, Sm90Tile tile, Product product, int64_t m, int64_t n, int64_t k, int blocks, int splits = 1) {
+// Weight gradients of the Hopper kernel add to what is there. f32 results of the others need the whole epilogue.
+ProvingCase gemm_sm90_case(const char* tile_name, Sm90Tile tile, Product product, int64_t m, int64_t n, int64_t k, int blocks, int splits = 1,
+                           bool f32_out = false) {
   const std::string name = concat("gemm_sm90 ", tile_name, " ", kProductNames[static_cast<int>(product)], " ", m, " x ", n, " x ", k, ", ", blocks,
-                                  " blocks, K in ", splits);
+                                  " blocks, K in ", splits, f32_out ? ", whole epilogue" : "");
   const auto run = [=](const MatmulArgs& args) { gemm_sm90(tile, args, blocks, splits); };
   const auto memory = std::make_shared<std::optional<oracle::MatmulResult>>();
-  return {name, 90, [=] { return check_gemm({product, m, n, k, product == Product::weight_gradient, false, run}, memory); }};
+  return {name, 90, [=] { return check_gemm({product, m, n, k, product == Product::weight_gradient, f32_out, run}, memory); }};
 }
 
 // ---- attention ----
@@ -124,7 +125,11 @@ std::vector<ProvingCase> proving_cases() {
     cases.push_back(gemm_sm90_case("cluster", Sm90Tile::cluster, product, 100, 72, 64, 4));  // one block of the pair has nothing to store
   }
   cases.push_back(gemm_sm90_case("small", Sm90Tile::small, kWeight, 130, 70, 800, 4, 3));
-  cases.push_back(gemm_sm90_case("small", Sm90Tile::small, kWeight, 64, 64, 128, 4, 3));  // a part without anything to add
+  cases.push_back(gemm_sm90_case("cluster", Sm90Tile::cluster, kWeight, 200, 72, 300, 4, 2));
+  cases.push_back(gemm_sm90_case("small", Sm90Tile::small, kForward, 130, 75, 500, 4, 3));  // parts by the whole epilogue
+  cases.push_back(gemm_sm90_case("small", Sm90Tile::small, kForward, 130, 200, 333, 2, 1, true));
+  cases.push_back(gemm_sm90_case("cluster", Sm90Tile::cluster, kForward, 300, 136, 200, 2, 1, true));
+  cases.push_back(gemm_sm90_case("tall", Sm90Tile::tall, kForward, 200, 72, 130, 2, 1, true));
   cases.push_back(gemm_sm90_case("tall", Sm90Tile::tall, kForward, 200, 72, 450, 2));
   cases.push_back(gemm_sm90_case("large", Sm90Tile::large, kForward, 136, 264, 832, 2));
 
@@ -170,6 +175,7 @@ std::vector<ProvingCase> short_proving_cases() {
           gemm_sm80_case("small", Sm80Tile::small, Product::forward, 64, 64, 320),
           gemm_sm80_case("large", Sm80Tile::large, Product::forward, 64, 64, 40),       // a warp's rows are staged in two parts
           gemm_sm90_case("small", Sm90Tile::small, Product::forward, 64, 200, 256, 1),  // four tiles: the buffers of results are used again
+          gemm_sm90_case("small", Sm90Tile::small, Product::forward, 64, 128, 256, 1, 1, true),
           gemm_sm90_case("cluster", Sm90Tile::cluster, Product::forward, 256, 128, 640, 2),
           attention_case({.t = 140, .s = 140, .h = 1, .kv = 1, .d = 64}),
           attention_backward_case({.t = 200, .h = 2, .kv = 1, .d = 64, .documents = true}),

@@ -30,7 +30,8 @@ enum class Sm90Tile {
   tall,     // 128 x 64, one consumer with two wgmma of 64 rows, 2 stages; forward only
   large,    // 128 x 256, two consumers, 4 stages, pairs of blocks share B; forward only
 };
-// bf16 results forward and for input gradients, f32 for weight gradients (sm90: added; sm80: as args.c says).
+// sm90: bf16 results forward and for input gradients, f32 for weight gradients, and other results where a tile is built with the whole epilogue; in
+// parts of K, none of them empty, if asked to.
 void gemm_sm80(Sm80Tile tile, const kernels::MatmulArgs& args);
 void gemm_sm90(Sm90Tile tile, const kernels::MatmulArgs& args, int blocks, int splits = 1);
 void gemm_simt(const kernels::MatmulArgs& args);  // 128 x 128, bf16 operands

@@ -120,45 +120,33 @@ TEST_CASE("registry: what both tensor-core products refuse, and simt takes", "[r
   CHECK_THROWS_AS(matmul.choose(DeviceType::cuda, args), Error);
 }
 
-TEST_CASE("registry: what the Hopper product leaves to the Ampere one", "[registry]") {
+TEST_CASE("registry: the Hopper product takes every result, the Ampere one where there is no Hopper", "[registry]") {
   MatmulArgs weights = some_matmul(DType::f32);
   weights.trans_a = true;
   weights.trans_b = false;
-  {
-    const SmallDevice hopper;
-    CHECK(chosen(matmul, some_matmul()) == "wgmma_sm90");
-    CHECK(chosen(matmul, weights) == "wgmma_sm90");
-    CHECK(refusal(matmul, "wgmma_sm90", some_matmul(DType::f32)).find("bf16 results forward") != std::string::npos);
-    CHECK(chosen(matmul, some_matmul(DType::f32)) == "mma_sm80");
-    MatmulArgs narrow = weights;
-    narrow.c.to.dtype = DType::bf16;
-    CHECK(refusal(matmul, "wgmma_sm90", narrow).find("f32 for weight gradients") != std::string::npos);
-    CHECK(chosen(matmul, narrow) == "mma_sm80");
-    MatmulArgs added = some_matmul();
-    added.c.accumulate = true;
-    CHECK(refusal(matmul, "wgmma_sm90", added).find("only weight gradients accumulate") != std::string::npos);
-    CHECK(chosen(matmul, added) == "mma_sm80");
-    const auto leaves = [](auto&& change, const std::string& why) {
-      MatmulArgs args = some_matmul();
-      change(args);
+  std::vector<MatmulArgs> all{some_matmul(), some_matmul(DType::f32), weights};
+  const auto with = [&](auto&& change) {
+    for (const MatmulArgs& plain : {some_matmul(), weights}) change(all.emplace_back(plain));
+  };
+  with([](MatmulArgs& args) { args.c.to.dtype = args.c.to.dtype == DType::f32 ? DType::bf16 : DType::f32; });
+  with([](MatmulArgs& args) { args.c.accumulate = true; });
+  with([](MatmulArgs& args) { args.bias = at(16384, DType::bf16, {64}); });
+  with([](MatmulArgs& args) { args.epilogue = Epilogue::gelu; });
+  with([](MatmulArgs& args) { args.preact = at(16384, DType::bf16, {64, 64}); });
+  with([](MatmulArgs& args) { args.column_sum = {at(16384, DType::f32, {64})}; });
+  with([](MatmulArgs& args) { args.c.to.data += 2; });
+  with([](MatmulArgs& args) { args.c.to.stride[0] = 65; });
+  for (const int capability : {90, 80}) {
+    const SmallDevice device(capability);
+    for (const MatmulArgs& args : all) {
       INFO(refusal(matmul, "wgmma_sm90", args));
-      CHECK(refusal(matmul, "wgmma_sm90", args).find(why) != std::string::npos);
-      CHECK(chosen(matmul, args) == "mma_sm80");
-    };
-    leaves([](MatmulArgs& args) { args.bias = at(16384, DType::bf16, {64}); }, "no fused epilogue");
-    leaves([](MatmulArgs& args) { args.epilogue = Epilogue::gelu; }, "no fused epilogue");
-    leaves([](MatmulArgs& args) { args.preact = at(16384, DType::bf16, {64, 64}); }, "no fused epilogue");
-    leaves([](MatmulArgs& args) { args.column_sum = {at(16384, DType::f32, {64})}; }, "no fused epilogue");
-    leaves([](MatmulArgs& args) { args.c.to.data += 2; }, "multiples of 16 bytes");
-    leaves([](MatmulArgs& args) { args.c.to.stride[0] = 65; }, "multiples of 16 bytes");
+      CHECK(chosen(matmul, args) == (capability == 90 ? "wgmma_sm90" : "mma_sm80"));
+      if (capability == 80) CHECK(refusal(matmul, "wgmma_sm90", args).find("not compute capability 80") != std::string::npos);
+    }
     matmul.force("mma_sm80");
     CHECK(chosen(matmul, some_matmul()) == "mma_sm80");
     matmul.force("");
   }
-  const SmallDevice ampere(80);
-  CHECK(refusal(matmul, "wgmma_sm90", some_matmul()).find("not compute capability 80") != std::string::npos);
-  CHECK(chosen(matmul, some_matmul()) == "mma_sm80");
-  CHECK(chosen(matmul, weights) == "mma_sm80");
 }
 
 // Each tile of both lists by a shape for which it is the choice, in the three products; float64 decides.

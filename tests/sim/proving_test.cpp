@@ -155,14 +155,21 @@ TEST_CASE("configurations fit their machines", "[proving]") {
 TEST_CASE("a product is cut along K where its tiles do not fill a machine", "[proving]") {
   for (const int64_t c : {768, 1024, 1280, 1600}) {
     for (const auto& [m, n] : {std::pair{3 * c, c}, {c, c}, {4 * c, c}, {c, 4 * c}}) {
-      const int64_t units = (m + 127) / 128 * ((n + 127) / 128) * gemm_sm80_splits(m, n, 65536);
-      INFO(m << " x " << n << ", " << units);
-      CHECK(static_cast<double>(units) >= 0.93 * static_cast<double>((units + 127) / 128 * 128));
+      const auto fills = [&, m = m, n = n](int64_t block_n, int splits) {
+        const int64_t units = (m + 127) / 128 * ((n + block_n - 1) / block_n) * splits;
+        INFO(m << " x " << n << ", " << units);
+        CHECK(static_cast<double>(units) >= 0.93 * static_cast<double>((units + 127) / 128 * 128));
+      };
+      fills(128, gemm_sm80_splits(m, n, 65536));
+      fills(256, gemm_sm90_splits(m, n, 65536));
     }
   }
   CHECK(gemm_sm80_splits(65536, 3072, 768) == 1);
   CHECK(gemm_sm80_splits(4096, 4096, 4096) == 1);
   CHECK(gemm_sm80_splits(64, 64, 256) == 1);
+  CHECK(gemm_sm90_splits(65536, 3072, 768) == 1);
+  CHECK(gemm_sm90_splits(4096, 4096, 4096) == 1);
+  CHECK(gemm_sm90_splits(64, 64, 512) == 1);
   CHECK(gemm_simt_splits(64, 64, 0) == 1);
   CHECK(gemm_simt_splits(1, 64, 4096) > 1);
 }
