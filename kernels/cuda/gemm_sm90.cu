@@ -27,7 +27,7 @@ Launch launcher(MatmulLayout layout, GemmOut out) {
     case kInput:
       return whole ? launch_gemm_sm90<configured(kConfig, kInput, GemmOut::whole)> : launch_gemm_sm90<configured(kConfig, kInput, GemmOut::bf16)>;
     default:
-      return whole                    ? launch_gemm_sm90<configured(kConfig, kWeight, GemmOut::whole)>
+      return whole                     ? launch_gemm_sm90<configured(kConfig, kWeight, GemmOut::whole)>
              : out == GemmOut::f32_add ? launch_gemm_sm90<configured(kConfig, kWeight, GemmOut::f32_add)>
                                        : launch_gemm_sm90<configured(kConfig, kWeight, GemmOut::f32)>;
   }

@@ -299,8 +299,8 @@ CUtensorMap result_map(const GemmSm90Args& args) {
 
 template <GemmSm90Config kConfig>
 void launch_gemm_sm90(const GemmSm90Args& args, Stream stream) {
-  HEDDLE_CHECK(args.splits == 1 || kConfig.out == GemmOut::f32 || kConfig.out == GemmOut::whole, "gemm_sm90", "only sums in f32 come in parts, not in ",
-               args.splits);
+  HEDDLE_CHECK(args.splits == 1 || kConfig.out == GemmOut::f32 || kConfig.out == GemmOut::whole, "gemm_sm90",
+               "only sums in f32 come in parts, not in ", args.splits);
   constexpr int kBoxK = kConfig.kBlockK;
   const CUtensorMap map_a = kConfig.a == Major::k ? tensor_map(args.a, DType::bf16, args.m, args.k, args.lda, kConfig.block_m, kBoxK)
                                                   : tensor_map(args.a, DType::bf16, args.k, args.m, args.lda, kBoxK, 64);

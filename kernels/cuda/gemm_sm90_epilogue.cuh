@@ -114,8 +114,8 @@ __device__ __forceinline__ void store_accumulators(const GemmSm90Accumulators<kC
 
 // warpgroup, each warp by itself. Sums of columns are left for every 16 rows.
 template <GemmSm90Config kConfig>
-__device__ __forceinline__ void finish_accumulators(const GemmSm90Accumulators<kConfig>& acc, const GemmSm90Staging staging,
-                                                    const MatmulEpilogue& to, const GemmSm90Corner at) {
+__device__ __forceinline__ void finish_accumulators(const GemmSm90Accumulators<kConfig>& acc, const GemmSm90Staging staging, const MatmulEpilogue& to,
+                                                    const GemmSm90Corner at) {
   using Rows = SwizzledRows<64>;
   static_assert(4 * 16 * Rows::kRowBytes == kConfig.kPanelsInFlight * kConfig.kPanelBytes && kConfig.kRowsPerPart == 16);
   const int thread = static_cast<int>(threadIdx.x) % 128, warp = thread / 32, offset = warp * 16 * Rows::kRowBytes;
