@@ -113,6 +113,24 @@ __global__ void mbarrier_ring_kernel(const int* in, int* out, int n, bool bulk) 
   }
 }
 
+// All lanes of a warp store, and each fences its own stores before it arrives: one fence for the warp would publish one lane's.
+__global__ void fenced_arrivals_kernel(int* out) {
+  HEDDLE_SHARED(uint64_t, full);
+  HEDDLE_SHARED(int, words, [32]);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const uint32_t address = sim::shared_address(&full, here("cvta"));
+  if (threadIdx.x == 0) sim::mbarrier_init(address, 32, here("mbarrier.init"));
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    words[lane] = lane + 7;
+    __threadfence_block();
+    sim::mbarrier_arrive(address, 1, 0, sim::Releases::nothing, here("arrive"));  // heddle-mutate: ignore weaken, which is what it does
+  } else {
+    sim::mbarrier_wait(address, 0, here("wait"));
+    out[lane] = words[31 - lane];
+  }
+}
+
 // All lanes of a warp store, one arrives for them: the warp must meet in between (cudnn-frontend issue 426 left that out).
 __global__ void elected_arrival_kernel(int* out) {
   HEDDLE_SHARED(uint64_t, full);
@@ -229,6 +247,9 @@ void mbarrier_ring(const int* in, int* out, int n, bool bulk) {
   HEDDLE_LAUNCH(mbarrier_ring_kernel, 1, 96, 0, Stream{}, in, out, n, bulk);
 }
 
+void fenced_arrivals(int* out) {
+  HEDDLE_LAUNCH(fenced_arrivals_kernel, 1, 64, 0, Stream{}, out);
+}
 void elected_arrival(int* out) {
   HEDDLE_LAUNCH(elected_arrival_kernel, 1, 64, 0, Stream{}, out);
 }

@@ -22,6 +22,7 @@ void named_barriers(int* out, int rounds);
 void mbarrier_ring(const int* in, int* out, int n, bool bulk);
 
 // 32 lanes store i * i, one arrives on an mbarrier for them, another warp waits and reads backwards: out[i] = (31 - i) * (31 - i).
+void fenced_arrivals(int* out);
 void elected_arrival(int* out);
 
 // Tiles of 128 floats through a pipeline of cp.async groups; out[i] = in[i] + 1. waits = false leaves the wait out.

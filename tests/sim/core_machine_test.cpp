@@ -91,6 +91,14 @@ TEST_CASE("a ring of buffers guarded by mbarriers loses and repeats nothing", "[
     });
 }
 
+TEST_CASE("each lane fences its own stores", "[sim][mutate]") {
+  in_every_mode([] {
+    Watched<int> out(32);
+    fenced_arrivals(out.data());
+    for (int i = 0; i < 32; ++i) CHECK(out[static_cast<size_t>(i)] == 31 - i + 7);
+  });
+}
+
 TEST_CASE("one lane arrives for the stores of its warp", "[sim][mutate]") {
   in_every_mode([] {
     Watched<int> out(32);

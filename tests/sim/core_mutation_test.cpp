@@ -31,6 +31,10 @@ TEST_CASE("mutations are written file:line[#operation]:kind", "[sim]") {
   CHECK(one.line == 7);
   CHECK(one.what == "cp.async.bulk.shared::cluster");
   CHECK(one.kind == sim::Mutation::weaken);
+  const sim::MutationSpec elected = sim::parse_mutation("a.cu:7#__threadfence:elect");
+  CHECK(elected.kind == sim::Mutation::drop);
+  CHECK(elected.elect);
+  CHECK(!one.elect);
   for (const char* bad :
        {"", "a.cu", "a.cu:7", "a.cu:x:drop", "a.cu:0:drop", "a.cu:7:forget", ":7:drop", "a.cu:7#bar.sync", "a.cu:99999999999:drop"}) {
     CAPTURE(bad);

@@ -81,7 +81,7 @@ done
 
 # ---- mutations ----
 # A case of one kernel, told once, and not as if a thread of it had thrown.
-refused "$core" "$core_case" HEDDLE_SIM_MUTATE=nonsense "[sim] HEDDLE_SIM_MUTATE: a mutation is file:line[#operation]:drop or ...:weaken, not 'nonsense'"
+refused "$core" "$core_case" HEDDLE_SIM_MUTATE=nonsense "[sim] HEDDLE_SIM_MUTATE: a mutation is file:line[#operation]:drop, ...:weaken or ...:elect, not 'nonsense'"
 case $said in
   *thekernelthrew* | *HEDDLE_SIM_MUTATE:*HEDDLE_SIM_MUTATE:*) fault "HEDDLE_SIM_MUTATE=nonsense says: $said" ;;
 esac

@@ -3,8 +3,9 @@
 //   heddle-mutate [options] -- ./norm_test_check [arguments of the test]
 //
 // Runs the test program once to learn which barriers, waits, fences and arrivals its kernels execute, then once per site and mutation with that one
-// operation left out (drop) or weakened, without recompiling anything. A mutation counts as found when the program fails, dies or hangs. Survivors
-// are listed; they are gaps in the tests, or synchronisation that nothing needs. The exit code is 0 if there are none.
+// operation left out (drop), weakened or left to one lane of each warp (elect), without recompiling anything. A mutation counts as found when the
+// program fails, dies or hangs. Survivors are listed; they are gaps in the tests, or synchronisation that nothing needs. The exit code is 0 if there
+// are none.
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
@@ -37,7 +38,7 @@ constexpr const char* kUsage =
     "  --timeout N      seconds after which a run counts as hung (60)\n"
     "  --jobs N         runs at a time, a whole number (1)\n"
     "  --list           print the mutations and stop\n"
-    "  A source line with the comment 'heddle-mutate: ignore' (or 'ignore drop', 'ignore weaken') is left out as well.\n";
+    "  A source line with the comment 'heddle-mutate: ignore' (or 'ignore drop', 'ignore weaken', 'ignore elect') is left out as well.\n";
 
 struct Options {
   std::vector<std::string> only, ignore, command;
@@ -246,7 +247,7 @@ bool ignored_in_source(const std::string& mutation) {
   const size_t at = text.find(kMark);
   if (at == std::string::npos) return false;
   const std::string rest = text.substr(at + kMark.size());
-  const bool names_kind = rest.rfind(" drop", 0) == 0 || rest.rfind(" weaken", 0) == 0;
+  const bool names_kind = rest.rfind(" drop", 0) == 0 || rest.rfind(" weaken", 0) == 0 || rest.rfind(" elect", 0) == 0;
   return !names_kind || rest.find(mutation.substr(mutation.rfind(':') + 1)) == 1;
 }
 

@@ -42,7 +42,7 @@ int positive(std::string_view digits) {
 
 // Returns what is wrong with the text; empty: nothing.
 std::string parse(std::string_view text, MutationSpec& spec) {
-  const std::string wrong = concat("a mutation is file:line[#operation]:drop or ...:weaken, not '", text, "'");
+  const std::string wrong = concat("a mutation is file:line[#operation]:drop, ...:weaken or ...:elect, not '", text, "'");
   const size_t last = text.rfind(':');
   // An operation's name may hold colons (cp.async.bulk.shared::cluster), a file's hardly.
   const std::string_view place = text.substr(0, std::min(last, text.find('#')));
@@ -57,9 +57,16 @@ std::string parse(std::string_view text, MutationSpec& spec) {
   spec.line = positive(line);
   if (spec.line == 0) return wrong;
   const std::string_view kind = text.substr(last + 1);
-  if (kind != "drop" && kind != "weaken") return concat("a mutation drops or weakens, not '", kind, "'");
-  spec.kind = kind == "drop" ? Mutation::drop : Mutation::weaken;
+  if (kind != "drop" && kind != "weaken" && kind != "elect") return concat("a mutation drops, weakens or elects, not '", kind, "'");
+  spec.kind = kind == "weaken" ? Mutation::weaken : Mutation::drop;
+  spec.elect = kind == "elect";
   return "";
+}
+
+// A fence, which a thread executes for itself, in another lane than a warp's first.
+bool may_elect(const Site& site) {
+  const std::string_view what = site.what;
+  return current_thread->index.x % kWarpSize != 0 && (what.rfind("fence.", 0) == 0 || what.rfind("__threadfence", 0) == 0);
 }
 
 // A variable's value; empty where it is not set.
@@ -99,11 +106,12 @@ class Mutator {
 
   Mutation at(const Site& site, unsigned kinds) {
     std::lock_guard lock(mutex_);
+    if (may_elect(site)) kinds |= kMayElect;
     if (listing_) remember(site, kinds);
     if (spec_.kind == Mutation::none || site.line != spec_.line || !path_ends_with(site.file, spec_.file)) return Mutation::none;
     if (!spec_.what.empty() && spec_.what != site.what) return Mutation::none;
     ran_ = true;
-    if ((kinds & (spec_.kind == Mutation::drop ? kMayDrop : kMayWeaken)) == 0) return Mutation::none;
+    if ((kinds & (spec_.elect ? kMayElect : spec_.kind == Mutation::drop ? kMayDrop : kMayWeaken)) == 0) return Mutation::none;
     applied_ = true;
     return spec_.kind;
   }
@@ -130,7 +138,7 @@ class Mutator {
   void write_list() const {
     std::ofstream out(list_path_);
     for (const MutationSite& site : sites())
-      for (const auto& [kind, name] : {std::pair{kMayDrop, ":drop"}, {kMayWeaken, ":weaken"}})
+      for (const auto& [kind, name] : {std::pair{kMayDrop, ":drop"}, {kMayWeaken, ":weaken"}, {kMayElect, ":elect"}})
         if ((site.kinds & kind) != 0) out << site.file << ':' << site.line << '#' << site.what << name << '\n';
     if (!out.flush())
       std::fprintf(stderr, "[sim] HEDDLE_SIM_MUTATE_LIST=%s: the list cannot be written: %s\n", list_path_.c_str(), std::strerror(errno));

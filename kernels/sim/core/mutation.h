@@ -8,6 +8,9 @@
 //
 // The program heddle-mutate does all of it for a test program. A file matches by its last path components.
 //
+// Besides drop and weaken there is elect, for fences: only the first lane of each warp executes it, as where many lanes store and one, elected,
+// releases for them all.
+//
 // Weakened, a wait leaves one group more pending, an mbarrier's wait takes the other parity, an arrival releases nothing or announces 16 bytes less,
 // an mbarrier expects one arrival less, a barrier of some warps one warp less, an atomic is relaxed, and a multicast leaves its last block out. The
 // masks of warp collectives need no mutation: a lane outside its own mask, or missing from it, is always reported.
@@ -26,9 +29,10 @@ struct MutationSpec {
   int line = 0;
   std::string what;  // empty: every operation of the line
   Mutation kind = Mutation::none;
+  bool elect = false;  // kind drop, but not in the first lane of a warp
 };
 
-// Parses "file:line[#operation]:drop|weaken"; throws Error on anything else.
+// Parses "file:line[#operation]:drop|weaken|elect"; throws Error on anything else.
 MutationSpec parse_mutation(std::string_view text);
 
 // Throws Error if HEDDLE_SIM_MUTATE is set and cannot be parsed. Called before a launch, so that no kernel seems to have thrown it.
@@ -38,11 +42,13 @@ void require_good_mutation_variable();
 void mutate(const MutationSpec& spec);
 void mutate_none();
 
+inline constexpr unsigned kMayElect = 4;  // a fence, which each thread executes for itself, in several lanes
+
 struct MutationSite {
   std::string file;
   int line = 0;
   std::string what;
-  unsigned kinds = 0;  // kMayDrop | kMayWeaken
+  unsigned kinds = 0;  // kMayDrop | kMayWeaken | kMayElect
 };
 
 // Between list_mutations(true) and (false) every site that runs is remembered; sites() gives them in the order of the source.
