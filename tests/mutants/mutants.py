@@ -31,8 +31,8 @@ STAGES = {
     "train": ("train", "app"),
     "app": ("app", "infer", "train"),
 }
-# Minutes of random kills: what they find, their neighbours find in seconds. And what runs on the simulated GPU, which heddle-mutate is for.
-LEFT_OUT = ("kills_test", "cuda_step_tests", "kernels_cuda_")
+# Minutes of random kills and stops: what they find, their neighbours find in seconds. And what runs on the simulated GPU, which heddle-mutate is for.
+LEFT_OUT = ("kills_test", "random_flags_test", "cuda_step_tests", "kernels_cuda_")
 DRAWS = 8  # places tried in a file whose faults do not compile or change nothing
 MARK = ".heddle-mutants"  # in a scratch copy's root: nothing else is written into
 
@@ -271,6 +271,7 @@ def main(arguments=None, make_tree=Tree):
     parser.add_argument("--only", default=".", help="files whose path matches this regular expression [%(default)s]")
     parser.add_argument("--tree", type=pathlib.Path, default=ROOT / "build/mutants", help="the scratch copy and its build folder [build/mutants]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="compilers at a time [%(default)s]")
+    parser.add_argument("--go-on", action="store_true", help="files that were judged in this tree with this seed are not judged again")
     parser.add_argument("--survivors", action="store_true", help="only what survived in this tree before, again")
     given = parser.parse_args(arguments)
     begin = time.monotonic()
@@ -288,6 +289,8 @@ def main(arguments=None, make_tree=Tree):
         files = [f for f in files if any(key[0] == f for key, _ in again)]
     if given.files > 0:
         files = files[: given.files]
+    records = [json.loads(line) for line in results.read_text().splitlines()] if given.go_on and results.exists() else []
+    judged = list({(*r["key"], r["copy"]): r for r in records if r["seed"] == given.seed and r["key"][0] in files}.values())  # the last word on each
     labels = sorted({label for f in files for label in STAGES[f.split("/")[0]]})
     tree.baseline(labels)
     clean = {f: tree.digest(f) for f in files}
@@ -295,6 +298,9 @@ def main(arguments=None, make_tree=Tree):
 
     counts = dict.fromkeys(("found", "survived", "unbuildable", "identical", "equivalent"), 0)
     survivors, left = [], 0
+    for r in judged:
+        counts[r["verdict"]] += 1
+    files = [f for f in files if not any(r["key"][0] == f and r["verdict"] in ("found", "survived") for r in judged)]
 
     def judge(fault):
         if fault.key() in known:
@@ -331,6 +337,9 @@ def main(arguments=None, make_tree=Tree):
     tried = counts["found"] + counts["survived"]
     print(f"\n{counts['found']} of {tried} found ({100 * counts['found'] / max(tried, 1):.1f} %); not counted: {counts['unbuildable']} that do not compile, "
           f"{counts['identical']} that compile to the same object, {counts['equivalent']} explained in equivalents.txt; {left} files not reached")  # fmt: skip
+    for r in judged:
+        if r["verdict"] == "survived":
+            print(f"survived {r['key'][0]} (judged before)\n  line  {r['key'][1]}\n  fault {r['key'][2]}")
     for fault in survivors:
         print(f"survived {fault.file}:{fault.line}\n  line  {fault.before.strip()}\n  fault {fault.after.strip()}")
     return 1 if counts["survived"] > 0.05 * tried else 0

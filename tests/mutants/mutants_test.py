@@ -100,6 +100,21 @@ class Mutants(unittest.TestCase):
             self.assertEqual(out.count("gone "), 2)
             self.assertIn("(copy 8)", out)
 
+    def test_what_was_judged_is_not_judged_again(self):
+        with tempfile.TemporaryDirectory() as folder:
+            FakeTree.finds = staticmethod(lambda fault: False)
+            code, out, first = self.run_main(folder, "--seed", "1")
+            code_again, out_again, again = self.run_main(folder, "--seed", "1", "--go-on")
+            self.assertEqual((code, code_again, len(first), again), (1, 1, 2, []))
+            self.assertIn("0 of 2 found", out_again)
+            self.assertEqual(out_again.count("judged before"), 2)
+            FakeTree.finds = staticmethod(lambda fault: True)  # another seed knows nothing of them
+            self.assertEqual(len(self.run_main(folder, "--seed", "2", "--go-on")[2]), 2)
+            results = pathlib.Path(folder, "build/results.jsonl")
+            lines = results.read_text().splitlines()
+            results.write_text(lines[0] + "\n")  # stopped after the first file
+            self.assertEqual(len(self.run_main(folder, "--seed", "1", "--go-on")[2]), 1)
+
     def test_without_records_nothing_survived(self):
         with tempfile.TemporaryDirectory() as folder:
             self.assertEqual(self.run_main(folder, "--survivors")[0::2], (0, []))
