@@ -322,10 +322,11 @@ TEST_CASE("prefetch changes nothing: taken, missed, replaced or left", "[loader]
     const uint64_t first = random() % 500;
     const int64_t rows = static_cast<int64_t>(1 + random() % 8);
     OwnedBatch a(rows, 32), b(rows, 32);
-    switch (random() % 4) {
-      case 0: ahead.prefetch(first, rows); break;                                // taken
-      case 1: ahead.prefetch(first + 1, rows); break;                            // missed
-      case 2: ahead.prefetch(first + 1, 8), ahead.prefetch(first, rows); break;  // replaced
+    switch (random() % 5) {
+      case 0: ahead.prefetch(first, rows); break;                                    // taken
+      case 1: ahead.prefetch(first + 1, rows); break;                                // missed
+      case 2: ahead.prefetch(first + 1, 8), ahead.prefetch(first, rows); break;      // replaced
+      case 3: ahead.prefetch(first, 1 + static_cast<int64_t>(random() % 8)); break;  // of another size
       default: break;
     }
     if (random() % 2) std::this_thread::yield();
