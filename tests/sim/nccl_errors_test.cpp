@@ -104,6 +104,20 @@ TEST_CASE("a rank that does not come is named when the deadline has passed") {
   world.comm = nullptr;
 }
 
+TEST_CASE("aborting ends a collective that others do not come to, and the stream goes on behind it") {
+  World world;
+  float* x = device_array(4);
+  if (world.rank == 0) {
+    ok(ncclAllReduce(x, x, 4, ncclFloat32, ncclSum, world.comm, world.stream));
+    ok(cudaMemsetAsync(x, 0, 16, world.stream));
+    ok(ncclCommAbort(world.comm));
+    world.comm = nullptr;
+    ok(cudaStreamSynchronize(world.stream));
+    CHECK(on_host(x, 4)[3] == 0.0f);
+  }
+  MPI_Barrier(MPI_COMM_WORLD);
+}
+
 TEST_CASE("wrong arguments are refused at the call") {
   const World world;
   float* x = device_array(16);

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <random>
 #include <thread>
+#include <type_traits>
 
 #include "kernels/sim/cudart/runtime.h"
 #include "kernels/sim/nccl/nccl_internal.h"
@@ -98,6 +99,7 @@ std::vector<int> gather_world_ranks(const Id& id, int ranks, int rank) {
     int there = 0;
     MPI_Iprobe(MPI_ANY_SOURCE, kHelloTag + tag, MPI_COMM_WORLD, &there, &status);
     if (!there) {
+      if (is_given_up()) refuse(ncclRemoteError, what, ": aborted");
       if (deadline.passed()) {
         std::string absent;
         for (int r = 0; r < ranks; ++r) {
@@ -141,42 +143,72 @@ MPI_Comm private_communicator(MPI_Comm of, const std::vector<int>& ranks, int ta
   return comm;
 }
 
-ncclComm_t new_communicator(int rank, int size, MPI_Comm mpi) {
+ncclComm_t new_communicator(int rank, int size, MPI_Comm mpi, bool blocking) {
   auto state = std::make_shared<CommState>();
   state->rank = rank;
   state->size = size;
   state->device = cudart::thread_state().device;
   state->mpi = mpi;
+  state->blocking = blocking;
   state->name = concat("communicator ", ++communicators, " (", size, " ranks)");
   if (size > 1) start_background();
   return new ncclComm{state};
 }
 
-void init(ncclComm_t* out, int ranks, const ncclUniqueId& unique, int rank) {
-  if (!out) refuse(ncclInvalidArgument, "ncclCommInitRank into a null pointer");
+// Whether a communicator of this configuration blocks.
+bool blocks(const ncclConfig_t* config, bool otherwise, const char* api) {
+  if (!config) return otherwise;
+  if (config->magic != 0xcafebeef) refuse(ncclInvalidArgument, api, ": the config was not set to NCCL_CONFIG_INITIALIZER");
+  const int blocking = config->blocking;
+  if (blocking != NCCL_CONFIG_UNDEF_INT && blocking != 0 && blocking != 1)
+    refuse(ncclInvalidArgument, api, ": blocking is ", blocking, ", not 0 or 1");
+  const auto count = [&](int value, const char* name) {
+    if (value != NCCL_CONFIG_UNDEF_INT && value <= 0) refuse(ncclInvalidArgument, api, ": ", name, " is ", value);
+  };
+  count(config->minCTAs, "minCTAs");
+  count(config->maxCTAs, "maxCTAs");
+  return blocking == NCCL_CONFIG_UNDEF_INT ? otherwise : blocking == 1;
+}
+
+ncclResult_t init(ncclComm_t* out, int ranks, const ncclUniqueId& unique, int rank, const ncclConfig_t* config, const char* api) {
+  if (!out) refuse(ncclInvalidArgument, api, " into a null pointer");
   *out = nullptr;
-  if (ranks < 1 || rank < 0 || rank >= ranks) refuse(ncclInvalidArgument, "ncclCommInitRank: rank ", rank, " of ", ranks);
+  const bool blocking = blocks(config, true, api);
+  if (ranks < 1 || rank < 0 || rank >= ranks) refuse(ncclInvalidArgument, api, ": rank ", rank, " of ", ranks);
   Id id;
   std::memcpy(&id, &unique, sizeof id);
-  if (std::memcmp(id.magic, kMagic, sizeof kMagic) != 0) refuse(ncclInvalidArgument, "ncclCommInitRank: the id was not made by ncclGetUniqueId");
+  if (std::memcmp(id.magic, kMagic, sizeof kMagic) != 0) refuse(ncclInvalidArgument, api, ": the id was not made by ncclGetUniqueId");
   int device_count = 0;
   if (cudaGetDeviceCount(&device_count) != cudaSuccess) refuse(ncclUnhandledCudaError, cudaGetErrorString(cudaPeekAtLastError()));
-  if (ranks == 1) {
-    *out = new_communicator(0, 1, MPI_COMM_NULL);
-    return;
+  Deadline::seconds();  // of this environment: refused here and not on another thread
+  if (ranks > 1) require_mpi(ranks);
+  const auto meet = [id, ranks, rank] {
+    if (ranks == 1) return MPI_COMM_NULL;
+    const std::vector<int> world = gather_world_ranks(id, ranks, rank);
+    return private_communicator(MPI_COMM_WORLD, world, kHelloTag + static_cast<int>(id.nonce % kTags));
+  };
+  if (blocking) {
+    *out = new_communicator(rank, ranks, meet(), true);
+    return ncclSuccess;
   }
-  require_mpi(ranks);
-  const std::vector<int> world = gather_world_ranks(id, ranks, rank);
-  *out = new_communicator(rank, ranks, private_communicator(MPI_COMM_WORLD, world, kHelloTag + static_cast<int>(id.nonce % kTags)));
+  *out = new_communicator(rank, ranks, MPI_COMM_NULL, false);
+  const auto met = std::make_shared<MPI_Comm>(MPI_COMM_NULL);
+  CommState& state = *(*out)->state;
+  in_background(
+      state, api, [meet, met] { *met = meet(); }, [&state, met] { state.mpi = *met; });
+  return ncclInProgress;
 }
 
 struct SplitRequest {
   int32_t color, key;
 };
+struct Part {
+  int rank = 0, size = 0;  // size 0: no part of any
+  MPI_Comm mpi = MPI_COMM_NULL;
+};
 
-void split(CommState& parent, int color, int key, ncclComm_t* out) {
-  *out = nullptr;
-  if (color < 0 && color != NCCL_SPLIT_NOCOLOR) refuse(ncclInvalidArgument, "ncclCommSplit: color ", color);
+// Finds the others of a color; `count` numbers the splits of the parent.
+Part find_part(const CommState& parent, int color, int key, uint64_t count) {
   constexpr int kSplitTag = 1000;
   Messages messages(parent.mpi);
   std::vector<const Bytes*> others(static_cast<size_t>(parent.size), nullptr);
@@ -186,8 +218,7 @@ void split(CommState& parent, int color, int key, ncclComm_t* out) {
     others[static_cast<size_t>(r)] = &messages.receive(r, kSplitTag, sizeof(SplitRequest));
   }
   wait_for(messages, concat("ncclCommSplit of ", parent.name, " on rank ", parent.rank));
-  ++parent.splits;
-  if (color == NCCL_SPLIT_NOCOLOR) return;
+  if (color == NCCL_SPLIT_NOCOLOR) return {};
   std::vector<std::pair<int, int>> members;  // key, rank in parent
   for (int r = 0; r < parent.size; ++r) {
     const SplitRequest request = r == parent.rank ? SplitRequest{color, key} : from_bytes<SplitRequest>(*others[static_cast<size_t>(r)]);
@@ -197,21 +228,70 @@ void split(CommState& parent, int color, int key, ncclComm_t* out) {
   std::vector<int> ranks;
   for (const auto& member : members) ranks.push_back(member.second);
   const int rank = static_cast<int>(std::ranges::find(ranks, parent.rank) - ranks.begin());
-  const int tag = 2000 + static_cast<int>(parent.splits % 8192);
-  *out = new_communicator(rank, static_cast<int>(ranks.size()), ranks.size() == 1 ? MPI_COMM_NULL : private_communicator(parent.mpi, ranks, tag));
+  const int tag = 2000 + static_cast<int>(count % 8192);
+  return {rank, static_cast<int>(ranks.size()), ranks.size() == 1 ? MPI_COMM_NULL : private_communicator(parent.mpi, ranks, tag)};
+}
+
+// The child of a parent that does not block is there, and ready, when the parent is.
+ncclResult_t split(const CommRef& parent, int color, int key, ncclComm_t* out, const ncclConfig_t* config) {
+  constexpr const char* kApi = "ncclCommSplit";
+  require_ready(*parent, kApi);
+  *out = nullptr;
+  if (color < 0 && color != NCCL_SPLIT_NOCOLOR) refuse(ncclInvalidArgument, kApi, ": color ", color);
+  const bool blocking = blocks(config, parent->blocking, kApi);
+  const auto part = std::make_shared<Part>();
+  const auto find = [parent, color, key, count = ++parent->splits, part] { *part = find_part(*parent, color, key, count); };
+  const auto finish = [part, out, blocking] {
+    if (part->size > 0) *out = new_communicator(part->rank, part->size, part->mpi, blocking);
+  };
+  if (!parent->blocking) {
+    in_background(*parent, kApi, find, finish);
+    return ncclInProgress;
+  }
+  find();
+  finish();
+  return ncclSuccess;
 }
 
 CommState& state_of(ncclComm_t comm, const char* api) {
   if (!comm || !comm->state) refuse(ncclInvalidArgument, api, ": the communicator is null");
   return *comm->state;
 }
+CommState& ready_state_of(ncclComm_t comm, const char* api) {
+  CommState& state = state_of(comm, api);
+  require_ready(state, api);
+  return state;
+}
+
+// Everything that was called has happened.
+bool is_quiet(const CommState& state) {
+  cudart::Runtime& rt = cudart::runtime();
+  std::unique_lock lock(rt.mutex);
+  if (state.issued != state.executed) rt.advance(lock);
+  return state.issued == state.executed;
+}
+
+ncclResult_t finalize(CommState& state) {
+  require_ready(state, "ncclCommFinalize");
+  if (state.finalized) refuse(ncclInvalidArgument, "ncclCommFinalize of ", state.name, ", which is finalized");
+  state.finalized = true;
+  if (state.blocking) return ncclSuccess;
+  state.pending = std::make_shared<Pending>();
+  state.pending->what = "ncclCommFinalize";
+  state.pending->advance = [&state] { return state.error != ncclSuccess || is_quiet(state); };
+  return ncclInProgress;
+}
 
 template <class Body>
 ncclResult_t guarded(ncclComm_t comm, Body body) {
   CommState* const state = comm ? comm->state.get() : nullptr;
   try {
-    body();
-    return ncclSuccess;
+    if constexpr (std::is_void_v<decltype(body())>) {
+      body();
+      return ncclSuccess;
+    } else {
+      return body();
+    }
   } catch (const Problem& p) {
     return remember(p, state);
   } catch (const std::exception& e) {
@@ -240,56 +320,6 @@ std::string last_problem() {
   return last_text;
 }
 
-double Deadline::seconds() {
-  const char* text = std::getenv("HEDDLE_SIM_NCCL_TIMEOUT");
-  if (text == nullptr) return 60;
-  char* end = nullptr;
-  const double seconds = std::strtod(text, &end);
-  if (end == text || *end != 0 || !(seconds > 0 && seconds <= 1e6))
-    refuse(ncclInvalidArgument, "HEDDLE_SIM_NCCL_TIMEOUT: '", text, "' is no number of seconds above 0, at most 1000000");
-  return seconds;
-}
-
-Deadline::Deadline()
-    : end_(std::chrono::steady_clock::now() +
-           std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(seconds()))) {}
-
-void wait_for(Messages& messages, const std::string& what) {
-  const Deadline deadline;
-  while (!messages.done()) {
-    if (deadline.passed()) {
-      std::string ranks;
-      for (int r : messages.missing()) ranks += concat(ranks.empty() ? "" : ", ", r);
-      refuse(ncclRemoteError, what, ": rank ", ranks, " did not answer within ", Deadline::seconds(), " s (HEDDLE_SIM_NCCL_TIMEOUT)");
-    }
-    std::this_thread::sleep_for(std::chrono::microseconds(100));
-  }
-}
-
-void start_background() {
-  constexpr double kIdle = 10;  // milliseconds without a call, before this thread does the host's waiting for it
-  static std::once_flag once;
-  std::call_once(once, [] {
-    int level = MPI_THREAD_SINGLE;
-    MPI_Query_thread(&level);
-    if (level < MPI_THREAD_MULTIPLE) return;  // then a host that waits elsewhere holds its peers up
-    static std::atomic<bool> stop{false};
-    static std::thread mover([] {
-      cudart::Runtime& rt = cudart::runtime();
-      while (!stop) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(2));
-        std::unique_lock lock(rt.mutex);
-        while (!stop && rt.remote_pending > 0 && rt.milliseconds() - rt.last_call > kIdle && rt.advance(lock)) {
-        }
-      }
-    });
-    std::atexit([] {
-      stop = true;
-      mover.join();
-    });
-  });
-}
-
 }  // namespace heddle::sim::nccl
 
 using namespace heddle::sim::nccl;
@@ -316,28 +346,28 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* uniqueId) {
 }
 
 ncclResult_t ncclCommInitRank(ncclComm_t* comm, int nranks, ncclUniqueId commId, int rank) {
-  return guarded(nullptr, [&] { init(comm, nranks, commId, rank); });
+  return guarded(nullptr, [&] { return init(comm, nranks, commId, rank, nullptr, "ncclCommInitRank"); });
 }
 
 ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int nranks, ncclUniqueId commId, int rank, ncclConfig_t* config) {
-  return guarded(nullptr, [&] {
-    if (config && config->magic != 0xcafebeef)
-      refuse(ncclInvalidArgument, "ncclCommInitRankConfig: the config was not set to NCCL_CONFIG_INITIALIZER");
-    init(comm, nranks, commId, rank);
+  return guarded(nullptr, [&] { return init(comm, nranks, commId, rank, config, "ncclCommInitRankConfig"); });
+}
+
+ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t* newcomm, ncclConfig_t* config) {
+  return guarded(comm, [&] {
+    state_of(comm, "ncclCommSplit");
+    return split(comm->state, color, key, newcomm, config);
   });
 }
 
-ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t* newcomm, ncclConfig_t*) {
-  return guarded(comm, [&] { split(state_of(comm, "ncclCommSplit"), color, key, newcomm); });
-}
-
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
-  return guarded(comm, [&] { state_of(comm, "ncclCommFinalize").finalized = true; });
+  return guarded(comm, [&] { return finalize(state_of(comm, "ncclCommFinalize")); });
 }
 
+// As NCCL's, it and ncclCommAbort block whatever the communicator does.
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   return guarded(nullptr, [&] {
-    state_of(comm, "ncclCommDestroy");
+    ready_state_of(comm, "ncclCommDestroy");
     free_communicator(comm, false);
   });
 }
@@ -346,6 +376,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
   return guarded(nullptr, [&] {
     CommState& state = state_of(comm, "ncclCommAbort");
+    give_up(state);
     state.aborted = true;
     {
       heddle::sim::cudart::Runtime& rt = heddle::sim::cudart::runtime();
@@ -357,19 +388,19 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
 }
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* asyncError) {
-  return guarded(comm, [&] { *asyncError = state_of(comm, "ncclCommGetAsyncError").error; });
+  return guarded(comm, [&] { *asyncError = poll(state_of(comm, "ncclCommGetAsyncError")); });
 }
 
 ncclResult_t ncclCommCount(const ncclComm_t comm, int* count) {
-  return guarded(comm, [&] { *count = state_of(comm, "ncclCommCount").size; });
+  return guarded(comm, [&] { *count = ready_state_of(comm, "ncclCommCount").size; });
 }
 
 ncclResult_t ncclCommCuDevice(const ncclComm_t comm, int* device) {
-  return guarded(comm, [&] { *device = state_of(comm, "ncclCommCuDevice").device; });
+  return guarded(comm, [&] { *device = ready_state_of(comm, "ncclCommCuDevice").device; });
 }
 
 ncclResult_t ncclCommUserRank(const ncclComm_t comm, int* rank) {
-  return guarded(comm, [&] { *rank = state_of(comm, "ncclCommUserRank").rank; });
+  return guarded(comm, [&] { *rank = ready_state_of(comm, "ncclCommUserRank").rank; });
 }
 
 const char* ncclGetErrorString(ncclResult_t result) {

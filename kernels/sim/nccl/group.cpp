@@ -103,13 +103,31 @@ cudaError_t enqueue(const std::vector<Queued>& calls) {
   });
 }
 
+void enqueue_or_refuse(const std::vector<Queued>& calls) {
+  if (const cudaError_t status = enqueue(calls); status != cudaSuccess) refuse(ncclUnhandledCudaError, cudaGetErrorString(status));
+}
+
 ncclResult_t flush() {
   std::vector<Queued> calls;
   calls.swap(group.calls);
   if (calls.empty()) return ncclSuccess;
-  const cudaError_t status = enqueue(calls);
-  if (status == cudaSuccess) return ncclSuccess;
-  return remember({ncclUnhandledCudaError, cudaGetErrorString(status)}, calls.front().comm.get());
+  const CommRef first = calls.front().comm;
+  try {
+    std::vector<CommRef> comms;
+    for (const Queued& q : calls) {
+      if (q.comm->blocking != first->blocking) refuse(ncclInvalidArgument, "blocking and non-blocking communicators in one group");
+      if (std::ranges::find(comms, q.comm) == comms.end()) comms.push_back(q.comm);
+    }
+    if (first->blocking) {
+      enqueue_or_refuse(calls);
+      return ncclSuccess;
+    }
+    const std::string what = concat(calls.front().call.text(), calls.size() > 1 ? concat(" and ", calls.size() - 1, " more") : "");
+    launch_later(comms, what, [calls] { enqueue_or_refuse(calls); });
+    return ncclInProgress;
+  } catch (const Problem& p) {
+    return remember(p, first.get());
+  }
 }
 
 void check_buffer(const CollectiveCall& call, const void* pointer, size_t bytes, const char* role) {
@@ -126,6 +144,7 @@ void check_buffer(const CollectiveCall& call, const void* pointer, size_t bytes,
 
 void check(const CommState& comm, const CollectiveCall& call) {
   const size_t element = bytes_of(call.type);
+  require_ready(comm, call.text());
   if (comm.error != ncclSuccess) refuse(comm.error, comm.report);
   if (comm.finalized) refuse(ncclInvalidUsage, call.text(), " after ncclCommFinalize, ", call.site.text());
   if (element == 0) refuse(ncclInvalidArgument, call.text(), ": unsupported data type ", static_cast<int>(call.type));

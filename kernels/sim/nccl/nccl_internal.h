@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -47,6 +48,14 @@ class Deadline {
   std::chrono::steady_clock::time_point end_;
 };
 
+// What a non-blocking communicator is still doing; its calls give ncclInProgress, and all but ncclCommGetAsyncError and ncclCommAbort are misuse
+// meanwhile.
+struct Pending {
+  std::string what;                       // "ncclCommInitRankConfig": for whoever uses the communicator too early
+  std::function<bool()> advance;          // asked at each ncclCommGetAsyncError; true: done. Throws Problem
+  std::function<void()> give_up = [] {};  // ncclCommAbort: comes back when nothing of it runs any more
+};
+
 // What a communicator is to all who share it.
 struct CommState {
   std::string name;  // "communicator 2 (4 ranks)"
@@ -55,7 +64,8 @@ struct CommState {
   uint64_t issued = 0, executed = 0;  // calls on one communicator run in the order in which they were made
   uint64_t splits = 0;
   uint64_t sequence = 0;  // collectives carried out
-  bool aborted = false, finalized = false;
+  bool aborted = false, finalized = false, blocking = true;
+  std::shared_ptr<Pending> pending;  // null: ready
   ncclResult_t error = ncclSuccess;
   std::string report;
 };
@@ -113,6 +123,20 @@ class Messages {
   MPI_Comm comm_;
   std::vector<std::unique_ptr<Message>> messages_;
 };
+
+// ---- communicators that do not block ----
+
+// Throws ncclInvalidArgument, as NCCL returns it, while the operation before is in progress.
+void require_ready(const CommState& comm, const std::string& api);
+// ncclCommGetAsyncError: lets the operation in progress go on and says how far it is.
+ncclResult_t poll(CommState& comm);
+// Does `work` on a thread of its own; `finish` follows on the thread that asks.
+void in_background(CommState& comm, std::string what, std::function<void()> work, std::function<void()> finish);
+// `launch` happens some polls later: what a program puts into the same stream before that comes first, as it may on a GPU.
+void launch_later(const std::vector<CommRef>& comms, const std::string& what, std::function<void()> launch);
+// ncclCommAbort while something is in progress; whether that was asked for of the work that this thread does.
+void give_up(CommState& comm);
+bool is_given_up();
 
 // Runs a blocking call's wait: peers may need this process's streams to go on meanwhile.
 void wait_for(Messages& messages, const std::string& what);
