@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . cmake/packages.sh
 . tests/environment.sh
 
-parts=(tests clang compile-matrix kills random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build gpu-quickstart fuzz stall mutants equivalence)
+parts=(tests clang compile-matrix kills random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build gpu-quickstart fuzz stall mutants cuda-mutants equivalence)
 usage() {
   cat <<TEXT
 usage: tests/nightly.sh [--kills N] [--flag-sets N] [--power-loss-states N] [--fuzz-seconds N] [--mutants-seed N] [PART...]
@@ -105,6 +105,13 @@ mutants() {
   python3 tests/mutants/mutants.py --seed "$mutants_seed"
 }
 
+# Every fault of every CUDA kernel, and each of its synchronisations left out or weakened: what survives is in equivalents.txt or in cuda_open.txt.
+cuda_mutants() {
+  command -v python3 >/dev/null || { echo "left out: python3 is not here"; return 0; }
+  cmake --build $cpu --parallel "$(nproc)" --target kernels_cuda_plain kernels_cuda_check >>"$logs/build.log" 2>&1 &&
+    python3 tests/mutants/cuda_mutants.py --build $cpu
+}
+
 need_packages "$logs/apt.log" $heddle_packages || exit 1
 optional_packages "$logs/apt.log" "gdb|the test sim_gdb" "qemu-user|the test cpu_check" "clang|the part clang" "libomp-dev|the part clang" \
   "libclang-rt-dev|fuzzing" "clang-16|compiling for znver4" "g++-aarch64-linux-gnu|compiling for aarch64"
@@ -124,6 +131,7 @@ part gpu-quickstart gpu_quickstart
 part fuzz env HEDDLE_FUZZ_BUILD=build/fuzz-strict HEDDLE_WERROR=ON tests/fuzz/run.sh "$fuzz_seconds"
 part stall stall
 part mutants mutants
+part cuda-mutants cuda_mutants
 part equivalence tests/equivalence/run.sh
 
 printf '\n'

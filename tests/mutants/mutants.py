@@ -126,17 +126,17 @@ def survivors_of(records):
     return [fault for fault, verdict in verdicts.items() if verdict == "survived"]
 
 
-def equivalents():
-    """The faults of equivalents.txt that nobody can see, by key."""
+def equivalents(name="equivalents.txt"):
+    """The faults of equivalents.txt that nobody can see, or those of another such list, by key."""
     known = {}
     entry = []
-    for line in (pathlib.Path(__file__).parent / "equivalents.txt").read_text().splitlines():
+    for line in (pathlib.Path(__file__).parent / name).read_text().splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         entry.append(" ".join(line.split(maxsplit=1)[1].split()) if " " in line else "")
         if line.startswith("why "):
             if len(entry) != 4:
-                sys.exit("equivalents.txt: an entry is file, line, fault, why; at: " + line)
+                sys.exit(name + ": an entry is file, line, fault, why; at: " + line)
             known[tuple(entry[:3])] = entry[3]
             entry = []
     return known

@@ -7,6 +7,7 @@ import pathlib
 import tempfile
 import unittest
 
+import cuda_faults
 import mutants
 
 TEXT = """int f(int a, int b) {
@@ -18,6 +19,19 @@ TEXT = """int f(int a, int b) {
   for (int i = 0; i < b; ++i) a += i;
   for (int i = 0; i < b; ++i) a += i;
   return a;
+}
+"""
+
+
+KERNEL = """template <int kN>
+__global__ void kernel(float (&x)[kN], const int* y, int n) {
+  float held[kN];
+  for (int i = 0; i < n; ++i) {
+    if (i + 1 < n) x[y[i]] = held[i] * 2.5f;
+    ptx::warp_sync();
+    put(x, held);
+    x[2 - i] = 0;
+  }
 }
 """
 
@@ -118,6 +132,52 @@ class Mutants(unittest.TestCase):
     def test_without_records_nothing_survived(self):
         with tempfile.TemporaryDirectory() as folder:
             self.assertEqual(self.run_main(folder, "--survivors")[0::2], (0, []))
+
+
+class CudaFaults(unittest.TestCase):
+    def planted(self, share=100, keep=lambda record: True):
+        text, records, _ = cuda_faults.plant("kernels/cuda/a.cuh", KERNEL, share, 1, keep)
+        return text.replace(cuda_faults.NAMESPACE, ""), records
+
+    def test_each_kind_of_fault_is_there_once(self):
+        self.assertEqual(sorted(record["fault"] for record in self.planted()[1]),
+                         ["* 2.5f: left out", "+ 1: the other sign", "- i: the other sign", "0: 1", "0: 1", "2.5f: doubled", "2: 3", "< n: one off", "< n: one off", "[2 - i]: -1", "[i]: -1", "[i]: -1", "[y[i]]: +1",
+                          "if (i + 1 < n): always", "if (i + 1 < n): never", "put(x, held); left out", "x, held swapped", "x[2 - i] = 0; left out"])  # fmt: skip
+
+    def test_one_fault_alone_is_written_where_it_belongs(self):
+        line = {
+            "[y[i]]: +1": "    if (i + 1 < n) x[moved(1, y[i], 1)] = held[i] * 2.5f;",
+            "if (i + 1 < n): always": "    if (on(1) || (i + 1 < n)) x[y[i]] = held[i] * 2.5f;",
+            "if (i + 1 < n): never": "    if (!on(1) && (i + 1 < n)) x[y[i]] = held[i] * 2.5f;",
+            "+ 1: the other sign": "    if (i + negated(1, 1) < n) x[y[i]] = held[i] * 2.5f;",
+            "* 2.5f: left out": "    if (i + 1 < n) x[y[i]] = held[i] * one(1, 2.5f);",
+            "put(x, held); left out": "    if (on(1)) {} else put(x, held);",
+            "x, held swapped": "    put(first(1, x, held), first(1, held, x));",
+        }
+        number = {record["fault"]: record["id"] for record in self.planted()[1]}  # which one keeps without the others
+        for fault, wanted in line.items():
+            text, records = self.planted(keep=lambda record: record["fault"] == fault)
+            self.assertEqual([record["id"] for record in records], [number[fault]])
+            self.assertIn(wanted, text.replace(f"({number[fault]}, ", "(1, ").replace(f"on({number[fault]})", "on(1)").split("\n"))
+
+    def test_all_of_them_fit_into_one_text(self):
+        text, records = self.planted()
+        number = {record["fault"]: record["id"] for record in records}
+        outer, two, minus, zero, out = (number[f] for f in ("[2 - i]: -1", "2: 3", "- i: the other sign", "0: 1", "x[2 - i] = 0; left out"))
+        self.assertIn(f"    if (on({out})) {{}} else x[moved({outer}, moved({two}, 2, 1) - negated({minus}, i), -1)] = moved({zero}, 0, 1);", text)
+        self.assertEqual(text.count("\n"), KERNEL.count("\n"))
+        self.assertEqual(text.count("("), text.count(")"))
+        self.assertEqual(text.count("["), text.count("]"))
+        for untouched in ("(float (&x)[kN]", "  float held[kN];", "    ptx::warp_sync();"):  # sizes; what races would show
+            self.assertIn(untouched, text)
+
+    def test_a_share_is_the_same_part_each_time(self):
+        tenth, half = (
+            {n for n in range(4000) if cuda_faults.share_of("f", f"line {n}", "fault", 0, share)} for share in (10, 50)
+        )
+        self.assertTrue(tenth < half)
+        self.assertTrue(300 < len(tenth) < 500)
+        self.assertNotEqual(tenth, {n for n in range(4000) if cuda_faults.share_of("g", f"line {n}", "fault", 0, 10)})
 
 
 if __name__ == "__main__":
