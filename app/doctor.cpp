@@ -162,6 +162,7 @@ void report_build(Report& report) {
   report.line("version", version_text());
   for (const auto& [part, have, without] : std::initializer_list<std::tuple<const char*, bool, const char*>>{
            {"CUDA", HEDDLE_HAVE_CUDA, "no: CPU only"},
+           {"NCCL", HEDDLE_HAVE_NCCL, "no: one GPU only"},
            {"MPI", HEDDLE_HAVE_MPI, "no: one process only"},
            {"oneDNN", HEDDLE_HAVE_ONEDNN, "no: matmul runs on Eigen"},
            {"zstd", HEDDLE_HAVE_ZSTD, "no: heddle tokenize reads no .zst"},

@@ -1,5 +1,5 @@
 # Finds the libraries heddle uses and remembers one table row each. Imported targets made here: heddle_dep_{eigen,cli11,toml,json,catch,onednn,
-# mpi,zstd,crypto,zlib,openmp}; an optional part that is absent has no target, and HEDDLE_HAVE_<PART> is OFF.
+# mpi,nccl,zstd,crypto,zlib,openmp}; an optional part that is absent has no target, and HEDDLE_HAVE_<PART> is OFF.
 set_property(GLOBAL PROPERTY HEDDLE_TABLE "")
 set_property(GLOBAL PROPERTY HEDDLE_APT "")
 
@@ -135,6 +135,20 @@ if(HEDDLE_GPU STREQUAL "cuda")
   endif()
 elseif(HEDDLE_GPU STREQUAL "sim")
   heddle_row("cuda:N" "simulated on the CPU (HEDDLE_GPU=sim)" "")
+endif()
+
+if(HEDDLE_GPU STREQUAL "cuda")
+  find_path(NCCL_INCLUDE nccl.h HINTS ${HEDDLE_CUDA_INCLUDE})
+  find_library(NCCL_LIBRARY nccl HINTS ${nvcc_bin}/../lib64 ${nvcc_bin}/../lib)
+  if(NCCL_INCLUDE AND NCCL_LIBRARY)
+    set(NCCL_FOUND TRUE)
+  endif()
+  heddle_optional(NCCL "NCCL" "${NCCL_FOUND}" "${NCCL_LIBRARY}" "" "one GPU only")
+  if(HEDDLE_HAVE_NCCL)
+    add_library(heddle_dep_nccl INTERFACE IMPORTED GLOBAL)
+    target_include_directories(heddle_dep_nccl SYSTEM INTERFACE ${NCCL_INCLUDE})
+    target_link_libraries(heddle_dep_nccl INTERFACE ${NCCL_LIBRARY})
+  endif()
 endif()
 
 get_property(missing GLOBAL PROPERTY HEDDLE_MISSING)

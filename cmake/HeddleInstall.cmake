@@ -21,7 +21,8 @@ foreach(library ${libraries})
       message(FATAL_ERROR "${library} links ${link}: write $<BUILD_INTERFACE:${link}>, or name it in PRIVATE_LINKS of heddle_library()")
     endif()
     foreach(pair "OpenSSL::Crypto=OpenSSL::Crypto" "ZLIB::ZLIB=ZLIB::ZLIB" "Threads::Threads=Threads::Threads" "OpenMP::OpenMP_CXX=OpenMP::OpenMP_CXX"
-            "MPI::MPI_C=heddle::dep_mpi" "heddle_dep_onednn=heddle::dep_onednn" "heddle_dep_zstd=heddle::dep_zstd" "heddle_dep_cudart=heddle::dep_cudart")
+            "MPI::MPI_C=heddle::dep_mpi" "heddle_dep_onednn=heddle::dep_onednn" "heddle_dep_zstd=heddle::dep_zstd" "heddle_dep_cudart=heddle::dep_cudart"
+            "heddle_dep_nccl=heddle::dep_nccl")
       string(REPLACE "=" ";" pair "${pair}")
       list(GET pair 0 here)
       list(GET pair 1 there)

@@ -4,8 +4,10 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
+#include <chrono>
 #include <cstdio>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "core/queued_ops.h"
@@ -74,6 +76,34 @@ void* memory_or_null(cudaError_t status, void* memory, const char* call) {
   }
   check(status, call);
   return memory;
+}
+
+// Who is asked during a wait; recursive, since whoever is asked may wait itself.
+std::recursive_mutex watch_mutex;
+std::list<std::function<void()>> watches;
+
+// Waits by asking `query`, where somebody watches; false: nobody does.
+template <class Query>
+bool wait_watched(const char* call, Query query) {
+  constexpr int kAtOnce = 200;  // polls without sleep
+  for (int polls = 0;; ++polls) {
+    {
+      const std::lock_guard lock(watch_mutex);
+      if (watches.empty()) return false;
+      for (const auto& ask : watches) ask();
+    }
+    const cudaError_t status = query();
+    if (status != cudaErrorNotReady) {
+      check(status, call);
+      return true;
+    }
+    cudaGetLastError();  // an answer, not a failure
+    if (polls < kAtOnce) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::chrono::microseconds(20));
+    }
+  }
 }
 
 class CudaRuntime final : public Runtime {
@@ -228,10 +258,12 @@ class CudaRuntime final : public Runtime {
   }
 
   void wait_on_host(Stream stream) override {
-    check(cudaStreamSynchronize(native(stream)), "cudaStreamSynchronize");
+    if (!wait_watched("cudaStreamQuery", [&] { return cudaStreamQuery(native(stream)); }))
+      check(cudaStreamSynchronize(native(stream)), "cudaStreamSynchronize");
   }
   void wait_on_host(void* event) override {
-    check(cudaEventSynchronize(event_of(event)), "cudaEventSynchronize");
+    if (!wait_watched("cudaEventQuery", [&] { return cudaEventQuery(event_of(event)); }))
+      check(cudaEventSynchronize(event_of(event)), "cudaEventSynchronize");
   }
   void wait_on_host(int device) override {
     const Current current(device);
@@ -282,6 +314,27 @@ const Found& found() {
 
 int cuda_device_count() {
   return found().devices;
+}
+
+std::string cuda_device_uuid(int device) {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+  std::string text = "GPU-";
+  for (int i = 0; i < 16; ++i) {
+    char digits[3];
+    std::snprintf(digits, sizeof digits, "%02x", static_cast<unsigned char>(properties.uuid.bytes[i]));
+    text += concat(i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", digits);
+  }
+  return text;
+}
+
+WaitWatch::WaitWatch(std::function<void()> ask) {
+  const std::lock_guard lock(watch_mutex);
+  place_ = watches.insert(watches.end(), std::move(ask));
+}
+WaitWatch::~WaitWatch() {
+  const std::lock_guard lock(watch_mutex);
+  watches.erase(place_);
 }
 
 Runtime& cuda_runtime() {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "parallel/mpi_internal.h"
+#include "parallel/nccl_communicator.h"
 
 namespace heddle {
 
@@ -56,7 +57,7 @@ class MpiControl final : public Control {
   }
   std::unique_ptr<Communicator> communicator(Device device, const CommunicatorOptions& options) override {
     if (size() == 1) return local_communicator();
-    HEDDLE_CHECK(device.type == DeviceType::cpu, "communicator", "MPI moves host memory, and this is of a GPU");
+    if (device.type == DeviceType::cuda) return nccl_communicator(*this, device);
     return mpi_communicator(group_.duplicate(), options);
   }
 

@@ -1,4 +1,5 @@
-// Collectives between processes: run by mpirun, every rank runs every case. Alone (no launcher) the cases pass over one rank.
+// Collectives between processes, what every Communicator has to do: run by mpirun, every rank runs every case. Compiled once for MPI on the CPU, and
+// with HEDDLE_TEST_NCCL for NCCL on simulated GPUs.
 #define OMPI_SKIP_MPICXX 1  // the C interface alone
 #define MPICH_SKIP_MPICXX 1
 #include <mpi.h>
@@ -8,9 +9,12 @@
 #include <cstdlib>
 #include <functional>
 #include <map>
+#include <memory>
 #include <thread>
 
+#include "core/device.h"
 #include "kernels/api/check.h"
+#include "parallel/local_device.h"
 #include "parallel/mesh.h"
 #include "tests/support/buffer.h"
 #include "tests/support/catch.h"
@@ -19,19 +23,75 @@
 namespace heddle {
 namespace {
 
-using test::Buffer;
-using test::values;
+#ifdef HEDDLE_TEST_NCCL
+constexpr bool kNccl = true;
+#else
+constexpr bool kNccl = false;
+#endif
 
 Control& control() {
   static const std::unique_ptr<Control> world = world_control();
   return *world;
 }
+Device device() {
+  if (!kNccl) return {};
+  static const Device own{DeviceType::cuda, device_of_rank(runtime(DeviceType::cuda).device_count())};
+  return own;
+}
+Stream stream() {
+  return current_stream(device());
+}
 // Twice: messages of any size, and a limit so low that everything goes in pieces.
 Communicator& world(int64_t most_bytes = int64_t{1} << 30) {
   static std::map<int64_t, std::unique_ptr<Communicator>> all;
   std::unique_ptr<Communicator>& comm = all[most_bytes];
-  if (!comm) comm = control().communicator(Device{}, {.most_bytes = most_bytes});
+  if (!comm) comm = control().communicator(device(), {.most_bytes = most_bytes});
   return *comm;
+}
+
+// A test::Buffer, guards and all, in memory of the device.
+class Buffer {
+ public:
+  Buffer(DType dtype, std::vector<int64_t> shape, test::BufferOptions options = {}) : host_(dtype, std::move(shape), options) {
+    if (kNccl)
+      memory_.reset(static_cast<std::byte*>(runtime(device().type).allocate(device().index, bytes())),
+                    [n = bytes()](std::byte* memory) { runtime(device().type).release(device().index, memory, n); });
+    upload();
+  }
+  View view() const {
+    View v = host_.view();
+    if (kNccl) v.data = memory_.get() + kGuard * size_of(v.dtype);
+    return v;
+  }
+  void fill(const std::function<double(int64_t)>& value) { host_.fill(value), upload(); }
+  void normal(uint32_t seed) { host_.normal(seed), upload(); }
+  bool guards_intact() {
+    if (kNccl) copy_bytes(first(), Device{}, memory_.get(), device(), bytes());
+    return host_.guards_intact();
+  }
+
+ private:
+  static constexpr int64_t kGuard = 64;  // elements before and behind a test::Buffer's
+  std::byte* first() const { return host_.view().data - kGuard * size_of(host_.view().dtype); }
+  size_t bytes() const {
+    const View v = host_.view();
+    return static_cast<size_t>((std::max<int64_t>(v.rank > 0 ? v.shape[0] * v.stride[0] : 1, 1) + 2 * kGuard) * size_of(v.dtype));
+  }
+  void upload() {
+    if (kNccl) copy_bytes(memory_.get(), device(), first(), Device{}, bytes());
+  }
+
+  test::Buffer host_;
+  std::shared_ptr<std::byte> memory_;
+};
+std::vector<double> values(View v) {
+  std::vector<std::byte> here(static_cast<size_t>(v.bytes()));
+  copy_bytes(here.data(), Device{}, v.data, device(), here.size());
+  v.data = here.data();
+  return test::values(v);
+}
+double element(const View& v, int64_t i) {
+  return values(v)[static_cast<size_t>(i)];
 }
 
 // Element i as rank r holds it: small integers, so that sums are exact in any order and dtype.
@@ -71,7 +131,7 @@ TEST_CASE("the world has the launcher's ranks") {
   REQUIRE(ranks != nullptr);
   CHECK(world().size() == std::atoi(ranks));
   CHECK(world().size() >= 2);
-  CHECK(world().name() == "mpi");
+  CHECK(world().name() == (kNccl ? "nccl" : "mpi"));
 }
 
 TEST_CASE("all_reduce sums f32, bf16, f64 and i32 in place; several may be under way") {
@@ -79,7 +139,7 @@ TEST_CASE("all_reduce sums f32, bf16, f64 and i32 in place; several may be under
     for (DType type : {DType::f32, DType::bf16, DType::f64, DType::i32}) {
       for (int64_t n : {int64_t{0}, int64_t{1}, int64_t{1000}}) {
         Buffer data = mine(type, n);
-        world(most).all_reduce(data.view(), Stream{}).join(Stream{});
+        world(most).all_reduce(data.view(), stream()).join(stream());
         CHECK(values(data.view()) == expected(n, sum_at));
         CHECK(data.guards_intact());
       }
@@ -90,30 +150,30 @@ TEST_CASE("all_reduce sums f32, bf16, f64 and i32 in place; several may be under
   for (int repeat = 0; repeat < 2; ++repeat) {
     for (Buffer& b : several) b.fill([](int64_t i) { return at(world().rank(), i); });
     std::vector<Work> under_way;
-    for (Buffer& b : several) under_way.push_back(world().all_reduce(b.view(), Stream{}));
+    for (Buffer& b : several) under_way.push_back(world().all_reduce(b.view(), stream()));
     Buffer between = mine(DType::f64, 3);  // other collectives may run meanwhile
-    world().all_reduce(between.view(), Stream{}).join(Stream{});
-    for (const Work& work : under_way) work.join(Stream{});
-    under_way[0].join(Stream{});  // again: complete
+    world().all_reduce(between.view(), stream()).join(stream());
+    for (const Work& work : under_way) work.join(stream());
+    under_way[0].join(stream());  // again: complete
     CHECK(values(between.view()) == expected(3, sum_at));
     for (Buffer& b : several) CHECK(values(b.view()) == expected(b.view().numel(), sum_at));
   }
-  Work().join(Stream{});
+  Work().join(stream());
 }
 
 TEST_CASE("a sum of bf16 is rounded to nearest even") {
   Buffer data(DType::bf16, {2});
   data.fill([](int64_t i) { return world().rank() == 0 ? 1.0 : world().rank() == 1 ? (i == 0 ? 0x1p-8 : 0x1.8p-7) : 0.0; });
-  world().all_reduce(data.view(), Stream{}).join(Stream{});
+  world().all_reduce(data.view(), stream()).join(stream());
   CHECK(values(data.view()) == std::vector<double>{1.0, 1 + 0x1p-6});  // 1 + 2^-8 and 1 + 1.5 2^-7 lie half-way; the even ones are these
 }
 
 TEST_CASE("all_reduce: every rank gets the same bits") {
   Buffer data(DType::f32, {4097});
   data.normal(static_cast<uint32_t>(world().rank()) + 1);
-  world().all_reduce(data.view(), Stream{}).join(Stream{});
-  const auto* bytes = reinterpret_cast<const char*>(data.view().data);
-  const auto all = control().gather_text(std::string(bytes, static_cast<size_t>(data.view().bytes())));
+  world().all_reduce(data.view(), stream()).join(stream());
+  const std::vector<double> sums = values(data.view());
+  const auto all = control().gather_text(std::string(reinterpret_cast<const char*>(sums.data()), sums.size() * sizeof(double)));
   for (const std::string& one : all) CHECK((one == all[0]));
 }
 
@@ -146,12 +206,12 @@ TEST_CASE("reduce_scatter gives each rank its part of the sum, all_gather joins 
   const int64_t n = 6, all = n * world().size();
   for (const int64_t most : {int64_t{1} << 30, int64_t{8}}) {
     Buffer data = mine(DType::f32, all), part(DType::f32, {n}), joined(DType::f32, {all});
-    world(most).reduce_scatter(data.view(), part.view(), {}, Stream{}).join(Stream{});
+    world(most).reduce_scatter(data.view(), part.view(), {}, stream()).join(stream());
     const std::vector<double> sums = expected(all, sum_at);
     const auto first = sums.begin() + world().rank() * n;
     CHECK(values(part.view()) == std::vector<double>(first, first + n));
     CHECK(part.guards_intact());
-    world(most).all_gather(part.view(), joined.view(), {}, Stream{}).join(Stream{});
+    world(most).all_gather(part.view(), joined.view(), {}, stream()).join(stream());
     CHECK(values(joined.view()) == sums);
   }
 }
@@ -176,10 +236,11 @@ TEST_CASE("parts may be uneven, empty, and lie where they belong") {
     for (DType type : {DType::f32, DType::bf16, DType::f64}) {
       CAPTURE(name_of(type), most);
       Buffer whole = mine(type, all);
-      world(most).reduce_scatter(whole.view(), own_of(whole), counts, Stream{}).join(Stream{});  // in place
-      for (int64_t i = 0; i < mine_size; ++i) CHECK(test::element(own_of(whole), i) == sum_at(begin + i));
+      world(most).reduce_scatter(whole.view(), own_of(whole), counts, stream()).join(stream());  // in place
+      const std::vector<double> own = values(own_of(whole));
+      for (int64_t i = 0; i < mine_size; ++i) CHECK(own[static_cast<size_t>(i)] == sum_at(begin + i));
       CHECK(whole.guards_intact());
-      world(most).all_gather(own_of(whole), whole.view(), counts, Stream{}).join(Stream{});
+      world(most).all_gather(own_of(whole), whole.view(), counts, stream()).join(stream());
       CHECK(values(whole.view()) == expected(all, sum_at));
     }
   }
@@ -189,16 +250,18 @@ TEST_CASE("broadcast and send carry any dtype bit by bit") {
   for (DType type : {DType::f32, DType::bf16, DType::f64, DType::i32, DType::u16, DType::u8}) {
     for (int root = 0; root < world().size(); ++root) {
       Buffer data = mine(type, 33);
-      world(root % 2 == 0 ? 40 : int64_t{1} << 30).broadcast(data.view(), root, Stream{}).join(Stream{});
-      for (int64_t i = 0; i < 33; ++i) REQUIRE(test::element(data.view(), i) == at(root, i));
+      world(root % 2 == 0 ? 40 : int64_t{1} << 30).broadcast(data.view(), root, stream()).join(stream());
+      const std::vector<double> all = values(data.view());
+      for (int64_t i = 0; i < 33; ++i) REQUIRE(all[static_cast<size_t>(i)] == at(root, i));
     }
     // Around the ring; rank 0 receives first, so nobody waits for a buffer.
     const int to = (world().rank() + 1) % world().size(), from = (world().rank() + world().size() - 1) % world().size();
     Buffer data = mine(type, 33), got(type, {33});
-    if (world().rank() != 0) world().send(data.view(), to, Stream{}).join(Stream{});
-    world().recv(got.view(), from, Stream{}).join(Stream{});
-    if (world().rank() == 0) world().send(data.view(), to, Stream{}).join(Stream{});
-    for (int64_t i = 0; i < 33; ++i) REQUIRE(test::element(got.view(), i) == at(from, i));
+    if (world().rank() != 0) world().send(data.view(), to, stream()).join(stream());
+    world().recv(got.view(), from, stream()).join(stream());
+    if (world().rank() == 0) world().send(data.view(), to, stream()).join(stream());
+    const std::vector<double> all = values(got.view());
+    for (int64_t i = 0; i < 33; ++i) REQUIRE(all[static_cast<size_t>(i)] == at(from, i));
   }
 }
 
@@ -213,13 +276,14 @@ TEST_CASE("grouped transfers wait for no order: everyone with everyone, large me
       transfers.push_back({out[static_cast<size_t>(r)].view(), r, true});
       transfers.push_back({in[static_cast<size_t>(r)].view(), r, false});
     }
-    world(most).grouped(transfers, Stream{}).join(Stream{});
+    world(most).grouped(transfers, stream()).join(stream());
     for (int r = 0; r < ranks; ++r) {
       if (r == world().rank()) continue;
-      for (int64_t i = 0; i < 100000; i += 997) REQUIRE(test::element(in[static_cast<size_t>(r)].view(), i) == at(r, i));
+      const std::vector<double> all = values(in[static_cast<size_t>(r)].view());
+      for (int64_t i = 0; i < 100000; i += 997) REQUIRE(all[static_cast<size_t>(i)] == at(r, i));
     }
   }
-  world().grouped({}, Stream{}).join(Stream{});
+  world().grouped({}, stream()).join(stream());
 }
 
 TEST_CASE("votes and sums are the same on every rank, sums in rank order") {
@@ -235,22 +299,22 @@ TEST_CASE("votes and sums are the same on every rank, sums in rank order") {
 TEST_CASE("a mesh puts the ranks on its axes, tp innermost") {
   const auto copy = [] { return control().split(0, control().rank()); };
   const int n = control().size();
-  const Mesh data(copy(), n, 1, Device{});
+  const Mesh data(copy(), n, 1, device());
   CHECK((data.dp().size() == n && data.dp().rank() == control().rank() && data.tp().size() == 1));
-  const Mesh tensor(copy(), 1, n, Device{});
+  const Mesh tensor(copy(), 1, n, device());
   CHECK((tensor.tp().size() == n && tensor.tp().rank() == control().rank() && tensor.dp().size() == 1));
   CHECK((tensor.shape().tp_rank == control().rank() && tensor.shape().dp_rank == 0));
-  CHECK(has(message([&] { Mesh(copy(), n + 1, 1, Device{}); }), "ranks, but"));
+  CHECK(has(message([&] { Mesh(copy(), n + 1, 1, device()); }), "ranks, but"));
   if (n != 4) return;
-  const Mesh both(copy(), 2, 2, Device{});
+  const Mesh both(copy(), 2, 2, device());
   const int rank = control().rank();
   CHECK((both.shape().dp_rank == rank / 2 && both.shape().tp_rank == rank % 2));
   CHECK((both.dp().rank() == rank / 2 && both.tp().rank() == rank % 2));
   Buffer across_dp = mine(DType::f32, 1), across_tp = mine(DType::f32, 1);
-  both.dp().all_reduce(across_dp.view(), Stream{}).join(Stream{});
-  both.tp().all_reduce(across_tp.view(), Stream{}).join(Stream{});
-  CHECK(test::element(across_dp.view(), 0) == at(rank % 2, 0) + at(rank % 2 + 2, 0));
-  CHECK(test::element(across_tp.view(), 0) == at(rank / 2 * 2, 0) + at(rank / 2 * 2 + 1, 0));
+  both.dp().all_reduce(across_dp.view(), stream()).join(stream());
+  both.tp().all_reduce(across_tp.view(), stream()).join(stream());
+  CHECK(element(across_dp.view(), 0) == at(rank % 2, 0) + at(rank % 2 + 2, 0));
+  CHECK(element(across_tp.view(), 0) == at(rank / 2 * 2, 0) + at(rank / 2 * 2 + 1, 0));
 }
 
 TEST_CASE("barrier: nobody leaves before the last has come") {
@@ -276,41 +340,41 @@ TEST_CASE("split groups by color and orders by key") {
   CHECK(reversed->rank() == control().size() - 1 - control().rank());
   const auto alone = control().split(control().rank(), 0);
   CHECK(alone->size() == 1);
-  const auto halves = control().split(control().rank() % 2, control().rank())->communicator(Device{});  // outlives its control
+  const auto halves = control().split(control().rank() % 2, control().rank())->communicator(device());  // outlives its control
   Buffer data = mine(DType::f32, 4);
-  halves->all_reduce(data.view(), Stream{}).join(Stream{});
+  halves->all_reduce(data.view(), stream()).join(stream());
   double want = 0;
   for (int r = world().rank() % 2; r < world().size(); r += 2) want += at(r, 0);
-  CHECK(test::element(data.view(), 0) == want);
+  CHECK(element(data.view(), 0) == want);
 }
 
 TEST_CASE("calls that cannot work are errors that name the collective and leave the communicator usable") {
   const int ranks = world().size();
   Buffer five(DType::f32, {5}), some(DType::f32, {5 * ranks}), ints(DType::i32, {5 * ranks}), bytes(DType::u8, {8});
   Buffer rows(DType::f32, {2, 3}, {.padding = 1});
-  CHECK(has(message([&] { world().reduce_scatter(five.view(), some.view(), {}, Stream{}); }), "[reduce_scatter]"));
-  CHECK(has(message([&] { world().reduce_scatter(ints.view(), five.view(), {}, Stream{}); }), "[reduce_scatter]"));
-  CHECK(has(message([&] { world().all_gather(five.view(), five.view(), {}, Stream{}); }), "[all_gather]"));
-  CHECK(has(message([&] { world().all_gather(five.view(), ints.view(), {}, Stream{}); }), "[all_gather]"));
-  CHECK(has(message([&] { world().all_reduce(bytes.view(), Stream{}); }), "u8"));
+  CHECK(has(message([&] { world().reduce_scatter(five.view(), some.view(), {}, stream()); }), "[reduce_scatter]"));
+  CHECK(has(message([&] { world().reduce_scatter(ints.view(), five.view(), {}, stream()); }), "[reduce_scatter]"));
+  CHECK(has(message([&] { world().all_gather(five.view(), five.view(), {}, stream()); }), "[all_gather]"));
+  CHECK(has(message([&] { world().all_gather(five.view(), ints.view(), {}, stream()); }), "[all_gather]"));
+  CHECK(has(message([&] { world().all_reduce(bytes.view(), stream()); }), "u8"));
   for (const auto& call :
-       std::vector<std::function<void()>>{[&] { world().all_reduce(rows.view(), Stream{}); }, [&] { world().broadcast(rows.view(), 0, Stream{}); },
-                                          [&] { world().send(rows.view(), 0, Stream{}); }, [&] { world().recv(rows.view(), 0, Stream{}); }}) {
+       std::vector<std::function<void()>>{[&] { world().all_reduce(rows.view(), stream()); }, [&] { world().broadcast(rows.view(), 0, stream()); },
+                                          [&] { world().send(rows.view(), 0, stream()); }, [&] { world().recv(rows.view(), 0, stream()); }}) {
     CHECK(has(message(call), "strided"));
   }
-  const std::string no_rank = message([&] { world().send(five.view(), ranks, Stream{}); });
+  const std::string no_rank = message([&] { world().send(five.view(), ranks, stream()); });
   CHECK(has(no_rank, "[send]"));
-  CHECK(has(message([&] { world().recv(five.view(), -1, Stream{}).join(Stream{}); }), "[recv]"));
+  CHECK(has(message([&] { world().recv(five.view(), -1, stream()).join(stream()); }), "[recv]"));
   CHECK(has(no_rank, concat("rank ", world().rank())));
-  // A message longer than its receiver expects.
+  // A message longer than its receiver expects: NCCL has no way back from that (nccl_communicator_test.cpp).
   const Buffer long_one = mine(DType::f32, 5);
-  if (world().rank() == 0) world().send(long_one.view(), 1, Stream{}).join(Stream{});
-  if (world().rank() == 1) {
+  if (!kNccl && world().rank() == 0) world().send(long_one.view(), 1, stream()).join(stream());
+  if (!kNccl && world().rank() == 1) {
     Buffer two(DType::f32, {2});
-    CHECK(has(message([&] { world().recv(two.view(), 0, Stream{}).join(Stream{}); }), "[recv]"));
+    CHECK(has(message([&] { world().recv(two.view(), 0, stream()).join(stream()); }), "[recv]"));
   }
   Buffer data = mine(DType::f32, 4);
-  world().all_reduce(data.view(), Stream{}).join(Stream{});
+  world().all_reduce(data.view(), stream()).join(stream());
   CHECK(values(data.view()) == expected(4, sum_at));
 }
 
@@ -336,7 +400,7 @@ TEST_CASE("a thread of its own may use a control of its own, whatever the others
   for (int i = 0; i < 25; ++i) {
     dawdle(i, 1);
     Buffer data = mine(DType::f32, 2000);
-    world().all_reduce(data.view(), Stream{}).join(Stream{});
+    world().all_reduce(data.view(), stream()).join(stream());
     trainer_ok &= values(data.view()) == expected(2000, sum_at);
   }
   writer.join();

@@ -248,6 +248,8 @@ inline std::vector<AbiRow> cuda_rows() {
           V(cudaOccupancyDefault),
           V(cudaEnableDefault),
           M(cudaDeviceProp, name),
+          M(cudaDeviceProp, uuid),
+          S(cudaUUID_t),
           M(cudaDeviceProp, totalGlobalMem),
           M(cudaDeviceProp, sharedMemPerBlock),
           M(cudaDeviceProp, regsPerBlock),

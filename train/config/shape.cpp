@@ -3,6 +3,7 @@
 #include "core/nn/mlp.h"
 #include "kernels/api/check.h"
 #include "models/presets.h"
+#include "parallel/local_device.h"
 
 namespace heddle {
 
@@ -88,13 +89,11 @@ DType compute_dtype(PrecisionChoice precision, Device device) {
   return device.type == DeviceType::cuda ? DType::bf16 : DType::f32;
 }
 
-Device choose_device(DeviceChoice choice, int index) {
-  const Device gpu{DeviceType::cuda, index};
+Device choose_device(DeviceChoice choice) {
+  constexpr DeviceType kGpu = DeviceType::cuda;
   if (choice == DeviceChoice::cpu) return {};
-  if (choice == DeviceChoice::automatic) return has_device(gpu) && !runtime(gpu.type).simulated() ? gpu : Device{};
-  const int devices = runtime(gpu.type).device_count();  // none: an error that says why
-  if (index >= devices) fail("device", concat("--device cuda: there is no ", name_of(gpu), ", only ", devices, " of them"), ExitCode::no_device);
-  return gpu;
+  if (choice == DeviceChoice::automatic && (!has_device({kGpu, 0}) || runtime(kGpu).simulated())) return {};
+  return {kGpu, device_of_rank(runtime(kGpu).device_count())};  // none: an error that says why
 }
 
 }  // namespace heddle

@@ -15,7 +15,7 @@ TransformerConfig model_config(RunConfig& config, int64_t vocab);
 
 // The dtype of values and activations on a device: automatic is bf16 on a GPU, fp32 on a CPU.
 DType compute_dtype(PrecisionChoice precision, Device device);
-// automatic: a GPU when there is one. Throws Error(no_device).
-Device choose_device(DeviceChoice choice, int index = 0);
+// automatic: a GPU when there is one. Of several ranks on a host each has its own. Throws Error(no_device).
+Device choose_device(DeviceChoice choice);
 
 }  // namespace heddle

@@ -11,6 +11,7 @@
 //
 // Environment, read at the first call:
 //   HEDDLE_SIM_DEVICES   number of devices (1)
+//   HEDDLE_SIM_FIRST_DEVICE  number of the first of them on its host (0), by which its UUID is made: processes that are shown a device each
 //   HEDDLE_SIM_MEMORY    bytes of one device, with K, M or G (2G)
 //   HEDDLE_SIM_SMS       multiprocessors of one device (8)
 //   HEDDLE_SIM_CAPABILITY  80 or 90 (90): what a device says it is, for host code that chooses by it; the machine can do the same either way
@@ -31,6 +32,7 @@ enum class HostKernels : uint8_t { also, only, never };
 
 struct RuntimeOptions {
   int devices = 1;
+  int first_device = 0;             // what the machine calls the first of them: devices of two processes with one number are the same
   size_t memory = size_t{2} << 30;  // bytes per device
   int multiprocessors = 8;
   int capability = 90;

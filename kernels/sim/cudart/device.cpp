@@ -1,6 +1,7 @@
 #include "kernels/sim/cudart/device.h"
 
 #include <cuda_runtime_api.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -105,6 +106,9 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp* prop, int device) {
     require_device(call.rt, device);
     *prop = {};
     std::strncpy(prop->name, "heddle simulated GPU", sizeof prop->name - 1);
+    const uint64_t host = static_cast<uint64_t>(::gethostid()), number = static_cast<uint64_t>(call.rt.options.first_device + device);
+    std::memcpy(prop->uuid.bytes, &host, sizeof host);
+    std::memcpy(prop->uuid.bytes + sizeof host, &number, sizeof number);
     prop->totalGlobalMem = call.rt.options.memory;
     prop->sharedMemPerBlock = kSharedPerBlock;
     prop->regsPerBlock = prop->regsPerMultiprocessor = kRegisters;

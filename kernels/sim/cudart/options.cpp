@@ -85,6 +85,7 @@ RuntimeOptions from_environment() {
   };
   using Text = const std::string&;
   read("HEDDLE_SIM_DEVICES", [&](const char* name, Text value) { options.devices = parse_count(name, value, 0, 64); });
+  read("HEDDLE_SIM_FIRST_DEVICE", [&](const char* name, Text value) { options.first_device = parse_count(name, value, 0, 63); });
   read("HEDDLE_SIM_MEMORY", [&](const char* name, Text value) { options.memory = parse_bytes(name, value); });
   read("HEDDLE_SIM_SMS", [&](const char* name, Text value) { options.multiprocessors = parse_count(name, value, 1, 1024); });
   read("HEDDLE_SIM_CAPABILITY", [&](const char* name, Text value) { options.capability = parse_capability(name, value); });

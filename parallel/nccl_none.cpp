@@ -1,0 +1,15 @@
+// A build without NCCL.
+#include "kernels/api/check.h"
+#include "parallel/nccl_communicator.h"
+
+namespace heddle {
+
+std::unique_ptr<Communicator> nccl_communicator(Control& control, Device, double) {
+  fail("nccl",
+       concat(control.size(),
+              " ranks on GPUs need NCCL, which this build has not: install it (nccl.h, libnccl) and configure with HEDDLE_NCCL=ON, or start "
+              "one rank"),
+       ExitCode::no_device);
+}
+
+}  // namespace heddle
