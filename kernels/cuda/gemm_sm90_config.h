@@ -38,7 +38,8 @@ struct GemmSm90Config {
   constexpr int stage_bytes() const { return a_bytes() + b_bytes(); }
   constexpr int panel_columns() const { return out == GemmOut::bf16 ? 64 : 32; }
   constexpr int staging_bytes() const { return consumers * kPanelsInFlight * kPanelBytes; }
-  constexpr int shared_bytes() const { return stages * (stage_bytes() + 16) + staging_bytes(); }  // 16: the two barriers of a stage
+  static constexpr int kBarrierBytes = 16;  // the two barriers of a stage
+  constexpr int shared_bytes() const { return stages * (stage_bytes() + kBarrierBytes) + staging_bytes(); }
   // Registers of a thread after setmaxnreg. Their sum over the warpgroups is what the launch bounds give to all alike: 65536 / threads.
   constexpr int producer_registers() const { return consumers == 1 ? 56 : consumers == 2 ? 40 : 32; }
   constexpr int consumer_registers() const { return consumers == 1 ? 256 : consumers == 2 ? 232 : 160; }
