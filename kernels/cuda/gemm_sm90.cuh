@@ -39,7 +39,7 @@ class TileSchedule {
  public:
   __device__ __forceinline__ explicit TileSchedule(const GemmSm90Params& p)
       : cluster_rows_(ceil_div(ceil_div(p.m, kConfig.block_m), kConfig.cluster)),
-        columns_(ceil_div(p.n, kConfig.block_n)),
+        columns_(ceil_div(p.n, kConfig.columns())),
         k_tiles_(ceil_div(p.k, kConfig.kBlockK)),
         k_tiles_per_split_(ceil_div(k_tiles_, p.splits)),
         units_(cluster_rows_ * columns_ * p.splits),
@@ -51,7 +51,7 @@ class TileSchedule {
     const int tiles = cluster_rows_ * columns_;
     const TileAt at = tile_at(next_ % tiles, cluster_rows_, columns_, kGroupRows / kConfig.cluster);
     m0 = (at.m * kConfig.cluster + static_cast<int>(blockIdx.x) % kConfig.cluster) * kConfig.block_m;
-    n0 = at.n * kConfig.block_n;
+    n0 = at.n * kConfig.columns();
     split = next_ / tiles;
     first_k_tile = split * k_tiles_per_split_;
     last_k_tile = min(first_k_tile + k_tiles_per_split_, k_tiles_);
@@ -89,24 +89,34 @@ __device__ __forceinline__ void produce(const GemmSm90Shared<kConfig> shared, co
                                         const GemmSm90Params& p) {
   using Shared = GemmSm90Shared<kConfig>;
   constexpr int kBRows = kConfig.block_n / kConfig.cluster;  // of N, fetched by this block
+  using BShare = OperandTile<kConfig.b, kBRows>;
+  [[maybe_unused]] constexpr auto kAll = static_cast<uint16_t>((1 << kConfig.cluster) - 1);
   const int rank = kConfig.cluster > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
   const auto ring = shared.ring();
   typename Shared::Stages::Position at;
   for (TileSchedule<kConfig> tile(p); tile.next();) {
     for (int k_tile = tile.first_k_tile; k_tile < tile.last_k_tile; ++k_tile) {
       const int k0 = k_tile * kConfig.kBlockK;
+      const uint32_t b = shared.b(at.stage) + rank * BShare::kBytes;
       ring.fill(at, kConfig.stage_bytes(), [&](uint32_t full) {  // both operands in full, wherever B comes from
         Shared::A::load(shared.a(at.stage), tile.m0, k0, [&](uint32_t to, int inner, int outer) {
           ptx::tma_load<2>(to, map_a, full, {inner, outer});
         });
-        OperandTile<kConfig.b, kBRows>::load(
-            shared.b(at.stage) + rank * OperandTile<kConfig.b, kBRows>::kBytes, tile.n0 + rank * kBRows, k0, [&](uint32_t to, int inner, int outer) {
-              if constexpr (kConfig.cluster > 1) {
-                ptx::tma_load_multicast<2>(to, map_b, full, {inner, outer}, static_cast<uint16_t>((1 << kConfig.cluster) - 1));
-              } else {
-                ptx::tma_load<2>(to, map_b, full, {inner, outer});
-              }
-            });
+        if constexpr (kConfig.out == GemmOut::gated) {  // the rows of gate, then those of up: each a block's share, or two layers of one box
+          if constexpr (kConfig.cluster > 1) {
+            ptx::tma_load_multicast<3>(b, map_b, full, {k0, tile.n0, rank}, kAll);
+          } else {
+            ptx::tma_load<3>(b, map_b, full, {k0, tile.n0, 0});
+          }
+        } else {
+          BShare::load(b, tile.n0 + rank * kBRows, k0, [&](uint32_t to, int inner, int outer) {
+            if constexpr (kConfig.cluster > 1) {
+              ptx::tma_load_multicast<2>(to, map_b, full, {inner, outer}, kAll);
+            } else {
+              ptx::tma_load<2>(to, map_b, full, {inner, outer});
+            }
+          });
+        }
       });
       at.advance();
     }
@@ -137,13 +147,13 @@ __device__ __forceinline__ void multiply_stage(GemmSm90Accumulators<kConfig>& ac
 // warpgroup. One group of wgmma stays in flight: while stage i is multiplied, stage i - 1 is let go.
 template <GemmSm90Config kConfig>
 __device__ __forceinline__ void consume(const GemmSm90Shared<kConfig> shared, std::byte* shared_bytes, const CUtensorMap* map_c,
-                                        const GemmSm90Params& p, int consumer) {
+                                        const CUtensorMap* map_both, const GemmSm90Params& p, int consumer) {
   using Shared = GemmSm90Shared<kConfig>;
   const uint64_t a0 = Shared::A::descriptor(shared.a(0), consumer * kConfig.rows_per_consumer()), b0 = Shared::B::descriptor(shared.b(0));
   const auto ring = shared.ring();
   const GemmSm90Staging staging{shared.panel(consumer, 0), shared_bytes + (shared.panel(consumer, 0) - shared.base)};
   typename Shared::Stages::Position at;
-  int panels_stored = 0;
+  PanelSender<kConfig> out(staging, consumer);
   for (TileSchedule<kConfig> tile(p); tile.next();) {
     GemmSm90Accumulators<kConfig> acc;  // begun by wgmma, which then adds to nothing
     int previous = -1;
@@ -167,11 +177,13 @@ __device__ __forceinline__ void consume(const GemmSm90Shared<kConfig> shared, st
       MatmulEpilogue to = p.epilogue;
       to.c = static_cast<float*>(to.c) + tile.split * p.split_stride;
       finish_accumulators<kConfig>(acc, staging, to, corner);
+    } else if constexpr (kConfig.out == GemmOut::gated) {
+      store_gated<kConfig>(acc, out, map_c, map_both, p.epilogue, corner);
     } else {
-      store_accumulators<kConfig>(acc, staging, map_c, p.epilogue, corner, consumer, panels_stored);
+      store_accumulators<kConfig>(acc, out, map_c, p.epilogue, corner);
     }
   }
-  if (kConfig.out != GemmOut::whole && threadIdx.x % 128 == 0) ptx::bulk_wait_read<0>();  // shared memory must outlive the stores that read it
+  if constexpr (kConfig.out != GemmOut::whole) out.finish();
 }
 
 // block, or all blocks of the cluster.
@@ -188,7 +200,7 @@ __device__ __forceinline__ void barrier_of_all() {
 template <class Config>
 __global__ void __launch_bounds__(Config::value.threads(), 1)
     gemm_sm90_kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_b, const __grid_constant__ CUtensorMap map_c,
-                     const GemmSm90Params p) {
+                     const __grid_constant__ CUtensorMap map_both, const GemmSm90Params p) {
   constexpr GemmSm90Config kConfig = Config::value;
   static_assert(kConfig.shared_bytes() <= kMaxSharedSm90 && kConfig.rows_per_consumer() % 64 == 0 && kConfig.block_n % (64 * kConfig.cluster) == 0);
   static_assert(kConfig.block_n <= 256 && kConfig.cluster <= 2 && kConfig.stages >= 2);
@@ -214,14 +226,14 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
     }
   } else {
     ptx::setmaxnreg_inc<kConfig.consumer_registers()>();
-    consume<kConfig>(shared, shared_bytes, &map_c, p, warpgroup - 1);
+    consume<kConfig>(shared, shared_bytes, &map_c, &map_both, p, warpgroup - 1);
   }
   if constexpr (kConfig.cluster > 1) barrier_of_all<kConfig.cluster>();  // a peer may still signal this block's barriers
 }
 
 struct GemmSm90Args {
   const bf16 *a, *b;  // stored as the configuration's majors say
-  int m, n, k;        // none of them 0
+  int m, n, k;        // none of them 0; n: columns of the result
   int64_t lda, ldb;   // elements between rows; rows start at multiples of 16 bytes
   int splits;         // of K: none of them empty
   int64_t split_stride;
@@ -250,7 +262,7 @@ inline GemmOut gemm_sm90_out(MatmulLayout layout, const MatmulEpilogue& to) {
 // The results as TMA sees them: (parts of K, M, N).
 template <GemmSm90Config kConfig>
 CUtensorMap result_map(const GemmSm90Args& args) {
-  constexpr DType kType = kConfig.out == GemmOut::bf16 ? DType::bf16 : DType::f32;
+  constexpr DType kType = kConfig.panel_columns() == 64 ? DType::bf16 : DType::f32;
   const MatmulEpilogue& to = args.epilogue;
   return tensor_map(to.c, kType, args.splits, to.m, to.n, args.splits > 1 ? args.split_stride : to.m * to.c_row, to.c_row, 64,
                     kConfig.panel_columns());
@@ -261,18 +273,25 @@ void launch_gemm_sm90(const GemmSm90Args& args, Stream stream) {
   HEDDLE_CHECK(args.splits == 1 || kConfig.out == GemmOut::f32 || kConfig.out == GemmOut::whole, "gemm_sm90",
                "only sums in f32 come in parts, not in ", args.splits);
   const CUtensorMap map_a = OperandTile<kConfig.a, kConfig.block_m>::map(args.a, args.m, args.k, args.lda);
-  const CUtensorMap map_b = OperandTile<kConfig.b, kConfig.block_n / kConfig.cluster>::map(args.b, args.n, args.k, args.ldb);
-  CUtensorMap map_c{};
+  CUtensorMap map_b, map_c{}, map_both{};
+  if constexpr (kConfig.out == GemmOut::gated) {
+    static_assert(kConfig.b == Major::k);
+    map_b = tensor_map(args.b, DType::bf16, 2, args.n, args.k, args.n * args.ldb, args.ldb, kConfig.columns(), kConfig.kBlockK, 2 / kConfig.cluster);
+    if (args.epilogue.preact != nullptr)
+      map_both = tensor_map(args.epilogue.preact, DType::bf16, 2, args.m, args.n, args.n, args.epilogue.preact_row, 64, kConfig.panel_columns());
+  } else {
+    map_b = OperandTile<kConfig.b, kConfig.block_n / kConfig.cluster>::map(args.b, args.n, args.k, args.ldb);
+  }
   if constexpr (kConfig.out != GemmOut::whole) map_c = result_map<kConfig>(args);
 
-  const int units = ceil_div(ceil_div(args.m, kConfig.block_m), kConfig.cluster) * ceil_div(args.n, kConfig.block_n) * args.splits;
+  const int units = ceil_div(ceil_div(args.m, kConfig.block_m), kConfig.cluster) * ceil_div(args.n, kConfig.columns()) * args.splits;
   const int clusters = args.blocks / kConfig.cluster;
   LaunchShape shape;
   shape.grid = dim3(static_cast<unsigned>((clusters < 1 ? 1 : clusters < units ? clusters : units) * kConfig.cluster));
   shape.block = dim3(static_cast<unsigned>(kConfig.threads()));
   shape.cluster = dim3(static_cast<unsigned>(kConfig.cluster));
   shape.shared_bytes = static_cast<size_t>(kConfig.shared_bytes());
-  HEDDLE_LAUNCH_AS((gemm_sm90_kernel<Configured<kConfig>>), shape, stream, map_a, map_b, map_c,
+  HEDDLE_LAUNCH_AS((gemm_sm90_kernel<Configured<kConfig>>), shape, stream, map_a, map_b, map_c, map_both,
                    GemmSm90Params{args.m, args.n, args.k, args.splits, args.split_stride, args.epilogue});
 }
 
