@@ -67,7 +67,7 @@ class Ring {
 
  private:
   __device__ __forceinline__ uint32_t full(int stage) const { return barriers_ + stage * 8; }
-  __device__ __forceinline__ uint32_t empty(int stage) const { return full(kStages) + stage * 8; }
+  __device__ __forceinline__ uint32_t empty(int stage) const { return full(stage) + kStages * 8; }
 
   uint32_t barriers_;
 };
