@@ -2,6 +2,7 @@
 #include "kernels/api/matmul.h"
 #include "kernels/api/pointwise.h"
 #include "kernels/api/reduce.h"
+#include "kernels/api/swiglu_matmul.h"
 
 namespace heddle {
 namespace {
@@ -132,19 +133,19 @@ Tensor relu2_mlp(const Tensor& x, const Weight& w1, const Weight& b1, const Weig
 Tensor swiglu_mlp(const Tensor& x, const Weight& w1, const Weight& w2) {
   check_mlp("swiglu_mlp", x, w1, {}, w2, {}, 2);
   const Device device = x.device();
-  Tensor both = Tensor::empty(with_last(x.shape(), w1.size(0)), x.dtype(), device);  // (N, 2F)
+  const bool recorded = recording({&x, &w1.slot(), &w2.slot()});
+  Tensor both = recorded ? Tensor::empty(with_last(x.shape(), w1.size(0)), x.dtype(), device) : Tensor();  // (N, 2F)
+  Tensor act = Tensor::empty(with_last(x.shape(), w2.size(1)), x.dtype(), device);                         // (N, F)
   {
     const WeightUse w(w1);
-    launch(kernels::matmul, {.a = rows_of(x), .b = w.view(), .trans_b = true, .c = {rows_of(both), false}}, device);
+    launch(kernels::swiglu_matmul, {.x = rows_of(x), .w = w.view(), .both = rows_of(both), .out = rows_of(act)}, device);
   }
-  Tensor act = Tensor::empty(with_last(x.shape(), w2.size(1)), x.dtype(), device);  // (N, F)
-  launch(kernels::swiglu, {.x = rows_of(both), .out = rows_of(act)}, device);
   Tensor y = Tensor::empty(with_last(x.shape(), w2.size(0)), x.dtype(), device);  // (N, C)
   {
     const WeightUse w(w2);
     launch(kernels::matmul, {.a = rows_of(act), .b = w.view(), .trans_b = true, .c = {rows_of(y), false}}, device);
   }
-  if (recording({&x, &w1.slot(), &w2.slot()})) {
+  if (recorded) {
     auto node = std::make_shared<SwigluMlpNode>();
     node->x_ = Saved(x), node->w1_ = SavedWeight(w1), node->w2_ = SavedWeight(w2), node->both_ = Saved(both), node->act_ = Saved(act);
     record(node, {&x, &w1.slot(), &w2.slot()}, {&y});

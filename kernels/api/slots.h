@@ -11,6 +11,7 @@
 #include "kernels/api/random.h"
 #include "kernels/api/reduce.h"
 #include "kernels/api/rope.h"
+#include "kernels/api/swiglu_matmul.h"
 
 // The one list: slot(Arguments, name) for every Kernel. kernels.cpp defines them from it.
 // clang-format off
@@ -27,6 +28,7 @@
   slot(MapBackwardArgs, map_backward)              \
   slot(SwigluArgs, swiglu)                         \
   slot(SwigluBackwardArgs, swiglu_backward)        \
+  slot(SwigluMatmulArgs, swiglu_matmul)            \
   slot(FillArgs, fill)                             \
   slot(RopeArgs, rope)                             \
   slot(EmbeddingForwardArgs, embedding_forward)    \

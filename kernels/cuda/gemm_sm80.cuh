@@ -12,6 +12,7 @@
 #pragma once
 
 #include "kernels/cuda/configured.h"
+#include "kernels/cuda/copy_ring.cuh"
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/matmul_layout.h"
@@ -114,9 +115,9 @@ __device__ __forceinline__ void finish_tile(const float (&acc)[kConfig.warp_m / 
 template <class Config>
 __global__ void __launch_bounds__(Config::value.threads()) gemm_sm80_kernel(const GemmSm80Params p) {
   constexpr GemmSm80Config kConfig = Config::value;
-  constexpr int kStages = kConfig.stages, kSteps = kConfig.block_k / 16, kStageBytes = kConfig.stage_elements() * 2;
+  constexpr int kSteps = kConfig.block_k / 16;
   constexpr bool kAk = kConfig.a == Major::k, kBk = kConfig.b == Major::k;
-  static_assert(kStages >= 2 && kSteps >= 2);
+  static_assert(kSteps >= 2);
   const uint32_t shared = ptx::smem_u32(dyn_smem<std::byte>());  // (STAGE, A then B)
 
   const TileAt tile = tile_at(static_cast<int>(blockIdx.x), ceil_div(p.m, kConfig.block_m), ceil_div(p.n, kConfig.block_n), kRasterRows);
@@ -127,14 +128,13 @@ __global__ void __launch_bounds__(Config::value.threads()) gemm_sm80_kernel(cons
       p.a, p.lda, kAk ? p.m : k_end, kAk ? k_end : p.m, kAk ? m0 : k0, kAk ? k0 : m0);
   AsyncTileLoader<kBk ? kConfig.block_n : kConfig.block_k, kBk ? kConfig.block_k : kConfig.block_n, kConfig.threads()> load_b(
       p.b, p.ldb, kBk ? p.n : k_end, kBk ? k_end : p.n, kBk ? n0 : k0, kBk ? k0 : n0);
-  const auto start_copy = [&](int k_tile, int stage) {
-    if (k_tile < k_tiles) {
-      load_a.load(shared + stage * kStageBytes);
-      load_a.advance(kAk ? 0 : kConfig.block_k, kAk ? kConfig.block_k : 0);
-      load_b.load(shared + stage * kStageBytes + kConfig.a_elements() * 2);
-      load_b.advance(kBk ? 0 : kConfig.block_k, kBk ? kConfig.block_k : 0);
-    }
-    ptx::cp_async_commit();  // one group per tile, empty or not: the waits count groups
+  int copied = 0;
+  const auto copy_tile = [&](uint32_t stage) {
+    if (copied++ >= k_tiles) return;
+    load_a.load(stage);
+    load_a.advance(kAk ? 0 : kConfig.block_k, kAk ? kConfig.block_k : 0);
+    load_b.load(stage + kConfig.a_elements() * 2);
+    load_b.advance(kBk ? 0 : kConfig.block_k, kBk ? kConfig.block_k : 0);
   };
 
   const int warp = static_cast<int>(threadIdx.x) / 32, warps_n = kConfig.block_n / kConfig.warp_n;
@@ -142,29 +142,22 @@ __global__ void __launch_bounds__(Config::value.threads()) gemm_sm80_kernel(cons
   float acc[kConfig.warp_m / 16][kConfig.warp_n / 8][4] = {};
   GemmFragments<kConfig> fragments[2];
 
-#pragma unroll
-  for (int stage = 0; stage < kStages - 1; ++stage) start_copy(stage, stage);
-  ptx::cp_async_wait<kStages - 2>();
-  __syncthreads();
-  if (k_tiles > 0) load_fragments<kConfig>(fragments[0], shared, warp_row, warp_column, 0);
-
-  int read_stage = 0, write_stage = kStages - 1;
+  CopyRing<kConfig.stages, kConfig.stage_elements() * 2> ring(shared);
+  ring.begin(copy_tile);
+  if (k_tiles > 0) load_fragments<kConfig>(fragments[0], ring.stage(), warp_row, warp_column, 0);
   for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
-    const int next_stage = read_stage + 1 == kStages ? 0 : read_stage + 1;
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
       if (step + 1 < kSteps) {
-        load_fragments<kConfig>(fragments[(step + 1) % 2], shared + read_stage * kStageBytes, warp_row, warp_column, step + 1);
+        load_fragments<kConfig>(fragments[(step + 1) % 2], ring.stage(), warp_row, warp_column, step + 1);
       } else {
-        ptx::cp_async_wait<kStages - 2>();
-        __syncthreads();  // tile k_tile + 1 is here for all; tile k_tile has been read by all
-        if (k_tile + 1 < k_tiles) load_fragments<kConfig>(fragments[0], shared + next_stage * kStageBytes, warp_row, warp_column, 0);
+        ring.turn();
+        if (k_tile + 1 < k_tiles) load_fragments<kConfig>(fragments[0], ring.next_stage(), warp_row, warp_column, 0);
       }
-      if (step == 0) start_copy(k_tile + kStages - 1, write_stage);
+      if (step == 0) ring.refill(copy_tile);
       multiply<kConfig>(acc, fragments[step % 2]);
     }
-    write_stage = read_stage;
-    read_stage = next_stage;
+    ring.advance();
   }
 
   // The loop's last barrier came after every copy and every read: the stages are free for the epilogue.

@@ -4,16 +4,14 @@
 //   producer   one thread of warpgroup 0: waits until a stage is empty, asks TMA to fill it
 //   consumers  the other warpgroups: wait until a stage is full, multiply, say it is empty; at the end of a tile they write C
 //
-// full[s] completes when the bytes of both operands have landed, empty[s] when every consumer warp that reads the stage has let go of it. Both sides
-// walk the stages in a ring; the phase of a stage flips each time round. With clusters, two blocks with the same columns of C fetch half of each tile
-// of B and multicast it to both, so a stage is empty when the consumers of both blocks have let go.
+// Both sides walk the stages of ring_sm90.cuh. With clusters, two blocks with the same columns of C fetch half of each tile of B and multicast it to
+// both, so a stage is empty when the consumers of both blocks have let go.
 //
 //   Y = X W^T      A = X  (M, K)  k-major    B = W  (N, K)  k-major
 //   dX = dY W      A = dY (M, K)  k-major    B = W  (K, N)  mn-major
 //   dW = dY^T X    A = dY (K, M)  mn-major   B = X  (K, N)  mn-major      no transposed copies: wgmma reads either layout
 //
-// Shared memory: stages of A, stages of B, epilogue panels (all 1024-byte aligned for the 128-byte swizzle), barriers. A k-major operand of R rows is
-// R rows of 128 bytes (64 k). An mn-major operand is R / 64 panels of 64 rows (k) of 128 bytes (64 of m or n).
+// Shared memory: stages of A, stages of B (tile_sm90.cuh), epilogue panels (all 1024-byte aligned for the 128-byte swizzle), barriers.
 #pragma once
 
 #include "kernels/arch/ptx.h"
@@ -22,8 +20,9 @@
 #include "kernels/cuda/gemm_sm90_epilogue.cuh"
 #include "kernels/cuda/matmul_layout.h"
 #include "kernels/cuda/matmul_plan.cuh"
-#include "kernels/cuda/tensor_map.cuh"
+#include "kernels/cuda/ring_sm90.cuh"
 #include "kernels/cuda/tile_raster.h"
+#include "kernels/cuda/tile_sm90.cuh"
 
 namespace heddle::kernels::cuda {
 
@@ -34,26 +33,13 @@ struct GemmSm90Params {
   MatmulEpilogue epilogue;  // of the first part
 };
 
-// A place in the ring of stages.
-template <int kStages>
-struct RingPosition {
-  int stage = 0;
-  uint32_t phase = 0;
-  __device__ __forceinline__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      phase ^= 1;
-    }
-  }
-};
-
 // What a block does one after the other: tiles of C, or parts of their sums. The blocks of a cluster take neighbouring tiles along M.
 template <GemmSm90Config kConfig>
 class TileSchedule {
  public:
   __device__ __forceinline__ explicit TileSchedule(const GemmSm90Params& p)
       : cluster_rows_(ceil_div(ceil_div(p.m, kConfig.block_m), kConfig.cluster)),
-        columns_(ceil_div(p.n, kConfig.block_n)),
+        columns_(ceil_div(p.n, kConfig.columns())),
         k_tiles_(ceil_div(p.k, kConfig.kBlockK)),
         k_tiles_per_split_(ceil_div(k_tiles_, p.splits)),
         units_(cluster_rows_ * columns_ * p.splits),
@@ -65,7 +51,7 @@ class TileSchedule {
     const int tiles = cluster_rows_ * columns_;
     const TileAt at = tile_at(next_ % tiles, cluster_rows_, columns_, kGroupRows / kConfig.cluster);
     m0 = (at.m * kConfig.cluster + static_cast<int>(blockIdx.x) % kConfig.cluster) * kConfig.block_m;
-    n0 = at.n * kConfig.block_n;
+    n0 = at.n * kConfig.columns();
     split = next_ / tiles;
     first_k_tile = split * k_tiles_per_split_;
     last_k_tile = min(first_k_tile + k_tiles_per_split_, k_tiles_);
@@ -83,72 +69,65 @@ class TileSchedule {
 // Shared addresses.
 template <GemmSm90Config kConfig>
 struct GemmSm90Shared {
+  using A = OperandTile<kConfig.a, kConfig.block_m>;
+  using B = OperandTile<kConfig.b, kConfig.block_n>;
+  using Stages = Ring<kConfig.stages, kConfig.cluster>;
+  static_assert(A::kBytes == kConfig.a_bytes() && B::kBytes == kConfig.b_bytes() && Stages::kBytes == kConfig.stages * kConfig.kBarrierBytes);
+
   uint32_t base;
-  __device__ __forceinline__ uint32_t a(int stage) const { return base + stage * kConfig.a_bytes(); }
-  __device__ __forceinline__ uint32_t b(int stage) const { return base + kConfig.stages * kConfig.a_bytes() + stage * kConfig.b_bytes(); }
+  __device__ __forceinline__ uint32_t a(int stage) const { return base + stage * A::kBytes; }
+  __device__ __forceinline__ uint32_t b(int stage) const { return base + kConfig.stages * A::kBytes + stage * B::kBytes; }
   __device__ __forceinline__ uint32_t panel(int consumer, int i) const {
     return base + kConfig.stages * kConfig.stage_bytes() + (consumer * kConfig.kPanelsInFlight + i) * kConfig.kPanelBytes;
   }
-  __device__ __forceinline__ uint32_t full(int stage) const { return panel(kConfig.consumers, 0) + stage * 8; }
-  __device__ __forceinline__ uint32_t empty(int stage) const { return full(kConfig.stages) + stage * 8; }
+  __device__ __forceinline__ Stages ring() const { return Stages(panel(kConfig.consumers, 0)); }
 };
 
 // thread. Fills stage after stage until the schedule is done.
 template <GemmSm90Config kConfig>
 __device__ __forceinline__ void produce(const GemmSm90Shared<kConfig> shared, const CUtensorMap* map_a, const CUtensorMap* map_b,
                                         const GemmSm90Params& p) {
+  using Shared = GemmSm90Shared<kConfig>;
   constexpr int kBRows = kConfig.block_n / kConfig.cluster;  // of N, fetched by this block
+  using BShare = OperandTile<kConfig.b, kBRows>;
+  [[maybe_unused]] constexpr auto kAll = static_cast<uint16_t>((1 << kConfig.cluster) - 1);
   const int rank = kConfig.cluster > 1 ? static_cast<int>(ptx::cluster_rank()) : 0;
-  const auto load_b = [&](uint32_t to, uint32_t full, int inner, int outer) {
-    if constexpr (kConfig.cluster > 1) {
-      ptx::tma_load_multicast<2>(to, map_b, full, {inner, outer}, static_cast<uint16_t>((1 << kConfig.cluster) - 1));
-    } else {
-      ptx::tma_load<2>(to, map_b, full, {inner, outer});
-    }
-  };
-
-  RingPosition<kConfig.stages> at;
+  const auto ring = shared.ring();
+  typename Shared::Stages::Position at;
   for (TileSchedule<kConfig> tile(p); tile.next();) {
     for (int k_tile = tile.first_k_tile; k_tile < tile.last_k_tile; ++k_tile) {
-      const uint32_t full = shared.full(at.stage);
-      const int k0 = k_tile * kConfig.kBlockK, n0 = tile.n0 + rank * kBRows;
-      ptx::mbarrier_wait(shared.empty(at.stage), at.phase ^ 1);     // the peer's consumers have let go as well
-      ptx::mbarrier_arrive_expect_tx(full, kConfig.stage_bytes());  // both operands in full, wherever B comes from
-      if constexpr (kConfig.a == Major::k) {
-        ptx::tma_load<2>(shared.a(at.stage), map_a, full, {k0, tile.m0});
-      } else {
-#pragma unroll
-        for (int panel = 0; panel < kConfig.block_m / 64; ++panel) {
-          ptx::tma_load<2>(shared.a(at.stage) + panel * kConfig.kPanelBytes, map_a, full, {tile.m0 + panel * 64, k0});
+      const int k0 = k_tile * kConfig.kBlockK;
+      const uint32_t b = shared.b(at.stage) + rank * BShare::kBytes;
+      ring.fill(at, kConfig.stage_bytes(), [&](uint32_t full) {  // both operands in full, wherever B comes from
+        Shared::A::load(shared.a(at.stage), tile.m0, k0, [&](uint32_t to, int inner, int outer) {
+          ptx::tma_load<2>(to, map_a, full, {inner, outer});
+        });
+        if constexpr (kConfig.out == GemmOut::gated) {  // the rows of gate, then those of up: each a block's share, or two layers of one box
+          if constexpr (kConfig.cluster > 1) {
+            ptx::tma_load_multicast<3>(b, map_b, full, {k0, tile.n0, rank}, kAll);
+          } else {
+            ptx::tma_load<3>(b, map_b, full, {k0, tile.n0, 0});
+          }
+        } else {
+          BShare::load(b, tile.n0 + rank * kBRows, k0, [&](uint32_t to, int inner, int outer) {
+            if constexpr (kConfig.cluster > 1) {
+              ptx::tma_load_multicast<2>(to, map_b, full, {inner, outer}, kAll);
+            } else {
+              ptx::tma_load<2>(to, map_b, full, {inner, outer});
+            }
+          });
         }
-      }
-      const uint32_t b = shared.b(at.stage) + rank * kBRows * kConfig.kBlockK * 2;
-      if constexpr (kConfig.b == Major::k) {
-        load_b(b, full, k0, n0);
-      } else {
-#pragma unroll
-        for (int panel = 0; panel < kBRows / 64; ++panel) load_b(b + panel * kConfig.kPanelBytes, full, n0 + panel * 64, k0);
-      }
+      });
       at.advance();
     }
   }
 }
 
-// The descriptor of an operand's first 16 k, and how far the next 16 k lie.
-template <Major kMajor>
-__device__ __forceinline__ uint64_t operand_descriptor(uint32_t smem) {
-  // k-major: 8 rows of 128 bytes to the next 8 of m or n. mn-major: 8 rows of k; a panel to the next 64 of m or n.
-  return kMajor == Major::k ? wgmma_descriptor(smem, 16, 1024, Swizzle::bytes128)
-                            : wgmma_descriptor(smem, GemmSm90Config::kPanelBytes, 1024, Swizzle::bytes128);
-}
-template <Major kMajor>
-inline constexpr int kStepBytes = kMajor == Major::k ? 16 * 2 : 16 * 128;
-
 // warpgroup. Issues the products of one stage as one group.
 template <GemmSm90Config kConfig>
 __device__ __forceinline__ void multiply_stage(GemmSm90Accumulators<kConfig>& acc, uint64_t a, uint64_t b, bool accumulate) {
+  using Shared = GemmSm90Shared<kConfig>;
   constexpr int kPieces = GemmSm90Accumulators<kConfig>::kPieces;
-  constexpr int kPieceBytes = 64 * GemmSm90Config::kBlockK * 2;  // both layouts: 64 rows of 64 k, or a panel
 #pragma unroll
   for (int piece = 0; piece < kPieces; ++piece) ptx::keep_in_place(acc.d[piece]);
   ptx::wgmma_fence();
@@ -156,8 +135,8 @@ __device__ __forceinline__ void multiply_stage(GemmSm90Accumulators<kConfig>& ac
   for (int step = 0; step < kConfig.kBlockK / 16; ++step) {
 #pragma unroll
     for (int piece = 0; piece < kPieces; ++piece) {
-      ptx::wgmma_ss<kConfig.block_n, kConfig.a, kConfig.b>(acc.d[piece], advanced(a, piece * kPieceBytes + step * kStepBytes<kConfig.a>),
-                                                           advanced(b, step * kStepBytes<kConfig.b>), accumulate || step > 0);
+      ptx::wgmma_ss<kConfig.block_n, kConfig.a, kConfig.b>(acc.d[piece], Shared::A::at(a, piece, step), Shared::B::at(b, 0, step),
+                                                           accumulate || step > 0);
     }
   }
   ptx::wgmma_commit();
@@ -168,30 +147,23 @@ __device__ __forceinline__ void multiply_stage(GemmSm90Accumulators<kConfig>& ac
 // warpgroup. One group of wgmma stays in flight: while stage i is multiplied, stage i - 1 is let go.
 template <GemmSm90Config kConfig>
 __device__ __forceinline__ void consume(const GemmSm90Shared<kConfig> shared, std::byte* shared_bytes, const CUtensorMap* map_c,
-                                        const GemmSm90Params& p, int consumer) {
-  const uint64_t a0 = operand_descriptor<kConfig.a>(shared.a(0) + consumer * kConfig.rows_per_consumer() * kConfig.kBlockK * 2);
-  const uint64_t b0 = operand_descriptor<kConfig.b>(shared.b(0));
-  const uint32_t lane = threadIdx.x % 32;
-  const auto release = [&](int stage) {  // one arrival per warp at every block that fills this stage
-    if constexpr (kConfig.cluster > 1) {
-      if (lane < kConfig.cluster) ptx::mbarrier_arrive_async_reads(ptx::mapa(shared.empty(stage), lane));
-    } else {
-      if (lane == 0) ptx::mbarrier_arrive(shared.empty(stage));
-    }
-  };
-
+                                        const CUtensorMap* map_both, const GemmSm90Params& p, int consumer) {
+  using Shared = GemmSm90Shared<kConfig>;
+  const uint64_t a0 = Shared::A::descriptor(shared.a(0), consumer * kConfig.rows_per_consumer()), b0 = Shared::B::descriptor(shared.b(0));
+  const auto ring = shared.ring();
   const GemmSm90Staging staging{shared.panel(consumer, 0), shared_bytes + (shared.panel(consumer, 0) - shared.base)};
-  RingPosition<kConfig.stages> at;
-  int panels_stored = 0;
+  typename Shared::Stages::Position at;
+  PanelSender<kConfig> out(staging, consumer);
   for (TileSchedule<kConfig> tile(p); tile.next();) {
     GemmSm90Accumulators<kConfig> acc;  // begun by wgmma, which then adds to nothing
     int previous = -1;
     for (int k_tile = tile.first_k_tile; k_tile < tile.last_k_tile; ++k_tile) {
-      ptx::mbarrier_wait(shared.full(at.stage), at.phase);
-      multiply_stage<kConfig>(acc, advanced(a0, at.stage * kConfig.a_bytes()), advanced(b0, at.stage * kConfig.b_bytes()), previous >= 0);
+      ring.wait(at);
+      multiply_stage<kConfig>(acc, Shared::A::at(a0, at.stage * kConfig.block_m / 64, 0), Shared::B::at(b0, at.stage * kConfig.block_n / 64, 0),
+                              previous >= 0);
       if (previous >= 0) {
         ptx::wgmma_wait<1>();
-        release(previous);
+        ring.release(previous);
       }
       previous = at.stage;
       at.advance();
@@ -199,17 +171,19 @@ __device__ __forceinline__ void consume(const GemmSm90Shared<kConfig> shared, st
     ptx::wgmma_wait<0>();
 #pragma unroll
     for (int piece = 0; piece < GemmSm90Accumulators<kConfig>::kPieces; ++piece) ptx::keep_in_place(acc.d[piece]);
-    release(previous);
+    ring.release(previous);
     const GemmSm90Corner corner{tile.m0 + consumer * kConfig.rows_per_consumer(), tile.n0, tile.split};
     if constexpr (kConfig.out == GemmOut::whole) {
       MatmulEpilogue to = p.epilogue;
       to.c = static_cast<float*>(to.c) + tile.split * p.split_stride;
       finish_accumulators<kConfig>(acc, staging, to, corner);
+    } else if constexpr (kConfig.out == GemmOut::gated) {
+      store_gated<kConfig>(acc, out, map_c, map_both, p.epilogue, corner);
     } else {
-      store_accumulators<kConfig>(acc, staging, map_c, p.epilogue, corner, consumer, panels_stored);
+      store_accumulators<kConfig>(acc, out, map_c, p.epilogue, corner);
     }
   }
-  if (kConfig.out != GemmOut::whole && threadIdx.x % 128 == 0) ptx::bulk_wait_read<0>();  // shared memory must outlive the stores that read it
+  if constexpr (kConfig.out != GemmOut::whole) out.finish();
 }
 
 // block, or all blocks of the cluster.
@@ -226,7 +200,7 @@ __device__ __forceinline__ void barrier_of_all() {
 template <class Config>
 __global__ void __launch_bounds__(Config::value.threads(), 1)
     gemm_sm90_kernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_b, const __grid_constant__ CUtensorMap map_c,
-                     const GemmSm90Params p) {
+                     const __grid_constant__ CUtensorMap map_both, const GemmSm90Params p) {
   constexpr GemmSm90Config kConfig = Config::value;
   static_assert(kConfig.shared_bytes() <= kMaxSharedSm90 && kConfig.rows_per_consumer() % 64 == 0 && kConfig.block_n % (64 * kConfig.cluster) == 0);
   static_assert(kConfig.block_n <= 256 && kConfig.cluster <= 2 && kConfig.stages >= 2);
@@ -238,10 +212,7 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
     ptx::tma_prefetch_descriptor(&map_a);
     ptx::tma_prefetch_descriptor(&map_b);
     if constexpr (kConfig.out != GemmOut::whole) ptx::tma_prefetch_descriptor(&map_c);
-    for (int stage = 0; stage < kConfig.stages; ++stage) {
-      ptx::mbarrier_init(shared.full(stage), 1);
-      ptx::mbarrier_init(shared.empty(stage), 4 * kConfig.consumers * kConfig.cluster);  // warps
-    }
+    shared.ring().init(4 * kConfig.consumers);
     ptx::fence_mbarrier_init();
   }
   barrier_of_all<kConfig.cluster>();  // the peer's barriers exist too
@@ -255,14 +226,14 @@ __global__ void __launch_bounds__(Config::value.threads(), 1)
     }
   } else {
     ptx::setmaxnreg_inc<kConfig.consumer_registers()>();
-    consume<kConfig>(shared, shared_bytes, &map_c, p, warpgroup - 1);
+    consume<kConfig>(shared, shared_bytes, &map_c, &map_both, p, warpgroup - 1);
   }
   if constexpr (kConfig.cluster > 1) barrier_of_all<kConfig.cluster>();  // a peer may still signal this block's barriers
 }
 
 struct GemmSm90Args {
   const bf16 *a, *b;  // stored as the configuration's majors say
-  int m, n, k;        // none of them 0
+  int m, n, k;        // none of them 0; n: columns of the result
   int64_t lda, ldb;   // elements between rows; rows start at multiples of 16 bytes
   int splits;         // of K: none of them empty
   int64_t split_stride;
@@ -291,7 +262,7 @@ inline GemmOut gemm_sm90_out(MatmulLayout layout, const MatmulEpilogue& to) {
 // The results as TMA sees them: (parts of K, M, N).
 template <GemmSm90Config kConfig>
 CUtensorMap result_map(const GemmSm90Args& args) {
-  constexpr DType kType = kConfig.out == GemmOut::bf16 ? DType::bf16 : DType::f32;
+  constexpr DType kType = kConfig.panel_columns() == 64 ? DType::bf16 : DType::f32;
   const MatmulEpilogue& to = args.epilogue;
   return tensor_map(to.c, kType, args.splits, to.m, to.n, args.splits > 1 ? args.split_stride : to.m * to.c_row, to.c_row, 64,
                     kConfig.panel_columns());
@@ -301,23 +272,26 @@ template <GemmSm90Config kConfig>
 void launch_gemm_sm90(const GemmSm90Args& args, Stream stream) {
   HEDDLE_CHECK(args.splits == 1 || kConfig.out == GemmOut::f32 || kConfig.out == GemmOut::whole, "gemm_sm90",
                "only sums in f32 come in parts, not in ", args.splits);
-  constexpr int kBoxK = kConfig.kBlockK;
-  const CUtensorMap map_a = kConfig.a == Major::k ? tensor_map(args.a, DType::bf16, args.m, args.k, args.lda, kConfig.block_m, kBoxK)
-                                                  : tensor_map(args.a, DType::bf16, args.k, args.m, args.lda, kBoxK, 64);
-  const CUtensorMap map_b = kConfig.b == Major::k
-                                ? tensor_map(args.b, DType::bf16, args.n, args.k, args.ldb, kConfig.block_n / kConfig.cluster, kBoxK)
-                                : tensor_map(args.b, DType::bf16, args.k, args.n, args.ldb, kBoxK, 64);
-  CUtensorMap map_c{};
+  const CUtensorMap map_a = OperandTile<kConfig.a, kConfig.block_m>::map(args.a, args.m, args.k, args.lda);
+  CUtensorMap map_b, map_c{}, map_both{};
+  if constexpr (kConfig.out == GemmOut::gated) {
+    static_assert(kConfig.b == Major::k);
+    map_b = tensor_map(args.b, DType::bf16, 2, args.n, args.k, args.n * args.ldb, args.ldb, kConfig.columns(), kConfig.kBlockK, 2 / kConfig.cluster);
+    if (args.epilogue.preact != nullptr)
+      map_both = tensor_map(args.epilogue.preact, DType::bf16, 2, args.m, args.n, args.n, args.epilogue.preact_row, 64, kConfig.panel_columns());
+  } else {
+    map_b = OperandTile<kConfig.b, kConfig.block_n / kConfig.cluster>::map(args.b, args.n, args.k, args.ldb);
+  }
   if constexpr (kConfig.out != GemmOut::whole) map_c = result_map<kConfig>(args);
 
-  const int units = ceil_div(ceil_div(args.m, kConfig.block_m), kConfig.cluster) * ceil_div(args.n, kConfig.block_n) * args.splits;
+  const int units = ceil_div(ceil_div(args.m, kConfig.block_m), kConfig.cluster) * ceil_div(args.n, kConfig.columns()) * args.splits;
   const int clusters = args.blocks / kConfig.cluster;
   LaunchShape shape;
   shape.grid = dim3(static_cast<unsigned>((clusters < 1 ? 1 : clusters < units ? clusters : units) * kConfig.cluster));
   shape.block = dim3(static_cast<unsigned>(kConfig.threads()));
   shape.cluster = dim3(static_cast<unsigned>(kConfig.cluster));
   shape.shared_bytes = static_cast<size_t>(kConfig.shared_bytes());
-  HEDDLE_LAUNCH_AS((gemm_sm90_kernel<Configured<kConfig>>), shape, stream, map_a, map_b, map_c,
+  HEDDLE_LAUNCH_AS((gemm_sm90_kernel<Configured<kConfig>>), shape, stream, map_a, map_b, map_c, map_both,
                    GemmSm90Params{args.m, args.n, args.k, args.splits, args.split_stride, args.epilogue});
 }
 

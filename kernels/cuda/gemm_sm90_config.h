@@ -9,12 +9,13 @@
 
 namespace heddle::kernels::cuda {
 
-// What leaves a block. The first three by TMA, from rows that start at multiples of 16 bytes.
+// What leaves a block; all but `whole` by TMA, to rows that start at multiples of 16 bytes.
 enum class GemmOut : uint8_t {
   bf16,     // C = A B + bias
   f32,      // C = A B, or the parts of it that a cut along K leaves in scratch
   f32_add,  // C += A B, by one reduction in L2 for each element
   whole,    // everything that epilogue.cuh can do
+  gated,    // silu(gate) up in bf16, B being the rows of gate and, as many further on, those of up; and gate and up when wanted
 };
 
 struct GemmSm90Config {
@@ -36,9 +37,11 @@ struct GemmSm90Config {
   constexpr int a_bytes() const { return block_m * kBlockK * 2; }
   constexpr int b_bytes() const { return block_n * kBlockK * 2; }
   constexpr int stage_bytes() const { return a_bytes() + b_bytes(); }
-  constexpr int panel_columns() const { return out == GemmOut::bf16 ? 64 : 32; }
+  constexpr int columns() const { return out == GemmOut::gated ? block_n / 2 : block_n; }  // of the result, in a tile
+  constexpr int panel_columns() const { return out == GemmOut::bf16 || out == GemmOut::gated ? 64 : 32; }
   constexpr int staging_bytes() const { return consumers * kPanelsInFlight * kPanelBytes; }
-  constexpr int shared_bytes() const { return stages * (stage_bytes() + 16) + staging_bytes(); }  // 16: the two barriers of a stage
+  static constexpr int kBarrierBytes = 16;  // the two barriers of a stage
+  constexpr int shared_bytes() const { return stages * (stage_bytes() + kBarrierBytes) + staging_bytes(); }
   // Registers of a thread after setmaxnreg. Their sum over the warpgroups is what the launch bounds give to all alike: 65536 / threads.
   constexpr int producer_registers() const { return consumers == 1 ? 56 : consumers == 2 ? 40 : 32; }
   constexpr int consumer_registers() const { return consumers == 1 ? 256 : consumers == 2 ? 232 : 160; }

@@ -37,6 +37,7 @@ void register_cuda_kernels() {
     cuda::register_softmax();
     cuda::register_step_state();
     cuda::register_sum();
+    cuda::register_swiglu_sm90();
     cuda::register_swiglu();
 #if defined(HEDDLE_SIMULATED)
     register_host_kernels();

@@ -33,6 +33,7 @@ void register_softmax();
 void register_step_state();
 void register_sum();
 void register_swiglu();
+void register_swiglu_sm90();
 
 }  // namespace cuda
 }  // namespace heddle::kernels

@@ -27,4 +27,5 @@ set(heddle_cuda_sm80
   sum.cu
   swiglu.cu)
 set(heddle_cuda_sm90a
-  gemm_sm90.cu)
+  gemm_sm90.cu
+  swiglu_sm90.cu)

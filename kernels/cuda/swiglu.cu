@@ -1,5 +1,5 @@
-// swiglu and swiglu_backward on a GPU: the halves of a row are two views of it.
-#include "kernels/api/elementwise_rules.h"
+// swiglu and swiglu_backward on a GPU: the halves of a row are two views of it. And swiglu_matmul on any GPU: a product, then swiglu.
+#include "kernels/api/swiglu_matmul_rules.h"
 #include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/map.cuh"
 #include "kernels/cuda/refusals.h"
@@ -62,11 +62,18 @@ void run(const SwigluBackwardArgs& args, Stream stream) {
   });
 }
 
+using InTwo = SwigluMatmulInTwo<DeviceType::cuda>;
+
+Refusal refuses(const SwigluMatmulArgs& args) {
+  return refused_on_gpu(contradiction(args), {&args.x});
+}
+
 }  // namespace
 
 void register_swiglu() {
   swiglu.add(DeviceType::cuda, {"units", refuses, nullptr, run});
   swiglu_backward.add(DeviceType::cuda, {"units", refuses, nullptr, run});
+  swiglu_matmul.add(DeviceType::cuda, {"in_two", refuses, InTwo::scratch, InTwo::run});
 }
 
 }  // namespace heddle::kernels::cuda
