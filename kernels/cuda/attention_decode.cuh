@@ -6,8 +6,8 @@
 // A key is spread over neighbouring lanes, 16 bytes each, so a warp reads several whole rows at once; each such team keeps a softmax of its own, and
 // teams, warps and parts are joined in an order that follows from the shape alone. With one part there is no second launch.
 //
-// Bound by memory: K and V once, 2 S D elements a KV head. The parts' sums are 8 / (keys of a part) of that for each row in bf16, at most 2 bytes of
-// 32 for eight rows; up to four rows the arithmetic (4 D operations a row and key, f32) hides behind the reads, at eight it takes as long.
+// Bound by memory: K and V once, 2 S D elements a KV head; a part's sums are a few hundredths of what it reads. Up to four rows the arithmetic, 4 D
+// operations of f32 a row and key, about hides behind the reads; with eight rows instructions take 1.5 to 2.5 times as long as an H200's memory.
 #pragma once
 
 #include "kernels/cuda/attention_decode_config.h"
