@@ -63,8 +63,8 @@ struct SampleShared {
   uint32_t keys[kSampleWarps], ids[kSampleWarps], bad[kSampleWarps];
   uint32_t counts[kSampleWarps];
   uint64_t weights[kSampleWarps];
-  uint32_t digit;
-  Mass passed;  // of what is more likely than `digit`
+  uint32_t digit, passed_count;  // passed: what is more likely than `digit`
+  uint64_t passed_weight;
 };
 
 static_assert(sizeof(SampleShared) == kSampleSharedBytes);
@@ -221,12 +221,13 @@ class RowSampler {
       after += mine[i];
       if (before.of(by_weight) <= x && x < after.of(by_weight)) {
         shared_.digit = static_cast<uint32_t>(kDigits - 1 - (thread_ * kEach + i));
-        shared_.passed = before;
+        shared_.passed_count = before.count;
+        shared_.passed_weight = before.weight;
       }
       before = after;
     }
     __syncthreads();
-    above = shared_.passed;
+    above = {shared_.passed_count, shared_.passed_weight};
     return shared_.digit;
   }
 
