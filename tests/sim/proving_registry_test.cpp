@@ -229,15 +229,15 @@ TEST_CASE("registry: a KV cache is cut by the shape alone, in parts that leave n
       for (const int64_t queries : {1, 3, 8}) {
         for (const int64_t keys : {8, 127, 128, 129, 1000, 32768, 1 << 20}) {
           for (const int64_t window : {0, 1, 200, 1 << 30}) {
-            const DecodePlan plan = DecodePlan::of(batches, 2, group, queries, keys, window);
+            const cuda::DecodePlan plan = cuda::DecodePlan::of(batches, 2, group, queries, keys, window);
             const int64_t first = window > 0 ? std::max<int64_t>(0, keys - queries - window + 1) : 0;  // the first query's first key
             INFO(batches << " " << group << " " << queries << " " << keys << " " << window);
             CHECK(plan.first_key == first);
             CHECK(plan.first_key + int64_t{plan.keys_per_split} * plan.splits >= keys);
             CHECK(plan.first_key + int64_t{plan.keys_per_split} * (plan.splits - 1) < keys);
-            CHECK(plan.keys_per_split >= DecodePlan::kLeastKeys);
-            CHECK(int64_t{plan.tiles} * decode_rows(plan.rows) >= queries * group);
-            CHECK(plan.splits <= DecodePlan::kBlocks);
+            CHECK(plan.keys_per_split >= cuda::DecodePlan::kLeastKeys);
+            CHECK(int64_t{plan.tiles} * cuda::decode_rows(plan.rows) >= queries * group);
+            CHECK(plan.splits <= cuda::DecodePlan::kBlocks);
           }
         }
       }
