@@ -59,9 +59,10 @@ int generate(const GenerateOptions& options) {
                                  .top_p = options.top_p,
                                  .seed = static_cast<uint64_t>(options.seed),
                                  .vocab = tokenizer ? tokenizer->vocab_size() : 0};
-  generate_tokens(*trained.model, prompt, options.max_new_tokens, sampling, [&](int32_t token, std::span<const double> logits) {
+  generate_tokens(*trained.model, prompt, options.max_new_tokens, sampling, [&](int32_t token, const Tensor& logits) {
     if (options.logprobs) {
-      std::printf("%d\t%.6f\t%s\n", token, log_probability(logits, token), tokenizer ? quote_text(tokenizer->text_of(token)).c_str() : "");
+      std::printf("%d\t%.6f\t%s\n", token, log_probability(logits.to_vector(), token),
+                  tokenizer ? quote_text(tokenizer->text_of(token)).c_str() : "");
     } else if (options.print_ids) {
       std::printf("%s%d", first ? "" : ",", token);
     } else if (tokenizer && token != tokenizer->eot()) {

@@ -22,7 +22,7 @@ class TransformerLearner final : public Learner {
   }
   double flops_per_token(int64_t seq) const override { return model_.config().flops_per_token(seq); }
   bool generate(std::span<const int32_t> prompt, int64_t most, const SamplingOptions& options,
-                const std::function<bool(int32_t, std::span<const double>)>& emit) const override {
+                const std::function<bool(int32_t, const Tensor&)>& emit) const override {
     generate_tokens(model_, prompt, most, options, emit);
     return true;
   }

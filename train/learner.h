@@ -32,7 +32,7 @@ class Learner {
   virtual double flops_per_token([[maybe_unused]] int64_t seq) const { return 6 * static_cast<double>(module().parameter_count()); }
   // For --sample-every: continues `prompt`, see generate_tokens(). False: it cannot.
   virtual bool generate(std::span<const int32_t>, int64_t, const SamplingOptions&,
-                        const std::function<bool(int32_t token, std::span<const double> logits)>&) const {
+                        const std::function<bool(int32_t token, const Tensor& logits)>&) const {
     return false;
   }
 };

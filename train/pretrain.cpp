@@ -308,7 +308,7 @@ void Loop::sample() {
     std::vector<int32_t> prompt = tokenizer.encode(text);
     prompt.insert(prompt.begin(), tokenizer.eot());
     const SamplingOptions sampling{.temperature = 0.8, .top_k = 50, .seed = static_cast<uint64_t>(config_.seed), .vocab = tokenizer.vocab_size()};
-    const bool can = run_.learner->generate(prompt, config_.sample_tokens, sampling, [&](int32_t token, std::span<const double>) {
+    const bool can = run_.learner->generate(prompt, config_.sample_tokens, sampling, [&](int32_t token, const Tensor&) {
       if (token == tokenizer.eot()) return false;
       text += tokenizer.bytes_of(token);
       return true;

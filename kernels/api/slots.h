@@ -11,6 +11,7 @@
 #include "kernels/api/random.h"
 #include "kernels/api/reduce.h"
 #include "kernels/api/rope.h"
+#include "kernels/api/sample.h"
 #include "kernels/api/swiglu_matmul.h"
 
 // The one list: slot(Arguments, name) for every Kernel. kernels.cpp defines them from it.
@@ -41,6 +42,7 @@
   slot(SoftmaxBackwardArgs, softmax_backward)      \
   slot(NormalArgs, normal)                         \
   slot(DropoutArgs, dropout)                       \
+  slot(SampleArgs, sample)                         \
   slot(AdamWArgs, adamw)                           \
   slot(MuonMomentumArgs, muon_momentum)            \
   slot(NormalizeArgs, normalize)                   \

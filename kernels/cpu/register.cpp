@@ -25,7 +25,7 @@ constexpr bool kListsItsOwn =
 
 constexpr std::string_view name_of_candidate(std::string_view slot) {
   if (slot == "embedding_forward" || slot == "embedding_backward") return "rows";
-  if (slot == "normal" || slot == "dropout") return "philox";
+  if (slot == "normal" || slot == "dropout" || slot == "sample") return "philox";
   if (slot == "swiglu_matmul") return "in_two";
   if (slot == "finish_norm" || slot == "advance_step") return "host";
   return "simd";

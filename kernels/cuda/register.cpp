@@ -13,6 +13,7 @@ void register_cuda_kernels() {
     }
 #endif
     cuda::register_adamw();
+    cuda::register_attention_decode();
     cuda::register_attention();
     cuda::register_attention_bwd_sm80();
     cuda::register_attention_simt();
@@ -34,6 +35,7 @@ void register_cuda_kernels() {
     cuda::register_normal();
     cuda::register_normalize();
     cuda::register_rope();
+    cuda::register_sample();
     cuda::register_softmax();
     cuda::register_step_state();
     cuda::register_sum();

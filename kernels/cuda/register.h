@@ -10,6 +10,7 @@ namespace cuda {
 void register_adamw();
 void register_attention();
 void register_attention_bwd_sm80();
+void register_attention_decode();
 void register_attention_simt();
 void register_axpby();
 void register_column_sum();
@@ -29,6 +30,7 @@ void register_norm_forward();
 void register_normal();
 void register_normalize();
 void register_rope();
+void register_sample();
 void register_softmax();
 void register_step_state();
 void register_sum();

@@ -10,11 +10,13 @@
 #include <stdexcept>
 
 #include "kernels/cuda/attention_bwd_sm80_config.h"
+#include "kernels/cuda/attention_decode_config.h"
 #include "kernels/cuda/attention_fwd_sm80_config.h"
 #include "kernels/cuda/attention_simt_config.h"
 #include "kernels/cuda/gemm_simt_config.h"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
+#include "kernels/cuda/sample_config.h"
 
 namespace heddle::kernels::cuda {
 namespace {
@@ -25,6 +27,8 @@ const std::map<std::string, int> kThreads = {
     {"adamw_kernel", 256},
     {"add_partials_kernel", 256},
     {"advance_step_kernel", 1},
+    {"attention_combine_kernel", AttentionDecodeConfig::kThreads},
+    {"attention_decode_kernel", AttentionDecodeConfig::kThreads},
     {"attention_delta_kernel", 256},
     {"column_partials_kernel", 256},
     {"dropout_kernel", 256},
@@ -122,6 +126,9 @@ Launch launch_of(const Kernel& kernel) {
   } else if (kernel.name == "norm_forward_kernel" || kernel.name == "norm_backward_kernel" || kernel.name == "softmax_kernel" ||
              kernel.name == "softmax_backward_kernel" || kernel.name == "cross_entropy_stats_kernel" || kernel.name == "cross_entropy_kernel") {
     launch.threads = at(2);  // RowsConfig
+  } else if (kernel.name == "sample_kernel") {
+    launch.threads = kSampleThreads;
+    launch.dynamic_shared = static_cast<int>(kSampleSharedBytes);
   } else if (kernel.name == "sum_kernel") {
     launch.threads = at(0);
   } else if (kernel.name == "attention_bwd_sm80_kernel") {

@@ -2,6 +2,7 @@
 set(heddle_cuda_sm80
   adamw.cu
   attention_bwd_sm80.cu
+  attention_decode.cu
   attention_fwd_sm80.cu
   attention_simt.cu
   axpby.cu
@@ -22,6 +23,7 @@ set(heddle_cuda_sm80
   normal.cu
   normalize.cu
   rope.cu
+  sample.cu
   softmax.cu
   step_state.cu
   sum.cu

@@ -62,9 +62,9 @@ Made made(const std::vector<int32_t>& prompt, int64_t most, SamplingOptions samp
   const TrainedModel trained = load_trained_model(padded_run(), Device{}, DType::f32);
   sampling.vocab = 257;
   Made all;
-  generate_tokens(*trained.model, prompt, most, sampling, [&](int32_t token, std::span<const double> logits) {
+  generate_tokens(*trained.model, prompt, most, sampling, [&](int32_t token, const Tensor& logits) {
     all.ids.push_back(token);
-    all.log_probabilities.push_back(log_probability(logits, token));
+    all.log_probabilities.push_back(log_probability(logits.to_vector(), token));
     return token != kEot;
   });
   return all;

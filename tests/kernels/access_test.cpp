@@ -1,10 +1,12 @@
 // What kernels ask of memory where everything is aligned: whole sectors, and no bank twice. Counted by the check flavour of the simulated machine;
 // the others count nothing.
+#include "kernels/api/attention.h"
 #include "kernels/api/embedding.h"
 #include "kernels/api/optimizer.h"
 #include "kernels/api/pointwise.h"
 #include "kernels/api/random.h"
 #include "kernels/api/reduce.h"
+#include "kernels/api/sample.h"
 #include "kernels/sim/check/check.h"
 #include "kernels/sim/core/machine.h"
 #include "tests/kernels/kernel_case.h"
@@ -57,6 +59,32 @@ TEST_CASE("maps of aligned views move whole sectors", "[access]") {
     CHECK(wasted("map.cuh", [&] { run(map, MapArgs{Map::gelu, x.view(), dx.view()}); }) == "");
     CHECK(wasted("map.cuh", [&] { run(dropout, DropoutArgs{x.view(), {dx.view(), true}, {}, 8, 0.5f}); }) == "");
     CHECK(wasted("fill.cu", [&] { run(fill, FillArgs{y.view(), 1}); }) == "");
+  }
+}
+
+TEST_CASE("a KV cache and a row of logits are read by whole sectors", "[access]") {
+  const auto wasted_of_memory = [](const std::string& source, const auto& f) {
+    const std::string text = wasted(source, f);
+    CHECK(text.find("nothing counted") == std::string::npos);
+    return text.find(" global ") == std::string::npos ? "" : text;  // what blocks join through shared memory is little
+  };
+  for (DType type : {DType::f32, DType::bf16}) {
+    for (int64_t d : {64, 128}) {
+      Buffer q(type, {1, 1, 4, d}), k(type, {1, 120, 1, d}), v(type, {1, 120, 1, d}), out(type, {1, 1, 4, d});
+      q.normal(1);
+      k.normal(2);
+      v.normal(3);
+      INFO(name_of(type) << " D " << d);
+      CHECK(wasted_of_memory("attention_decode.cuh", [&] {
+              run(attention_forward, AttentionForwardArgs{.q = q.view(), .k = k.view(), .v = v.view(), .out = out.view(), .scale = 0.125f});
+            }) == "");
+    }
+    Buffer logits(type, {1, 4096}), position(DType::i32, {1}), tokens(DType::i32, {1});
+    logits.normal(4);
+    position.put(0, 3);
+    CHECK(wasted_of_memory("rows.cuh", [&] {
+            run(sample, SampleArgs{.logits = logits.view(), .position = position.view(), .tokens = tokens.view(), .top_k = 50, .top_p = 0.9});
+          }) == "");
   }
 }
 

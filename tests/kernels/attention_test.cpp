@@ -27,6 +27,7 @@ struct Case {
   DType dtype = DType::f32;
   Documents documents = Documents::none;
   bool lse = true, aligned = false;  // aligned: all rows start at multiples of 16 bytes
+  bool chosen_only = false;          // forward by the first candidate alone
   double spread = 1;
 };
 
@@ -102,9 +103,9 @@ struct Attention {
   void run_backward() { test::run(attention_backward, backward); }
 };
 
-// run(candidate's name) for each candidate of this device that takes the arguments, while it is the only choice.
+// run(candidate's name) for the first `most` candidates of this device that take the arguments, or all, while each is the only choice.
 template <class Args, class Run>
-void by_every_candidate(Kernel<Args>& kernel, const Args& args, const Run& run) {
+void by_candidates(Kernel<Args>& kernel, const Args& args, int most, const Run& run) {
   test::register_kernels();
   for (const Candidate<Args>& candidate : kernel.candidates(kDevice)) {
     if (candidate.refuses && candidate.refuses(args)) continue;
@@ -112,7 +113,12 @@ void by_every_candidate(Kernel<Args>& kernel, const Args& args, const Run& run) 
     kernel.force(candidate.name);
     run(candidate.name);
     kernel.force("");
+    if (--most == 0) return;
   }
+}
+template <class Args, class Run>
+void by_every_candidate(Kernel<Args>& kernel, const Args& args, const Run& run) {
+  by_candidates(kernel, args, 99, run);
 }
 
 void check_case(const Case& x) {
@@ -132,7 +138,7 @@ void check_case(const Case& x) {
   const double score_terms = static_cast<double>(x.d + 3) * std::max(want.score, 1.0);
   const double terms = 2 * score_terms + 3 * static_cast<double>(s) + 10;
   double in_out = 0;  // of the candidate whose out stays
-  by_every_candidate(attention_forward, a.forward, [&](std::string_view candidate) {
+  by_candidates(attention_forward, a.forward, x.chosen_only ? 1 : 99, [&](std::string_view candidate) {
     a.out.poison();
     a.lse.poison();
     a.run_forward();
@@ -201,6 +207,44 @@ TEST_CASE("attention: queries at the end of a KV cache") {
   }
 }
 
+// What a GPU cuts into parts of the keys: one part, several, the last of them short; a group that fills no tile and one that needs two.
+TEST_CASE("attention: a few queries over a long KV cache") {
+  const auto check_decoded = [](Case x) {
+    x.aligned = true;
+#if defined(HEDDLE_TEST_CUDA)
+    const Attention a(x);
+    test::register_kernels();
+    CHECK(attention_forward.choose(kDevice, a.forward).name == "decode");
+#endif
+    check_case(x);
+  };
+  uint32_t state = 1;
+  const auto any = [&](int64_t least, int64_t most) {
+    state = state * 1664525 + 1013904223;
+    return least + static_cast<int64_t>(state >> 8) % (most - least + 1);
+  };
+  for (int i = 0; i < 24; ++i) {
+    constexpr int64_t kHeadSizes[] = {64, 128, 96, 8, 40};
+    const int64_t t = i % 3 ? 1 : any(1, 8), s = any(t, i % 2 ? 150 : 700), kv = any(1, 2), group = any(1, i % 4 ? 5 : 12);
+    check_decoded({.b = any(1, 2),
+                   .t = t,
+                   .s = s,
+                   .h = kv * group,
+                   .kv = kv,
+                   .d = kHeadSizes[i % 5],
+                   .window = i % 4 == 3 ? any(1, 200) : 0,
+                   .dtype = kFloating[static_cast<size_t>(i) / 2 % kDtypes],
+                   .lse = i % 6 != 5,
+                   .spread = i % 7 == 6 ? 5.0 : 1.0});
+  }
+  for (DType dtype : kFloating) {
+    check_decoded({.b = 1, .t = 1, .s = 1, .h = 1, .kv = 1, .d = 8, .dtype = dtype});
+    check_decoded({.b = 2, .t = 8, .h = 2, .kv = 1, .d = 64, .dtype = dtype, .documents = Documents::growing});
+    check_decoded({.b = 1, .t = 1, .s = 257, .h = 7, .kv = 1, .d = 64, .dtype = dtype});
+  }
+  check_decoded({.b = 1, .t = 1, .s = 32768, .h = 1, .kv = 1, .d = 64, .dtype = DType::bf16, .chosen_only = true});
+}
+
 TEST_CASE("attention: documents whose starts do not rise with the token") {
   for (DType dtype : kFloating) {
     check_case({.b = 2, .t = 150, .h = 2, .kv = 1, .d = 16, .dtype = dtype, .documents = Documents::scattered});
@@ -265,7 +309,8 @@ TEST_CASE("attention: the bits do not depend on the number of threads, nor on th
   for (const Case& x : {Case{.b = 1, .t = 200, .h = 1, .kv = 1, .d = 64},
                         Case{.b = 2, .t = 150, .h = 4, .kv = 2, .d = 32, .dtype = DType::bf16, .documents = Documents::growing},
                         Case{.b = 1, .t = 150, .h = 4, .kv = 2, .d = 64, .dtype = DType::bf16, .documents = Documents::growing, .aligned = true},
-                        Case{.b = 1, .t = 2, .s = 1000, .h = 8, .kv = 2, .d = 64}}) {
+                        Case{.b = 1, .t = 2, .s = 1000, .h = 8, .kv = 2, .d = 64},
+                        Case{.b = 1, .t = 3, .s = 900, .h = 5, .kv = 1, .d = 128, .dtype = DType::bf16, .aligned = true}}) {
     INFO(x);
     CHECK(test::same_on_any_thread_count([&] {
       Attention a(x);

@@ -1,10 +1,12 @@
 // The CUDA candidates as the rest of heddle meets them: through register_cuda_kernels(), Kernel::choose and Candidate::run, on the simulated machine.
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
 
 #include "kernels/api/pointwise.h"
 #include "kernels/api/random.h"
+#include "kernels/cuda/attention_decode_config.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
@@ -77,7 +79,7 @@ TEST_CASE("registry: the CUDA candidates, the newest first, once", "[registry]")
   register_cuda_kernels();
   register_cuda_kernels();
   CHECK(names(matmul) == std::vector<std::string>{"wgmma_sm90", "mma_sm80", "simt"});
-  CHECK(names(attention_forward) == std::vector<std::string>{"flash2_sm80", "simt"});
+  CHECK(names(attention_forward) == std::vector<std::string>{"decode", "flash2_sm80", "simt"});
   CHECK(names(attention_backward) == std::vector<std::string>{"flash2_sm80", "simt"});
   CHECK(names(norm_forward) == std::vector<std::string>{"rows"});
   CHECK(names(dropout) == std::vector<std::string>{"philox"});
@@ -200,8 +202,47 @@ TEST_CASE("registry: attention forward", "[registry]") {
   refuses([](auto& args) { args.k.shape[1] = (int64_t{1} << 30) + 1; }, "more than 2^30 keys");
   refuses([](auto& args) { args.q.shape[0] = int64_t{1} << 30; }, "more than 65535 sequences or heads");
 
+  const auto decode_refuses = [&](auto&& change, const std::string& why) {
+    AttentionForwardArgs args = good;
+    change(args);
+    INFO(refusal(attention_forward, "decode", args));
+    CHECK(refusal(attention_forward, "decode", args).find(why) != std::string::npos);
+  };
+  CHECK(chosen(attention_forward, good) == "decode");
+  decode_refuses([](auto& args) { args.q.shape[1] = 9; }, "more than 8 queries");
+  decode_refuses([](auto& args) { args.q.shape[3] = 256; }, "head size 256 is above 128");
+  decode_refuses([](auto& args) { args.q.dtype = DType::f64; }, "f32 and bf16 only");
+  decode_refuses([](auto& args) { args.q.shape[3] = args.k.shape[3] = args.v.shape[3] = 20; }, "whole pieces of 16 bytes");
+  decode_refuses([](auto& args) { args.k.data += 8; }, "whole pieces of 16 bytes");
+  decode_refuses([](auto& args) { args.v.stride[1] = 132; }, "whole pieces of 16 bytes");
+  decode_refuses([](auto& args) { args.k.shape[1] = (int64_t{1} << 30) + 1; }, "more than 2^30 keys");
+  good.out.data += 2;  // written an element at a time
+  CHECK(refusal(attention_forward, "decode", good) == "");
+
   CHECK(check_attention({.b = 2, .t = 70, .s = 70, .h = 4, .kv = 2, .d = 64, .documents = true, .run = through(attention_forward)}) == "");
   CHECK(check_attention({.t = 40, .s = 100, .h = 2, .kv = 1, .d = 128, .window = 30, .run = through(attention_forward)}) == "");
+}
+
+TEST_CASE("registry: a KV cache is cut by the shape alone, in parts that leave none of it out", "[registry]") {
+  for (const int64_t batches : {1, 3, 64}) {
+    for (const int64_t group : {1, 4, 7, 12}) {
+      for (const int64_t queries : {1, 3, 8}) {
+        for (const int64_t keys : {8, 127, 128, 129, 1000, 32768, 1 << 20}) {
+          for (const int64_t window : {0, 1, 200, 1 << 30}) {
+            const cuda::DecodePlan plan = cuda::DecodePlan::of(batches, 2, group, queries, keys, window);
+            const int64_t first = window > 0 ? std::max<int64_t>(0, keys - queries - window + 1) : 0;  // the first query's first key
+            INFO(batches << " " << group << " " << queries << " " << keys << " " << window);
+            CHECK(plan.first_key == first);
+            CHECK(plan.first_key + int64_t{plan.keys_per_split} * plan.splits >= keys);
+            CHECK(plan.first_key + int64_t{plan.keys_per_split} * (plan.splits - 1) < keys);
+            CHECK(plan.keys_per_split >= cuda::DecodePlan::kLeastKeys);
+            CHECK(int64_t{plan.tiles} * cuda::decode_rows(plan.rows) >= queries * group);
+            CHECK(plan.splits <= cuda::DecodePlan::kBlocks);
+          }
+        }
+      }
+    }
+  }
 }
 
 TEST_CASE("registry: attention backward", "[registry]") {

@@ -172,7 +172,7 @@ TEST_CASE("a sample is what the model of that step makes of the prompt, at tempe
   std::vector<int32_t> prompt = tokenizer.encode(text);
   prompt.insert(prompt.begin(), tokenizer.eot());
   generate_tokens(*trained.model, prompt, 200, {.temperature = 0.8, .top_k = 50, .seed = 5, .vocab = tokenizer.vocab_size()},
-                  [&](int32_t token, std::span<const double>) {
+                  [&](int32_t token, const Tensor&) {
                     if (token == tokenizer.eot()) return false;
                     text += tokenizer.bytes_of(token);
                     return true;
