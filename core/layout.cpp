@@ -57,7 +57,7 @@ Layout::Layout(const Module& module, const MeshShape& mesh, const Options& optio
   const auto close_bucket = [&] {
     // Equal ranges of whole blocks for every rank; whole Parts need none.
     if (!buckets_.empty()) {
-      const bool dealt = !(options_.whole_matrices && buckets_.back().section == Section::matrix);
+      const bool dealt = !options_.fixed_cells && !(options_.whole_matrices && buckets_.back().section == Section::matrix);
       end = buckets_.back().range.begin + align(end - buckets_.back().range.begin, dealt ? kBlock * mesh.dp : kBlock);
       buckets_.back().range.end = end;
     }
@@ -111,18 +111,48 @@ Layout::Layout(const Module& module, const MeshShape& mesh, const Options& optio
                  it->second->part.name == place.part.name ? "have one name" : "have names of equal hash: rename one of them");
   }
 
-  if (!options_.whole_matrices) return;
-  // Largest first, each to the rank with the least so far: the loads differ by one Part at most.
+  if (options_.whole_matrices) deal_matrices();
+  if (options_.fixed_cells) cut_cells();
+}
+
+// Largest first, each to the rank with the least so far: the loads differ by one Part at most.
+void Layout::deal_matrices() {
   std::vector<size_t> matrices;
   for (size_t i = 0; i < places_.size(); ++i) {
     if (slots_[places_[i].slot].section == Section::matrix) matrices.push_back(i);
   }
   std::stable_sort(matrices.begin(), matrices.end(), [&](size_t a, size_t b) { return places_[a].range.size() > places_[b].range.size(); });
-  std::vector<int64_t> load(static_cast<size_t>(mesh.dp), 0);
+  std::vector<int64_t> load(static_cast<size_t>(mesh_.dp), 0);
   for (const size_t i : matrices) {
     const auto least = std::min_element(load.begin(), load.end());
     *least += places_[i].range.size();
     places_[i].owner = static_cast<int>(least - load.begin());
+  }
+}
+
+// A cell belongs to the rank in whose equal share of the bucket its middle lies.
+void Layout::cut_cells() {
+  constexpr int64_t kLeast = int64_t{1} << 16, kMost = 4096;  // elements of a cell; cells that cost a launch each
+  const int64_t trained = trainable().size();
+  int64_t grain = kLeast;
+  while (grain * kMost < trained) grain *= 2;
+  const auto cut = [&](Range range, size_t bucket, int owner) {
+    for (int64_t at = range.begin; at < range.end; at += grain) cells_.push_back({{at, std::min(at + grain, range.end)}, bucket, owner});
+  };
+  for (const Place& place : places_) {
+    const Slot& slot = slots_[place.slot];
+    if (slot.section == Section::frozen) continue;
+    if (options_.whole_matrices && slot.section == Section::matrix) {
+      cut(place.range, slot.bucket, place.owner);
+    } else if (cells_.empty() || cells_.back().range.end <= slot.range.begin) {  // once a Parameter
+      cut(slot.range, slot.bucket, -1);
+    }
+  }
+  for (Cell& cell : cells_) {
+    if (cell.owner >= 0) continue;
+    const Range bucket = buckets_[cell.bucket].range;
+    const int64_t middle = (cell.range.begin + cell.range.end) / 2 - bucket.begin;
+    cell.owner = static_cast<int>(middle * mesh_.dp / bucket.size());
   }
 }
 
@@ -131,7 +161,17 @@ std::vector<Range> Layout::owned(size_t bucket, int dp_rank) const {
                dp_rank, " of ", mesh_.dp);
   const Range all = buckets_[bucket].range;
   std::vector<Range> ranges;
-  if (!options_.whole_matrices || buckets_[bucket].section != Section::matrix) {
+  const bool by_parts = options_.whole_matrices && buckets_[bucket].section == Section::matrix;
+  if (options_.fixed_cells && !by_parts) {
+    auto cell = std::partition_point(cells_.begin(), cells_.end(), [&](const Cell& c) { return c.bucket < bucket; });
+    for (; cell != cells_.end() && cell->bucket == bucket; ++cell) {
+      const auto next = cell + 1;
+      const int64_t end = next == cells_.end() || next->bucket != bucket ? all.end : next->range.begin;
+      if (cell->owner == dp_rank) append(ranges, {cell->range.begin, end});
+    }
+    return ranges;
+  }
+  if (!by_parts) {
     const int64_t length = all.size() / mesh_.dp;
     append(ranges, {all.begin + dp_rank * length, all.begin + (dp_rank + 1) * length});
     return ranges;

@@ -34,6 +34,8 @@ class Layout {
  public:
   struct Options {
     bool whole_matrices = false;  // Parts of the matrix section have one owner each (Muon)
+    // Offsets and cells() do not depend on the number of ranks; what they own of a bucket is then a run of whole cells, only nearly equal.
+    bool fixed_cells = false;
     // Neighbouring groups (Module::begin_bucket) share a bucket until it has this many elements; embeddings and heads never share. Parameters
     // outside every group are cut at this size.
     int64_t bucket_elements = (int64_t{25} << 20) / 4;
@@ -60,6 +62,13 @@ class Layout {
     Section section;
     Range range;  // with padding; buckets tile the trainable sections
   };
+  // With fixed_cells: a piece of a Parameter, or of a Part that has one owner; a sum over each and then over all of them has one order on any number
+  // of ranks.
+  struct Cell {
+    Range range;
+    size_t bucket = 0;
+    int owner = 0;  // dp rank
+  };
   // A piece of a Part: `box` of the global tensor lies dense at `range`.
   struct Piece {
     size_t place = 0;
@@ -77,9 +86,11 @@ class Layout {
   const std::vector<Slot>& slots() const { return slots_; }
   const std::vector<Place>& places() const { return places_; }
   const std::vector<Bucket>& buckets() const { return buckets_; }
+  const std::vector<Cell>& cells() const { return cells_; }  // ascending; of the trainable sections, without padding
+  const MeshShape& mesh() const { return mesh_; }
 
-  // What of a bucket dp rank r owns, ascending and disjoint. The ranks' ranges of a bucket tile it, those of whole Parts with the padding behind
-  // them.
+  // What of a bucket dp rank r owns, ascending and disjoint. The ranks' ranges of a bucket tile it, those of whole Parts and cells with the padding
+  // behind them.
   std::vector<Range> owned(size_t bucket, int dp_rank) const;
   // Of all buckets; neighbours are joined.
   std::vector<Range> owned(int dp_rank) const;
@@ -94,6 +105,10 @@ class Layout {
   std::vector<Slot> slots_;
   std::vector<Place> places_;
   std::vector<Bucket> buckets_;
+  std::vector<Cell> cells_;
+
+  void deal_matrices();
+  void cut_cells();
 };
 
 // Arena ranges kept one after the other in a buffer of their own: what a rank holds of masters and moments.

@@ -96,7 +96,7 @@ std::vector<Range> arena_ranges(std::span<const PackedRange> packed) {
 
 class AdamW final : public Optimizer {
  public:
-  AdamW(Arena& arena, const AdamWOptions& options, const LrScale& lr_scale, std::vector<Range> owned)
+  AdamW(Arena& arena, const AdamWOptions& options, const LrScale& lr_scale, std::optional<std::vector<Range>> owned)
       : Optimizer(arena, std::move(owned)), part_(arena, arena_ranges(owned_), options, lr_scale) {}
   void step(const StepState* step) override {
     part_.step(arena_, masters_, owned_, step);
@@ -112,7 +112,7 @@ class AdamW final : public Optimizer {
 
 }  // namespace
 
-std::unique_ptr<Optimizer> make_adamw(Arena& arena, const AdamWOptions& options, const LrScale& lr_scale, std::vector<Range> owned) {
+std::unique_ptr<Optimizer> make_adamw(Arena& arena, const AdamWOptions& options, const LrScale& lr_scale, std::optional<std::vector<Range>> owned) {
   return std::make_unique<AdamW>(arena, options, lr_scale, std::move(owned));
 }
 

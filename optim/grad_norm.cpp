@@ -46,7 +46,11 @@ StepState StepControl::take_result() {
 
 void StepControl::finish_norm(const Arena& arena, const Tensor& losses, const View& faults) {
   launch(kernels::sum, {.x = arena.grads().view(), .out = {squared_.view(), false}, .squares = true}, device_);
-  launch(kernels::finish_norm, {.squared_norm = squared_.view(), .step = device_state(), .loss = losses ? losses.view() : View{}, .faults = faults},
+  finish_norm(squared_, losses, faults);
+}
+
+void StepControl::finish_norm(const Tensor& squared, const Tensor& losses, const View& faults) {
+  launch(kernels::finish_norm, {.squared_norm = squared.view(), .step = device_state(), .loss = losses ? losses.view() : View{}, .faults = faults},
          device_);
 }
 

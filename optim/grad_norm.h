@@ -19,6 +19,8 @@ class StepControl {
   // Decides about the step (kernels/api/optimizer.h) from arena.grads(), whose padding is zero and counts nothing, from the ranks' shares of its mean
   // loss (ranks) and from their faults (ranks) i32; without them the norm alone decides.
   void finish_norm(const Arena& arena, const Tensor& losses = {}, const View& faults = {});
+  // The same from a squared norm (1) f64, for gradients of which a rank has only its part.
+  void finish_norm(const Tensor& squared, const Tensor& losses, const View& faults);
   // After the optimizers.
   void advance();
 

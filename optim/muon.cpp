@@ -56,7 +56,7 @@ void NewtonSchulz::operator()(const Tensor& x, int iterations) const {
   if (!from.same(x)) launch(kernels::axpby, {.a = from.view(), .out = {x.view(), false}}, device);
 }
 
-Muon::Muon(Arena& arena, const MuonOptions& options, const AdamWOptions& rest, const LrScale& lr_scale, std::vector<Range> owned)
+Muon::Muon(Arena& arena, const MuonOptions& options, const AdamWOptions& rest, const LrScale& lr_scale, std::optional<std::vector<Range>> owned)
     : Optimizer(arena, std::move(owned)),
       options_(options),
       newton_schulz_(arena.grads().dtype(), arena.values().device()),
@@ -120,7 +120,7 @@ void Muon::add_moments(StateDict& state) const {
 }
 
 std::unique_ptr<Optimizer> make_muon(Arena& arena, const MuonOptions& muon, const AdamWOptions& rest, const LrScale& lr_scale,
-                                     std::vector<Range> owned) {
+                                     std::optional<std::vector<Range>> owned) {
   return std::make_unique<Muon>(arena, muon, rest, lr_scale, std::move(owned));
 }
 

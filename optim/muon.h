@@ -19,7 +19,7 @@ class NewtonSchulz {
 
 class Muon final : public Optimizer {
  public:
-  Muon(Arena& arena, const MuonOptions& options, const AdamWOptions& rest, const LrScale& lr_scale, std::vector<Range> owned);
+  Muon(Arena& arena, const MuonOptions& options, const AdamWOptions& rest, const LrScale& lr_scale, std::optional<std::vector<Range>> owned);
 
   struct Matrix {
     size_t place = 0;  // in layout().places()

@@ -5,10 +5,15 @@
 
 namespace heddle {
 
-Optimizer::Optimizer(Arena& arena, std::vector<Range> owned) : arena_(arena) {
+Optimizer::Optimizer(Arena& arena, std::optional<std::vector<Range>> only) : arena_(arena) {
   const Layout& layout = arena.layout();
   HEDDLE_CHECK(arena.grads(), "optimizer", "the arena was made without gradients");
-  if (owned.empty() && layout.trainable().size() > 0) owned = {layout.trainable()};
+  std::vector<Range> owned;
+  if (only) {
+    owned = std::move(*only);
+  } else if (layout.trainable().size() > 0) {
+    owned = {layout.trainable()};
+  }
   int64_t end = 0;
   for (const Range& range : owned) {
     HEDDLE_CHECK(end <= range.begin && range.begin < range.end && range.end <= layout.trainable().end, "optimizer", "owned range [", range.begin,

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -46,8 +47,8 @@ class Optimizer {
   const Tensor& masters() const { return masters_; }
 
  protected:
-  // `owned`: ascending disjoint ranges of the trainable sections, as Layout::owned() gives them; empty: all of them.
-  Optimizer(Arena& arena, std::vector<Range> owned);
+  // `owned`: ascending disjoint ranges of the trainable sections, as Layout::owned() gives them, maybe none; nullopt: all of them.
+  Optimizer(Arena& arena, std::optional<std::vector<Range>> owned);
   virtual void add_moments(StateDict& state) const = 0;
   void values_written();
   View master(Range arena) const;  // of a range inside an owned one
@@ -57,11 +58,12 @@ class Optimizer {
   Tensor masters_;
 };
 
-std::unique_ptr<Optimizer> make_adamw(Arena& arena, const AdamWOptions& options, const LrScale& lr_scale = {}, std::vector<Range> owned = {});
+std::unique_ptr<Optimizer> make_adamw(Arena& arena, const AdamWOptions& options, const LrScale& lr_scale = {},
+                                      std::optional<std::vector<Range>> owned = std::nullopt);
 
 // Muon (Jordan et al. 2024) on every Part of the matrix section, AdamW on the rest. The update of an (R, C) matrix is its momentum, orthogonalised by
 // Newton-Schulz iterations and scaled by sqrt(max(1, R / C)). Error when `owned` cuts a matrix, or this rank holds one only in part.
 std::unique_ptr<Optimizer> make_muon(Arena& arena, const MuonOptions& muon, const AdamWOptions& rest, const LrScale& lr_scale = {},
-                                     std::vector<Range> owned = {});
+                                     std::optional<std::vector<Range>> owned = std::nullopt);
 
 }  // namespace heddle

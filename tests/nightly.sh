@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . cmake/packages.sh
 . tests/environment.sh
 
-parts=(tests clang compile-matrix kills random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build gpu-quickstart fuzz stall mutants cuda-mutants equivalence)
+parts=(tests clang compile-matrix kills ranks random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build gpu-quickstart fuzz stall mutants cuda-mutants equivalence)
 usage() {
   cat <<TEXT
 usage: tests/nightly.sh [--kills N] [--flag-sets N] [--power-loss-states N] [--fuzz-seconds N] [--mutants-seed N] [PART...]
@@ -120,6 +120,7 @@ part tests ./test.sh --strict --full --keep-going
 part clang all_by_clang
 part compile-matrix tests/compile_matrix.sh --strict
 part kills env HEDDLE_KILLS="$kills" $cpu/bin/kills_test
+part ranks env HEDDLE_RANK_CASES=all ctest --test-dir $cpu -R '^rank_training_' --no-tests=error --output-on-failure --timeout 1500
 part random-flags env HEDDLE_FLAG_SETS="$flag_sets" HEDDLE_FLAG_SEED="$RANDOM" $cpu/bin/random_flags_test
 part power-loss env HEDDLE_POWER_LOSS_STATES="$states" $cpu/bin/test_checkpoint_power_loss
 part simulated-gcc in_every_mode gcc -DCMAKE_CXX_COMPILER=g++ -DHEDDLE_SIM_CHECK_COMPILER=OFF

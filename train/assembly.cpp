@@ -1,5 +1,8 @@
 #include "train/assembly.h"
 
+#include <algorithm>
+#include <optional>
+
 namespace heddle {
 namespace {
 
@@ -15,7 +18,14 @@ ScheduleKind kind_of(ScheduleChoice choice) {
 
 }  // namespace
 
+Layout make_layout(const RunConfig& c, const Module& module, int dp_rank) {
+  return Layout(module, {.dp = static_cast<int>(std::max<int64_t>(c.dp, 1)), .dp_rank = dp_rank},
+                {.whole_matrices = c.optimizer == OptimizerChoice::muon, .fixed_cells = c.deterministic});
+}
+
 std::unique_ptr<Optimizer> make_optimizer(const RunConfig& c, Arena& arena) {
+  std::optional<std::vector<Range>> owned;
+  if (c.zero > 0) owned = arena.layout().owned(arena.layout().mesh().dp_rank);
   const AdamWOptions adamw{.lr = static_cast<float>(c.lr),
                            .weight_decay = static_cast<float>(c.weight_decay),
                            .beta1 = static_cast<float>(c.beta1),
@@ -31,9 +41,19 @@ std::unique_ptr<Optimizer> make_optimizer(const RunConfig& c, Arena& arena) {
   if (c.optimizer == OptimizerChoice::muon) {
     const MuonOptions muon{
         .lr = static_cast<float>(c.muon_lr), .weight_decay = static_cast<float>(c.weight_decay), .momentum = static_cast<float>(c.muon_momentum)};
-    return make_muon(arena, muon, adamw, lr_scale);
+    return make_muon(arena, muon, adamw, lr_scale, std::move(owned));
   }
-  return make_adamw(arena, adamw, lr_scale);
+  return make_adamw(arena, adamw, lr_scale, std::move(owned));
+}
+
+Trainer::Options trainer_options(const RunConfig& c) {
+  const bool rounded = c.grad_reduce == GradReduceChoice::bf16 && c.dp > 1;
+  return {.batch = c.batch,
+          .seq = c.seq,
+          .document_mask = c.doc_mask,
+          .deterministic = c.deterministic,
+          .sharded = c.zero > 0,
+          .wire = rounded ? std::optional(DType::bf16) : std::nullopt};
 }
 
 Schedule make_schedule(const RunConfig& c) {

@@ -11,6 +11,7 @@
 #include "data/file.h"
 #include "kernels/api/printable.h"
 #include "parallel/launch.h"
+#include "train/assembly.h"
 #include "train/config/resolve.h"
 #include "train/config/shape.h"
 #include "train/memory_plan.h"
@@ -216,7 +217,7 @@ void dry_run(const RunConfig& given) {
   say_recomputed(c);
   use_threads(c.threads);
   const Transformer model(plan.shape);
-  const Layout layout(model);
+  const Layout layout = make_layout(c, model);
   // Planned for a GPU, if asked for one, on any machine.
   const DeviceType device = c.device == DeviceChoice::cuda ? DeviceType::cuda : choose_device(c.device).type;
   const DType dtype = compute_dtype(c.precision, Device{device, 0});

@@ -165,7 +165,9 @@ std::string environment_text(const RunConfig& config, Device device, int ranks) 
   if (!kernels.empty()) add_line(text, "kernels", kernels);
   std::error_code unknown;
   add_line(text, kFolder, std::filesystem::current_path(unknown).string());
-  add_line(text, "layout", config.deterministic ? concat("deterministic, batch ", config.batch) : concat("dp ", ranks, ", batch ", config.batch));
+  add_line(text, "layout",
+           config.deterministic ? concat("deterministic, batch ", config.batch)
+                                : concat("dp ", ranks, ", batch ", config.batch, ranks > 1 ? concat(", zero ", config.zero) : ""));
   return text;
 }
 

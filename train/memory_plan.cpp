@@ -13,6 +13,8 @@
 
 #include "core/nn/mlp.h"
 #include "kernels/api/check.h"
+#include "parallel/unit_tree.h"
+#include "train/assembly.h"
 #include "train/report/console.h"
 
 namespace heddle {
@@ -66,12 +68,47 @@ int ranks_here() {
   return 1;
 }
 
-// Gradient buffers beside the model's own. --deterministic keeps one for each micro-step and adds neighbours like the carries of a binary counter: as
-// many live at a time as the number of micro-steps has binary digits, and a second one where the ranks' sums meet.
-int tree_buffers(const RunConfig& c) {
-  if (!c.deterministic) return 0;
-  const int64_t ranks = std::max<int64_t>(c.dp, 1), micro_steps = std::max<int64_t>(c.total_batch_tokens / (c.batch * c.seq * ranks), 1);
-  return std::max<int>(std::bit_width(static_cast<uint64_t>(micro_steps)), ranks > 1 ? 2 : 1);
+// Elements of what a rank keeps of the optimizer's state.
+struct Kept {
+  double matrices = 0, rest = 0;
+  double total() const { return matrices + rest; }
+};
+Kept kept_by(const Layout& layout, int rank) {
+  const int64_t border = layout.section(Section::matrix).end;
+  Kept kept;
+  for (const Range& range : layout.owned(rank)) {
+    kept.matrices += static_cast<double>(std::max<int64_t>(0, std::min(range.end, border) - range.begin));
+    kept.rest += static_cast<double>(std::max<int64_t>(0, range.end - std::max(range.begin, border)));
+  }
+  return kept;
+}
+
+double optimizer_bytes(const RunConfig& c, const Kept& kept) {
+  return c.optimizer == OptimizerChoice::muon ? 4 * kept.matrices + 8 * kept.rest : 8 * kept.total();
+}
+
+// Bytes for summing gradients, beside the model's own. --deterministic keeps sums of micro-steps, like the digits of a binary counter, and gets of
+// every other rank's what is its own to add; with --grad-reduce bf16 ranks send copies; whole matrices are sorted by owner for reduce_scatter.
+double reduction_bytes(const RunConfig& c, const Layout& layout, double owned) {
+  constexpr int64_t kCounted = 4096;  // micro-steps; of more the bound is good enough
+  const int64_t ranks = layout.mesh().dp, units = std::max<int64_t>(c.total_batch_tokens / (c.batch * c.seq * ranks), 1);
+  const double trained = static_cast<double>(layout.trainable().size());
+  if (c.deterministic) {
+    const bool aligned = ranks == 1 || (units & (units - 1)) == 0;
+    const int64_t bound = 2 * static_cast<int64_t>(std::bit_width(static_cast<uint64_t>(units)));
+    int64_t waiting = aligned ? bound / 2 - 1 : 0, sums = 0, fewest = bound;
+    for (int64_t rank = 0; rank < ranks; ++rank) {
+      const auto mine = static_cast<int64_t>(tree_nodes(rank * units, units).size());
+      sums += mine;
+      fewest = std::min(fewest, mine);
+      if (!aligned) waiting = std::max(waiting, units <= kCounted ? tree_waiting(rank * units, units) : bound);
+    }
+    return 4 * (static_cast<double>(waiting) * trained + static_cast<double>(sums - fewest) * owned);
+  }
+  if (ranks == 1) return 0;
+  if (c.grad_reduce == GradReduceChoice::bf16) return 2 * (trained - owned) + 2 * static_cast<double>(ranks - 1) * owned;
+  const bool sorted = c.zero > 0 && c.optimizer == OptimizerChoice::muon;
+  return sorted ? 4 * static_cast<double>(layout.section(Section::matrix).size()) : 0;
 }
 
 }  // namespace
@@ -92,12 +129,24 @@ namespace {
 MemoryPlan plan_state(const RunConfig& c, const Layout& layout, DType dtype) {
   const double value = static_cast<double>(size_of(dtype)), trained = static_cast<double>(layout.trainable().size());
   const double matrices = static_cast<double>(layout.section(Section::matrix).size());
+  Kept kept{matrices, trained - matrices};
+  double owned = 0;  // the most of any rank
+  if (const int ranks = layout.mesh().dp; ranks > 1) {
+    Kept most;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const Kept of_rank = kept_by(layout, rank);
+      owned = std::max(owned, of_rank.total());
+      if (4 * of_rank.total() + optimizer_bytes(c, of_rank) > 4 * most.total() + optimizer_bytes(c, most)) most = of_rank;
+    }
+    if (c.zero > 0) kept = most;
+  }
   MemoryPlan plan;
   plan.parameters = value * static_cast<double>(layout.size());
-  plan.masters = dtype == DType::f32 ? 0 : 4 * trained;
-  plan.gradients = 4 * trained * (1 + tree_buffers(c));
-  plan.optimizer = c.optimizer == OptimizerChoice::muon ? 4 * matrices + 8 * (trained - matrices) : 8 * trained;
-  plan.snapshot = (dtype == DType::f32 ? plan.parameters : plan.masters) + plan.optimizer;
+  plan.masters = dtype == DType::f32 ? 0 : 4 * kept.total();
+  plan.gradients = 4 * trained + reduction_bytes(c, layout, owned);
+  plan.optimizer = optimizer_bytes(c, kept);
+  plan.snapshot = 4 * kept.total() + plan.optimizer;
+  if (dtype == DType::f32) plan.snapshot += value * static_cast<double>(layout.section(Section::frozen).size());
   return plan;
 }
 
@@ -127,7 +176,7 @@ void require_memory(std::string_view op, const RunConfig& c, const Transformer& 
   if (device.type != DeviceType::cpu || !c.memory_check) return;
   const int ranks = ranks_here();
   const double available = available_memory();
-  const Layout layout(model);
+  const Layout layout = make_layout(c, model);
   const auto need = [&](int64_t batch, bool recompute) {
     RunConfig changed = c;
     changed.batch = batch;

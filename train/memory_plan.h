@@ -19,8 +19,8 @@ struct MemoryPlan {
   double total() const { return parameters + masters + gradients + optimizer + activations + snapshot; }
 };
 
-// `shape` as model_config() gives it, `layout` that of its model. Of `config` only the batch and what shares it, sequence length, optimizer and
-// `deterministic` count here.
+// `shape` as model_config() gives it, `layout` that of its model for all ranks (make_layout); of several the plan is of the one that keeps most. Of
+// `config` only the batch and what shares it, sequence length, optimizer, `zero`, `grad_reduce` and `deterministic` count here.
 MemoryPlan plan_memory(const RunConfig& config, const TransformerConfig& shape, const Layout& layout, DType dtype);
 
 // Bytes that this process may still take: what the system calls available, with swap, within the limits of its control groups and of ulimit -v.

@@ -157,10 +157,13 @@ bool Loop::must_stop() {
   return stop_ != StopReason::none;
 }
 
-// One sum over the weights: a NaN or an infinity among them makes it one. Collective.
+// One sum over the weights that this rank keeps: a NaN or an infinity among them makes it one. Collective.
 bool Loop::weights_are_finite() const {
   const Tensor sum = Tensor::zeros({}, DType::f64, run_.device);
-  launch(kernels::sum, {.x = run_.optimizer->masters().view(), .out = {sum.view(), false}}, run_.device);
+  for (const PackedRange& range : run_.optimizer->owned()) {
+    const View masters = flat_view(run_.optimizer->masters(), {range.at, range.at + range.arena.size()});
+    launch(kernels::sum, {.x = masters, .out = {sum.view(), true}}, run_.device);
+  }
   return run_.control().vote_max(std::isfinite(sum.item()) ? 0 : 1) == 0;
 }
 

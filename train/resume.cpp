@@ -200,17 +200,15 @@ void Run::load_initial_weights() {
   StateDict state;
   optimizer->add_state(state);
   StateDict weights;
-  std::vector<TensorIdentity> wanted;
   for (const StateDict::Entry& e : state.tensors) {
     if (e.name.rfind("model.", 0) == 0) weights.tensors.push_back(e);
   }
-  for (const StateDict::Entry& e : weights.tensors) wanted.push_back({e.name, e.data.dtype, e.global});
-  check_tensors(reader, wanted, "model.");
+  check_model_tensors(arena->layout(), [&](std::span<const TensorIdentity> wanted) { check_tensors(reader, wanted, "model."); });
   read_state(reader, weights, "model.", copy_into(device));
   if (!compare(tokenizer_of_model(config.init_from, reader.manifest().scalars))) {
     console.warn(concat("--init-from ", config.init_from, ": nothing shows that its tokenizer is that of the shards"));
   }
-  optimizer->masters_changed();
+  trainer->masters_changed();
 }
 
 // Of a model of the program's own: what it says of itself today and what it said when it was saved.
@@ -230,7 +228,7 @@ void Run::restore() {
   checkpoints->set_environment(environment);
   if (found_) {
     checkpoints->load(state);
-    optimizer->masters_changed();
+    trainer->masters_changed();
     take_counters(found_->step);
     resumed_step = step;
     complete();  // the horizon in tokens, from what was trained
@@ -271,7 +269,7 @@ void Run::roll_back(uint64_t to, const std::string& reason) {
   checkpoints->roll_back();
   const std::optional<Checkpoints::Loaded> back = checkpoints->find_newest(Checkpoints::Resume::must, to);
   checkpoints->load(state);
-  optimizer->masters_changed();
+  trainer->masters_changed();
   take_counters(back->step);
   const Loader::Place place = loader->place(cursor);
   if (is_first()) bad_batches->add({bad_step, cursor, bad_end - cursor, place.file, place.offset, reason, true});

@@ -148,11 +148,11 @@ void Run::check_memory(int64_t vocab) const {
   if (make_) {
     const std::unique_ptr<Learner> shape = make_learner(probe, vocab);
     if (shape && found_) require_same_model(*shape);
-    if (shape && found_) check_model_tensors(Layout(shape->module()), [this](auto wanted) { checkpoints->check(wanted, "model."); });
-    if (shape) require_state_memory("pretrain", probe, Layout(shape->module()), dtype, device);
+    if (shape && found_) check_model_tensors(make_layout(probe, shape->module()), [this](auto wanted) { checkpoints->check(wanted, "model."); });
+    if (shape) require_state_memory("pretrain", probe, make_layout(probe, shape->module()), dtype, device);
   } else {
     const Transformer shape(resolve(probe, facts(vocab)));
-    if (found_ && probe.vocab > 0) check_model_tensors(Layout(shape), [this](auto wanted) { checkpoints->check(wanted, "model."); });
+    if (found_ && probe.vocab > 0) check_model_tensors(make_layout(probe, shape), [this](auto wanted) { checkpoints->check(wanted, "model."); });
     require_memory("pretrain", probe, shape, dtype, device, true);
   }
   control().barrier();  // before any rank takes what another one is still counting on
@@ -194,12 +194,12 @@ void Run::build() {
     }
     learner = transformer_learner(shape);
   }
-  arena = std::make_unique<Arena>(learner->module(), device, compute_dtype(config.precision, device));
+  arena = std::make_unique<Arena>(learner->module(), make_layout(config, learner->module(), mesh.shape().dp_rank), device,
+                                  compute_dtype(config.precision, device));
   arena->init(static_cast<uint64_t>(config.seed));
   optimizer = make_optimizer(config, *arena);
-  trainer = std::make_unique<Trainer>(
-      [this](const Batch& batch, const ObjectiveOptions& options) { return learner->loss(batch, options); }, *arena, *optimizer, mesh.dp(),
-      Trainer::Options{.batch = config.batch, .seq = config.seq, .document_mask = config.doc_mask, .deterministic = config.deterministic});
+  trainer = std::make_unique<Trainer>([this](const Batch& batch, const ObjectiveOptions& options) { return learner->loss(batch, options); }, *arena,
+                                      *optimizer, mesh.dp(), trainer_options(config));
   spikes = SpikeGuard({.nonfinite_limit = config.nonfinite_limit, .rollbacks = config.spike_rollbacks});
   bad_batches = std::make_unique<BadBatchLedger>(file("bad_batches.jsonl"));
   optimizer->add_state(state);

@@ -12,21 +12,31 @@
 #include "train/threads.h"
 
 namespace heddle {
+namespace {
+
+// `config` as it is for so many ranks, each with its share of the step.
+RunConfig for_ranks(RunConfig config, int ranks) {
+  config.total_batch_tokens = config.total_batch_tokens / std::max<int64_t>(config.dp, 1) * ranks;
+  config.dp = ranks;
+  if (ranks == 1) config.zero = 0;
+  return config;
+}
+
+}  // namespace
 
 StepTimer::StepTimer(const RunConfig& config, const TransformerConfig& shape, std::string_view op, std::unique_ptr<Communicator> ranks,
                      bool documents)
-    : run_config(config),
+    : run_config(for_ranks(config, ranks ? ranks->size() : 1)),
       device((use_threads(config.threads), choose_device(config.device))),
       model(shape),
-      arena((require_memory(op, config, model, compute_dtype(config.precision, device), device, false), model), device,
-            compute_dtype(config.precision, device)),
+      arena((require_memory(op, run_config, model, compute_dtype(config.precision, device), device, false), model), make_layout(run_config, model),
+            device, compute_dtype(config.precision, device)),
       comm(ranks ? std::move(ranks) : local_communicator()) {
   arena.init(static_cast<uint64_t>(config.seed));
-  optimizer = make_optimizer(config, arena);
-  trainer = std::make_unique<Trainer>(
-      next_token_objective(model), arena, *optimizer, *comm,
-      Trainer::Options{
-          .batch = config.batch, .seq = config.seq, .document_mask = documents && config.doc_mask, .deterministic = config.deterministic});
+  optimizer = make_optimizer(run_config, arena);
+  Trainer::Options options = trainer_options(run_config);
+  options.document_mask = documents && config.doc_mask;
+  trainer = std::make_unique<Trainer>(next_token_objective(model), arena, *optimizer, *comm, options);
 }
 
 double StepTimer::step(int64_t micro_steps) {

@@ -8,6 +8,7 @@
 #include "core/autograd/engine.h"
 #include "core/fault.h"
 #include "core/launch.h"
+#include "kernels/api/check.h"
 #include "kernels/api/pointwise.h"
 
 namespace heddle {
@@ -32,7 +33,8 @@ Trainer::Trainer(Objective objective, Arena& arena, Optimizer& optimizer, Commun
       options_(options),
       device_(arena.values().device()),
       control_(device_),
-      buckets_(arena, comm),
+      buckets_(arena, comm, {.sharded = options.sharded, .ordered = options.deterministic, .wire = options.wire}),
+      norm_(arena, comm, options.sharded),
       leaves_(arena.leaves()),
       staging_(std::in_place, device_, upload_bytes(options), static_cast<int>(slots_)) {
   const Shape shape{options.batch, options.seq};
@@ -45,6 +47,9 @@ Trainer::Trainer(Objective objective, Arena& arena, Optimizer& optimizer, Commun
   loss_ = Tensor::zeros({}, arena.grads().dtype(), device_);
   losses_ = Tensor::zeros({comm.size()}, loss_.dtype(), device_);
   faults_ = Tensor::zeros({comm.size()}, DType::i32, device_);
+  if (options.sharded) values_.emplace(arena, comm);
+  HEDDLE_CHECK(!options.deterministic || comm.size() == 1 || !arena.layout().cells().empty(), "train", "the layout of ", comm.size(),
+               " ranks has no fixed cells, and the gradient's norm would depend on their number");
   fault_word(device_);  // made before the first step
 }
 
@@ -55,6 +60,13 @@ void Trainer::go_on_from(const StepState& kept) {
   state.skipped = kept.skipped;
   state.spikes = kept.spikes;
   control_.set(state);
+}
+
+void Trainer::masters_changed() {
+  const Stream stream = current_stream(device_);
+  if (values_) values_->join(stream);
+  optimizer_.masters_changed();
+  if (values_) values_->start(stream);
 }
 
 std::optional<Tensor> Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
@@ -74,82 +86,60 @@ std::optional<Tensor> Trainer::micro_step(int64_t index, const StepPlan& plan, c
   return objective_(batch_, {.z_loss = plan.z_loss, .step = control_.device_state(), .nll = nll_});
 }
 
-// Gradients are added in turn; the last micro-step's hooks start the reduction of each bucket while backward goes on.
-bool Trainer::run_in_order(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
-  arena_.begin_step();
-  for (int64_t m = 0; m < plan.micro_steps; ++m) {
+// The last micro-step's hooks start the reduction of each bucket while backward goes on.
+bool Trainer::run(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
+  const bool tree = options_.deterministic;
+  const int64_t units = plan.micro_steps;
+  if (tree && (!unit_losses_ || unit_losses_.numel() != units * comm_.size()))
+    unit_losses_ = Tensor::zeros({units * comm_.size()}, loss_.dtype(), device_);
+  buckets_.begin_step(units);
+  if (!tree) arena_.begin_step();
+  for (int64_t m = 0; m < units; ++m) {
+    if (tree) arena_.begin_step();
     const std::optional<Tensor> loss = micro_step(m, plan, fill, stop);
     if (!loss) return false;
-    launch(kernels::axpby, {.a = nll_.view(), .out = {loss_.view(), m > 0}}, device_);
-    if (m + 1 < plan.micro_steps) {
+    if (tree) {
+      const int64_t unit = comm_.rank() * units + m;
+      launch(kernels::axpby, {.a = flat_view(nll_, {0, 1}), .out = {flat_view(unit_losses_, {unit, unit + 1}), false}}, device_);
+    } else {
+      launch(kernels::axpby, {.a = nll_.view(), .out = {loss_.view(), m > 0}}, device_);
+    }
+    if (m + 1 < units) {
       backward(*loss, leaves_);
+      if (tree) buckets_.keep_unit();
     } else {
       buckets_.begin();
       backward(*loss, leaves_, [this](const Tensor& leaf) { buckets_.ready(leaf); });
     }
   }
   buckets_.finish(current_stream(device_));
+  if (tree) join_unit_losses(units);
   return true;
 }
 
-// Unit u of the step is micro-step u of rank 0, then of rank 1, ...: sums of 2^k neighbours are formed like the carries of a binary counter on each
-// rank, and the ranks' subtrees are joined pairwise, so the tree over all units is the same however many ranks share them.
-bool Trainer::run_as_tree(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
-  const auto is_power_of_two = [](int64_t n) { return n > 0 && (n & (n - 1)) == 0; };
-  HEDDLE_CHECK(comm_.size() == 1 || (is_power_of_two(comm_.size()) && is_power_of_two(plan.micro_steps)), "deterministic", comm_.size(), " ranks of ",
-               plan.micro_steps, " micro-steps: both must be powers of two");
-  struct Subtree {
-    Tensor grads, loss;
-    int level = 0;
-  };
-  std::vector<Subtree> stack;
-  const Tensor& grads = arena_.grads();
-  const auto add = [&](const Tensor& left, const Tensor& right) {  // left <- left + right
-    launch(kernels::axpby, {.a = left.view(), .b = right.view(), .out = {left.view(), false}}, device_);
-  };
-  const auto join_top = [&] {
-    Subtree right = std::move(stack.back());
-    stack.pop_back();
-    add(stack.back().grads, right.grads);
-    add(stack.back().loss, right.loss);
-    ++stack.back().level;
-  };
-  for (int64_t m = 0; m < plan.micro_steps; ++m) {
-    arena_.begin_step();
-    const std::optional<Tensor> loss = micro_step(m, plan, fill, stop);
-    if (!loss) return false;
-    backward(*loss, leaves_);
-    Subtree unit{Tensor::empty(grads.shape(), grads.dtype(), device_, MemoryTag::gradient), Tensor::empty({}, loss_.dtype(), device_), 0};
-    launch(kernels::axpby, {.a = grads.view(), .out = {unit.grads.view(), false}}, device_);
-    launch(kernels::axpby, {.a = nll_.view(), .out = {unit.loss.view(), false}}, device_);
-    stack.push_back(std::move(unit));
-    while (stack.size() > 1 && stack[stack.size() - 2].level == stack.back().level) join_top();
-  }
-  while (stack.size() > 1) join_top();
-  Tensor sum = stack[0].grads, loss = stack[0].loss;
-  const Stream stream = current_stream(device_);
-  if (comm_.size() > 1) {
-    Tensor other = Tensor::empty(sum.shape(), sum.dtype(), device_, MemoryTag::gradient), other_loss = Tensor::empty({}, loss.dtype(), device_);
-    for (int bit = 1; bit < comm_.size(); bit *= 2) {
-      if (comm_.rank() & bit) {
-        const Transfer both[] = {{sum.view(), comm_.rank() - bit, true}, {loss.view(), comm_.rank() - bit, true}};
-        comm_.grouped(both, stream).join(stream);
-        break;
-      }
-      const Transfer both[] = {{other.view(), comm_.rank() + bit, false}, {other_loss.view(), comm_.rank() + bit, false}};
-      comm_.grouped(both, stream).join(stream);
-      add(sum, other);
-      add(loss, other_loss);
+void Trainer::join_unit_losses(int64_t units) {
+  const auto add_up = [&](const std::vector<TreeJoin>& joins) {
+    for (const TreeJoin& join : joins) {
+      const View into = flat_view(unit_losses_, {join.into, join.into + 1}), from = flat_view(unit_losses_, {join.from, join.from + 1});
+      launch(kernels::axpby, {.a = into, .b = from, .out = {into, false}}, device_);
     }
-    comm_.broadcast(sum.view(), 0, stream).join(stream);
+  };
+  const auto first = [&](int rank) { return rank * units; };
+  std::vector<TreeNode> all, mine;
+  for (int64_t unit = first(comm_.rank()); unit < first(comm_.rank() + 1); ++unit) mine.push_back({0, unit});
+  add_up(tree_joins(mine, false));
+  for (int rank = 0; rank < comm_.size(); ++rank) {
+    for (const TreeNode& node : tree_nodes(first(rank), units)) all.push_back(node);
   }
-  launch(kernels::axpby, {.a = sum.view(), .out = {grads.view(), false}}, device_);
-  if (comm_.rank() == 0) {  // which has all of it
-    launch(kernels::axpby, {.a = loss.view(), .out = {loss_.view(), false}}, device_);
+  const Stream stream = current_stream(device_);
+  comm_.all_gather(flat_view(unit_losses_, {first(comm_.rank()), first(comm_.rank() + 1)}), unit_losses_.view(), {}, stream).join(stream);
+  add_up(tree_joins(all, true));
+  // All ranks have all of it; what they gather next it counts once.
+  if (comm_.rank() == 0) {
+    launch(kernels::axpby, {.a = flat_view(unit_losses_, {0, 1}), .out = {flat_view(loss_, {0, 1}), false}}, device_);
   } else {
     launch(kernels::fill, {loss_.view(), 0}, device_);
   }
-  return true;
 }
 
 bool Trainer::start(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
@@ -157,15 +147,17 @@ bool Trainer::start(const StepPlan& plan, const FillBatch& fill, const std::func
     slots_ = plan.micro_steps + 1;
     staging_.emplace(device_, upload_bytes(options_), static_cast<int>(slots_));
   }
-  if (!(options_.deterministic ? run_as_tree(plan, fill, stop) : run_in_order(plan, fill, stop))) return false;
+  if (!run(plan, fill, stop)) return false;
   // Every rank decides from what all of them found, in rank order: no two can come to different decisions.
   const Stream stream = current_stream(device_);
   const View fault = make_view(reinterpret_cast<std::byte*>(&fault_word(device_)->kind), DType::i32, {1});
   const Work losses = comm_.all_gather(make_view(loss_.impl().data, loss_.dtype(), {1}), losses_.view(), {}, stream);
   comm_.all_gather(fault, faults_.view(), {}, stream).join(stream);
   losses.join(stream);
-  control_.finish_norm(arena_, losses_, faults_.view());
+  control_.finish_norm(norm_.squared(stream), losses_, faults_.view());
+  if (values_) values_->join(stream);  // of what no op has asked for
   optimizer_.step(control_.device_state());
+  if (values_) values_->start(stream);
   control_.advance();
   control_.send_result();
   return true;

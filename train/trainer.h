@@ -16,6 +16,8 @@
 #include "optim/optimizer.h"
 #include "parallel/communicator.h"
 #include "parallel/grad_buckets.h"
+#include "parallel/shared_norm.h"
+#include "parallel/value_gather.h"
 
 namespace heddle {
 
@@ -50,11 +52,15 @@ class Trainer {
   struct Options {
     int64_t batch = 1, seq = 1;  // of a micro-step on this rank
     bool document_mask = true;
-    // Gradients of micro-steps are combined by a balanced binary tree over their global number, on ranks and between them, instead of being added
-    // in turn: the result does not depend on how micro-steps are split over ranks.
+    // Gradients of micro-steps are combined by a balanced binary tree over their global number (parallel/unit_tree.h), on ranks and between them,
+    // instead of being added in turn: the result does not depend on how micro-steps are split over ranks. With several ranks the arena's layout has
+    // fixed cells.
     bool deterministic = false;
+    // ZeRO-1: `optimizer` updates what Layout::owned() gives this rank, from the ranks' sums of that alone, and the values go to all.
+    bool sharded = false;
+    std::optional<DType> wire;  // of gradients between ranks; not with `deterministic`
   };
-  // `objective` over parameters of `arena`.
+  // `objective` over parameters of `arena`, whose layout is for the ranks of `comm` where they own parts of it.
   Trainer(Objective objective, Arena& arena, Optimizer& optimizer, Communicator& comm, Options options);
 
   // Queues a step. `stop` is asked after each fill, on all ranks alike: what a rank learns of its data there, it can tell the others. False: it said
@@ -70,13 +76,16 @@ class Trainer {
   // What a run goes on with from a checkpoint: step, adam_t, skipped and spikes of a StepState. Between steps; both wait.
   StepState kept() const { return control_.get(); }
   void go_on_from(const StepState& kept);
+  // After the optimizer's masters were written from outside, on all ranks: Optimizer::masters_changed(), and all ranks get the values.
+  void masters_changed();
 
  private:
   // What to go backward from; nll_ is its loss. The first micro-step of a step brings the StepInput along. nullopt: `stop` said so.
   std::optional<Tensor> micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
-  // Both fill the gradients and loss_, unless `stop` says so: false.
-  bool run_in_order(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
-  bool run_as_tree(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
+  // Fills the gradients and loss_, unless `stop` says so: false.
+  bool run(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
+  // loss_ <- the sum over the units of all ranks, in the order of their gradients.
+  void join_unit_losses(int64_t units);
 
   Objective objective_;
   Arena& arena_;
@@ -86,12 +95,15 @@ class Trainer {
   Device device_;
   StepControl control_;
   GradBuckets buckets_;
+  SharedNorm norm_;
+  std::optional<ValueGather> values_;  // sharded
   std::vector<Tensor> leaves_;
   int64_t slots_ = 4;
   std::optional<Staging> staging_;  // [StepInput | tokens | targets | document starts], a slot for each micro-step of a step and one more
   Tensor upload_;                   // the same in device memory
   Batch batch_;                     // views of it
   Tensor nll_, loss_;               // () f32: shares of the step's mean loss, of this micro-step and of all so far
+  Tensor unit_losses_;              // (units of all ranks) f32: nll_ of each
   Tensor losses_, faults_;          // (ranks): what every rank's came to; faults_ i32
 };
 

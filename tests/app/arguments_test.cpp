@@ -59,7 +59,7 @@ TEST_CASE("what is no flag, or has no value, is refused with help") {
   refused({"--seed", "-1"}, {"--seed", "-1"});
   refused({"--steps", "99999999999999999999"}, {"--steps", "9223372036854775807"});
   refused({"--lr", "nan"}, {"--lr", "finite"});
-  refused({"--zero", "4"}, {"--zero", "from 0 to 3"});
+  refused({"--zero", "4"}, {"--zero", "from 0 to 1"});
   refused({"--seq", "16777217"}, {"--seq", "from 1 to 16777216"});
   refused({"--log-every", "0"}, {"--log-every", "from 1"});
   refused({"--total-batch-tokens", "9223372036854775807"}, {"--total-batch-tokens", "from 1 to 1099511627776"});

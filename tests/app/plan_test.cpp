@@ -222,19 +222,29 @@ TEST_CASE("a dry run plans the memory that a run on the CPU takes, to a percent"
 
 TEST_CASE("a dry run plans for a GPU that is not here, and for ranks that are not: 8 billion parameters on four") {
   const Workplace w;
-  const Result r = w.heddle(
-      "pretrain --model llama-8b --vocab 128256 --seq 2048 --batch 1 --total-batch-tokens 8192 --steps 10 --device cuda --world 4 --dry-run");
-  INFO(r.out << r.err);
-  REQUIRE(r.code == 0);
-  CHECK(has(r.out, "memory of each of 4 ranks, 8.03 G parameters"));
-  // 2 bytes of values and 4 of gradient, master and either moment for each, in blocks of the allocator (at most an eighth more).
-  const double least = 18 * 8.03e9, peak = test::bytes_behind(r.out, "\n  peak");
-  CHECK(peak > least);
-  CHECK(peak < 1.25 * least);
-  // Every bucket once: the gradients, in fp32.
-  const double reduced = test::bytes_behind(r.out.substr(r.out.find("calls", r.out.find("\n  all_reduce"))), "calls");
-  CHECK(std::abs(reduced - 4 * 8.03e9) < 0.01 * 4 * 8.03e9);
-  CHECK(has(r.out, "not measured"));
+  for (const bool zero : {false, true}) {
+    CAPTURE(zero);
+    const Result r = w.heddle(
+        std::string("pretrain --model llama-8b --vocab 128256 --seq 2048 --batch 1 --total-batch-tokens 8192 --steps 10 --device cuda --world 4 "
+                    "--dry-run") +
+        (zero ? "" : " --zero 0"));
+    INFO(r.out << r.err);
+    REQUIRE(r.code == 0);
+    CHECK(has(r.out, "memory of each of 4 ranks, 8.03 G parameters"));
+    // 2 bytes of values and 4 of gradient, 4 of master and either moment for each, or for a quarter of them, in blocks of the allocator (at most an
+    // eighth more).
+    const double least = (zero ? 9 : 18) * 8.03e9, peak = test::bytes_behind(r.out, "\n  peak");
+    CHECK(peak > least);
+    CHECK(peak < 1.25 * least);
+    // Every bucket once: the gradients, in fp32, and the values in bf16 where they are dealt out.
+    const auto sent = [&](const std::string& name) {
+      return test::bytes_behind(r.out.substr(r.out.find("calls", r.out.find("\n  " + name))), "calls");
+    };
+    const double reduced = sent(zero ? "reduce_scatter" : "all_reduce");
+    CHECK(std::abs(reduced - 4 * 8.03e9) < 0.01 * 4 * 8.03e9);
+    if (zero) CHECK(std::abs(sent("all_gather") - 2 * 8.03e9) < 0.01 * 2 * 8.03e9);
+    CHECK(has(r.out, "not measured"));
+  }
 }
 
 }  // namespace heddle

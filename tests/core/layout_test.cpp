@@ -145,6 +145,66 @@ TEST_CASE("what ranks own tiles every bucket; Muon's Parts are whole and balance
   }
 }
 
+TEST_CASE("fixed cells: offsets and cells are those of one rank on any number of them, and each cell has one owner", "[layout]") {
+  for (uint32_t seed = 1; seed <= 40; ++seed) {
+    for (const bool whole : {false, true}) {
+      const RandomModule module(seed, 1, 0);
+      const Layout::Options options{.whole_matrices = whole, .fixed_cells = true, .bucket_elements = int64_t{300} * seed};
+      const Layout one(module, {}, options);
+      check_geometry(one);
+      for (int dp = 1; dp <= 8; ++dp) {
+        CAPTURE(seed, whole, dp);
+        const Layout layout(module, {.dp = dp}, options);
+        for (size_t i = 0; i < one.slots().size(); ++i) CHECK(layout.slots()[i].range == one.slots()[i].range);
+        REQUIRE(layout.cells().size() == one.cells().size());
+        int64_t end = 0;  // of the cell before
+        for (size_t i = 0; i < one.cells().size(); ++i) {
+          const Layout::Cell& cell = layout.cells()[i];
+          CHECK((cell.range == one.cells()[i].range && cell.bucket == one.cells()[i].bucket));
+          CHECK((end <= cell.range.begin && cell.range.size() > 0));
+          end = cell.range.end;
+          int owners = 0;
+          for (int rank = 0; rank < dp; ++rank) {
+            for (const Range& range : layout.owned(cell.bucket, rank)) {
+              const bool inside = range.begin <= cell.range.begin && cell.range.end <= range.end;
+              CHECK((inside || range.end <= cell.range.begin || cell.range.end <= range.begin));
+              owners += inside;
+              if (inside) CHECK(cell.owner == rank);
+              const bool matrix = layout.buckets()[cell.bucket].section == Section::matrix;
+              if (!whole || !matrix) CHECK((multiple_of_block(range.begin) && multiple_of_block(range.end)));
+            }
+          }
+          CHECK(owners == 1);
+        }
+        // Every element of every Part lies in a cell.
+        for (const Layout::Place& place : layout.places()) {
+          if (layout.slots()[place.slot].section == Section::frozen) continue;
+          int64_t covered = 0;
+          for (const Layout::Cell& cell : layout.cells()) {
+            covered += std::max<int64_t>(0, std::min(cell.range.end, place.range.end) - std::max(cell.range.begin, place.range.begin));
+          }
+          CHECK(covered == place.range.size());
+        }
+        for (size_t b = 0; b < layout.buckets().size(); ++b) {
+          int64_t sum = 0;
+          for (int rank = 0; rank < dp; ++rank) {
+            for (const Range& range : layout.owned(b, rank)) sum += range.size();
+          }
+          CHECK(sum == layout.buckets()[b].range.size());
+        }
+      }
+    }
+  }
+  // Large Parameters come in many cells, nearly equal shares of a bucket.
+  struct Large final : Module {
+    Large() { add("table", {.kind = ParamKind::embedding, .parts = {{.global = {3000, 512}}}}); }
+  };
+  const Large large;
+  const Layout layout(large, {.dp = 3}, {.fixed_cells = true});
+  CHECK(layout.cells().size() == 24);
+  for (int rank = 0; rank < 3; ++rank) CHECK(layout.owned(0, rank)[0].size() >= 3000 * 512 / 3 - 65536);
+}
+
 TEST_CASE("the boxes of all ranks tile every Part exactly, and no state is dropped", "[layout]") {
   for (uint32_t seed = 1; seed <= 30; ++seed) {
     for (int tp = 1; tp <= 3; ++tp) {

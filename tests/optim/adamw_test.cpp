@@ -122,13 +122,14 @@ DEVICE_TEST_CASE("adamw in f32 and with bf16 values: each step within rounding o
 DEVICE_TEST_CASE("ranks that own slices do together, bit by bit, what one rank does alone") {
   const DType type = GENERATE(DType::f32, DType::bf16);
   const bool muon = GENERATE(false, true);
-  const int ranks = GENERATE(2, 3);
-  CAPTURE(name_of(type), muon, ranks);
-  const auto make = [&](Arena& arena, std::vector<Range> owned) {
+  const int ranks = GENERATE(2, 3, 9);  // of nine some own nothing
+  const bool fixed_cells = GENERATE(false, true);
+  CAPTURE(name_of(type), muon, ranks, fixed_cells);
+  const auto make = [&](Arena& arena, std::optional<std::vector<Range>> owned) {
     return muon ? make_muon(arena, {}, kOptions, outer_scale, std::move(owned)) : make_adamw(arena, kOptions, outer_scale, std::move(owned));
   };
   OptimCase whole(type);
-  const auto alone = make(whole.arena, {});
+  const auto alone = make(whole.arena, std::nullopt);
   struct Rank {
     EveryKind model;
     std::unique_ptr<Arena> arena;
@@ -138,7 +139,7 @@ DEVICE_TEST_CASE("ranks that own slices do together, bit by bit, what one rank d
   size_t pieces = 0;
   for (int r = 0; r < ranks; ++r) {
     Rank& rank = group[static_cast<size_t>(r)];
-    const Layout layout(rank.model, {.dp = ranks, .dp_rank = r}, {.whole_matrices = muon, .bucket_elements = 300});
+    const Layout layout(rank.model, {.dp = ranks, .dp_rank = r}, {.whole_matrices = muon, .fixed_cells = fixed_cells, .bucket_elements = 300});
     rank.arena = std::make_unique<Arena>(rank.model, layout, test::device(), type);
     rank.arena->init(11);
     rank.optimizer = make(*rank.arena, layout.owned(r));

@@ -207,7 +207,8 @@ DEVICE_TEST_CASE("muon: a matrix of which only a part is here is an error") {
   Arena arena(model, test::device(), DType::f32);
   CHECK_THROWS_WITH(make_muon(arena, {}, kRest), Catch::Matchers::Contains("w is only partly on this rank"));
   OptimCase c(DType::f32);  // 155 elements of wide.weight: the border at 128 cuts it
-  CHECK_THROWS_WITH(make_muon(c.arena, {}, kRest, {}, {{0, 128}}), Catch::Matchers::Contains("wide.weight is only partly on this rank"));
+  CHECK_THROWS_WITH(make_muon(c.arena, {}, kRest, {}, std::vector<Range>{{0, 128}}),
+                    Catch::Matchers::Contains("wide.weight is only partly on this rank"));
 }
 
 }  // namespace

@@ -27,13 +27,40 @@ class Doubling final : public Communicator {
     events_.push_back(concat("start ", static_cast<const void*>(data.data), " ", data.numel()));
     return Work([this, data](Stream) { events_.push_back(concat("join ", static_cast<const void*>(data.data))); });
   }
-  Work reduce_scatter(View, View, std::span<const int64_t>, Stream) override { return {}; }
+  Work reduce_scatter(View in, View out, std::span<const int64_t>, Stream) override {  // of rank 0, whose part comes first
+    for (int64_t i = 0; i < out.numel(); ++i) out.as<float>()[i] = 2 * in.as<float>()[i];
+    return told();
+  }
   Work all_gather(View, View, std::span<const int64_t>, Stream) override { return {}; }
   Work broadcast(View, int, Stream) override { return {}; }
-  Work grouped(std::span<const Transfer>, Stream) override { return {}; }
+  // What the other rank sends of a bucket is what this one has in the same places: its own part, range after range.
+  Work grouped(std::span<const Transfer> transfers, Stream) override {
+    std::vector<float> theirs;
+    for (const Range& range : layout->owned(next_bucket, 0)) theirs.insert(theirs.end(), grads + range.begin, grads + range.end);
+    size_t at = 0;
+    for (const Transfer& t : transfers) {
+      if (t.send) continue;
+      for (int64_t i = 0; i < t.data.numel(); ++i) {
+        if (t.data.dtype == DType::bf16) {
+          t.data.as<bf16>()[i] = bf16(theirs[at++]);
+        } else {
+          t.data.as<float>()[i] = theirs[at++];
+        }
+      }
+    }
+    return told();
+  }
   void abort() override {}
 
+  const Layout* layout = nullptr;
+  const float* grads = nullptr;
+  size_t next_bucket = 0;  // that is about to start
+
  private:
+  Work told() {
+    events_.push_back("start");
+    return Work([this](Stream) { events_.push_back("join"); });
+  }
   std::vector<std::string>& events_;
 };
 
@@ -112,6 +139,66 @@ TEST_CASE("each bucket starts at the hook of its last parameter, once, and with 
     }
     CHECK(hooks == by_leaf.size());
     CHECK(started_early + 1 >= c.arena.layout().buckets().size());  // all but the last one overlap with backward
+  }
+}
+
+// One rank of two: its part of every bucket comes to twice its own, and starts at the hook that completes the bucket, whatever the way there.
+TEST_CASE("the parts of ZeRO and the tree start with their last gradient too") {
+  struct Way {
+    const char* name;
+    bool whole_matrices;
+    GradBuckets::Options options;
+  };
+  const std::vector<Way> ways = {{"ranges", false, {.sharded = true}},
+                                 {"matrices", true, {.sharded = true}},
+                                 {"tree", false, {.ordered = true}},
+                                 {"tree of matrices", true, {.sharded = true, .ordered = true}},
+                                 {"rounded", true, {.sharded = true, .wire = DType::bf16}}};
+  for (const Way& way : ways) {
+    CAPTURE(way.name);
+    kernels::register_cpu_kernels();
+    const TransformerConfig config = test::llama_style();
+    const Transformer model(config);
+    const Layout::Options layout_options{.whole_matrices = way.whole_matrices, .fixed_cells = way.options.ordered, .bucket_elements = 1};
+    Arena arena(model, Layout(model, {.dp = 2}, layout_options), Device{}, DType::f32);
+    test::randomize(arena);
+    const Tensor tokens = test::random_tokens(2, 6, config.vocab, 1), targets = test::random_tokens(2, 6, config.vocab, 2);
+    arena.begin_step();
+    backward(model.loss(tokens, targets, {}, {}), arena.leaves());
+    const std::vector<double> alone = arena.grads().to_vector();
+
+    std::vector<std::string> events;
+    Doubling comm(events);
+    comm.layout = &arena.layout();
+    comm.grads = reinterpret_cast<const float*>(arena.grads().impl().data);
+    GradBuckets buckets(arena, comm, way.options);
+    std::vector<int> pending(arena.layout().buckets().size());
+    std::map<const TensorImpl*, size_t> bucket_of;
+    for (size_t i = 0; i < arena.parameters().size(); ++i) {
+      const size_t bucket = arena.layout().slots()[i].bucket;
+      ++pending[bucket];
+      bucket_of.emplace(arena.parameters()[i].tensor().shared().get(), bucket);
+    }
+    arena.begin_step();
+    buckets.begin_step(1);
+    buckets.begin();
+    backward(model.loss(tokens, targets, {}, {}), arena.leaves(), [&](const Tensor& leaf) {
+      comm.next_bucket = bucket_of.at(leaf.shared().get());
+      const size_t before = events.size();
+      buckets.ready(leaf);
+      CHECK(events.size() == before + (--pending[comm.next_bucket] == 0 ? 1 : 0));
+    });
+    CHECK(std::count(events.begin(), events.end(), "start") == static_cast<long>(pending.size()));
+    CHECK(std::count(events.begin(), events.end(), "join") == 0);
+    buckets.finish(Stream{});
+    CHECK(std::count(events.begin(), events.end(), "join") == static_cast<long>(pending.size()));
+    const std::vector<double> summed = arena.grads().to_vector();
+    for (const Range& range : arena.layout().owned(0)) {
+      for (auto i = static_cast<size_t>(range.begin); i < static_cast<size_t>(range.end); ++i) {
+        const double other = way.options.wire ? static_cast<double>(static_cast<float>(bf16(static_cast<float>(alone[i])))) : alone[i];
+        REQUIRE(summed[i] == static_cast<double>(static_cast<float>(alone[i] + other)));
+      }
+    }
   }
 }
 

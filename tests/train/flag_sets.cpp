@@ -170,6 +170,8 @@ class Generator {
     flip("doc-mask", true, 0.5);
     if (set_.ranks > 1 ? chance(0.6) : chance(0.1)) add("dp", set_.ranks);
     maybe(0.3, "seed", {"0", "7", "123456789012"});
+    if (set_.ranks > 1) maybe(0.5, "zero", {"0", "1"});
+    if (!deterministic_) maybe(0.2, "grad-reduce", {"bf16"});
     if (chance(0.1)) add("no-memory-check");
   }
 
@@ -179,7 +181,7 @@ class Generator {
     const bool neither = depth_ > 0 && small_ && 20 * shape_.matrix_parameters() < kMostTokens && chance(0.9);
     if (neither) batch_ = 16;  // the horizon follows from the model's size: larger steps make it short
     const int64_t unit = shape_.seq * batch_ * set_.ranks;
-    int64_t micro_steps = deterministic_ && set_.ranks > 1 ? pick<int64_t>({1, 2, 4}) : between(1, 4);
+    int64_t micro_steps = between(1, 4);
     set_.steps = between(12, 28);
     if (neither) {
       const int64_t tokens = 20 * shape_.matrix_parameters();

@@ -14,6 +14,7 @@ constexpr auto kPosition = std::to_array<string_view>({"learned", "rope", "none"
 constexpr auto kOptimizer = std::to_array<string_view>({"adamw", "muon"});
 constexpr auto kSchedule = std::to_array<string_view>({"cosine", "linear", "constant", "wsd"});
 constexpr auto kPrecision = std::to_array<string_view>({"auto", "bf16", "fp32"});
+constexpr auto kGradReduce = std::to_array<string_view>({"fp32", "bf16"});
 constexpr auto kDevice = std::to_array<string_view>({"auto", "cpu", "cuda"});
 
 constexpr auto kMust = ResumeClass::must_match;
@@ -125,10 +126,14 @@ std::vector<Option<C>> make_table() {
   add("dp", &C::dp, kFree, "N", "data-parallel ranks; default: all ranks / --tp").optional().between(1, kMaxRanks).per_launch();
   add("tp", &C::tp, kFree, "N", "tensor-parallel ranks; this version takes 1").between(1, 1024);
   add("sp", &C::sp, kFree, "", "sequence parallelism within a tensor-parallel group; not in this version");
-  add("zero", &C::zero, kFree, "0|1|2|3", "ZeRO stage: what data-parallel ranks slice among them; this version takes 0").between(0, 3);
+  add("zero", &C::zero, kFree, "0|1",
+      "ZeRO stage: 1 deals masters and moments out to the data-parallel ranks, 0 keeps all of them on each; default: 1 with several ranks")
+      .between(0, 1)
+      .per_launch();
+  add("grad-reduce", choice<&C::grad_reduce>(kGradReduce), kOverride, "fp32|bf16",
+      "of gradients on their way between ranks; bf16 halves the bytes, sums are fp32 all the same");
   add("recompute", &C::recompute, kFree, "", "recompute each block in backward: less memory, same result");
-  add("deterministic", &C::deterministic, kOverride, "",
-      "bit-identical for any --dp that is a power of two; gradients are summed by --batch, which must stay");
+  add("deterministic", &C::deterministic, kOverride, "", "bit-identical for any --dp and --zero; gradients are summed by --batch, which must stay");
   add("kernel", &C::kernel, kFree, "OP=NAME...", "use this kernel candidate for an op; a wrong name lists them").optional();
 
   group = "Output";

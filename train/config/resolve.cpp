@@ -16,7 +16,6 @@ namespace {
 
 void refuse_unbuilt(const RunConfig& c) {
   if (c.tp > 1 || c.sp) fail_usage("pretrain", "--tp and --sp: this version shares a run over data-parallel ranks only; use --dp");
-  if (c.zero > 0) fail_usage("pretrain", "--zero: this version keeps whole optimizer states on every rank; leave it out");
 }
 
 void derive_ranks(RunConfig& c, int64_t ranks) {
@@ -26,6 +25,10 @@ void derive_ranks(RunConfig& c, int64_t ranks) {
   }
   if (c.dp != ranks)
     fail_usage("pretrain", concat("--dp ", c.dp, ", but ", counted(ranks, "rank"), ranks == 1 ? " was" : " were", " started; use mpirun -np ", c.dp));
+  if (!c.is_set("zero") && c.dp > 1) {
+    c.zero = 1;
+    c.mark_derived("zero", concat("dp ", c.dp));
+  }
 }
 
 // --depth leaves rate, schedule, optimizer and horizon open: about 20 tokens a parameter (Hoffmann et al. 2022), and the plain values of small

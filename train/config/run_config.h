@@ -24,6 +24,7 @@ enum class OptimizerChoice : uint8_t { adamw, muon };
 enum class ScheduleChoice : uint8_t { cosine, linear, constant, wsd };
 enum class PrecisionChoice : uint8_t { automatic, bf16, fp32 };
 enum class DeviceChoice : uint8_t { automatic, cpu, cuda };
+enum class GradReduceChoice : uint8_t { fp32, bf16 };
 
 // Where a value comes from; a later one wins over an earlier one.
 enum class Source : uint8_t {
@@ -98,7 +99,8 @@ struct RunConfig {
   int64_t dp = 0;  // data-parallel ranks; 0: world / tp
   int64_t tp = 1;
   bool sp = false;
-  int64_t zero = 0;
+  int64_t zero = 0;  // ZeRO stage; follows from dp
+  GradReduceChoice grad_reduce = GradReduceChoice::fp32;
   bool recompute = false, deterministic = false;
   std::vector<std::string> kernel;  // "op=candidate"
 
