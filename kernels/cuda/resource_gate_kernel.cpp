@@ -129,7 +129,7 @@ Launch launch_of(const Kernel& kernel) {
   } else if (kernel.name == "sample_kernel") {
     launch.threads = kSampleThreads;
     launch.dynamic_shared = static_cast<int>(kSampleSharedBytes);
-  } else if (kernel.name == "sum_kernel") {
+  } else if (kernel.name == "sum_kernel" || kernel.name == "sum_doubles_kernel") {
     launch.threads = at(0);
   } else if (kernel.name == "attention_bwd_sm80_kernel") {
     const AttentionBwdSm80Config c{static_cast<AttentionSide>(at(0)), at(1), at(2), at(3), at(4), at(5)};

@@ -35,6 +35,19 @@ struct SumParams {
   bool squares, out_f64, accumulate, wide;
 };
 
+// thread. The sum as the caller wants it.
+template <class T>
+__device__ __forceinline__ void store_sum(const SumParams<T>& p, double sum) {
+  const double result = sum * (p.step != nullptr ? p.scale * static_cast<double>(p.step->loss_scale) : p.scale);
+  if (p.out_f64) {
+    double* const out = static_cast<double*>(p.out);
+    *out = p.accumulate ? *out + result : result;
+  } else {
+    float* const out = static_cast<float*>(p.out);
+    *out = static_cast<float>(p.accumulate ? static_cast<double>(*out) + result : result);
+  }
+}
+
 template <class Config, class T>
 __global__ void __launch_bounds__(Config::value.threads) sum_kernel(const SumParams<T> p) {
   constexpr SumConfig kConfig = Config::value;
@@ -74,16 +87,18 @@ __global__ void __launch_bounds__(Config::value.threads) sum_kernel(const SumPar
   double rest = 0;
   for (int i = thread; i < static_cast<int>(gridDim.x); i += kThreads) rest += p.partial[i];
   rest = block::sum<kThreads>(rest, partial[1]);
-  if (thread == 0) {
-    const double result = rest * (p.step != nullptr ? p.scale * static_cast<double>(p.step->loss_scale) : p.scale);
-    if (p.out_f64) {
-      double* const out = static_cast<double*>(p.out);
-      *out = p.accumulate ? *out + result : result;
-    } else {
-      float* const out = static_cast<float*>(p.out);
-      *out = static_cast<float>(p.accumulate ? static_cast<double>(*out) + result : result);
-    }
-  }
+  if (thread == 0) store_sum(p, rest);
+}
+
+// Numbers that are f64 already, partial sums of others, are few: one block adds them.
+template <class Config>
+__global__ void __launch_bounds__(Config::value.threads) sum_doubles_kernel(const SumParams<double> p) {
+  constexpr int kThreads = Config::value.threads;
+  HEDDLE_SHARED(double, partial, [kThreads / 32]);
+  double own = 0;
+  for (int64_t i = threadIdx.x; i < p.n; i += kThreads) own += p.squares ? p.x[i] * p.x[i] : p.x[i];
+  const double total = block::sum<kThreads>(own, partial);
+  if (threadIdx.x == 0) store_sum(p, total);
 }
 
 inline size_t sum_scratch(const SumArgs& args) {
@@ -104,7 +119,12 @@ void launch_sum(const SumArgs& args, Stream stream) {
   p.out_f64 = args.out.to.dtype == DType::f64;
   p.accumulate = args.out.accumulate;
   p.wide = reinterpret_cast<uintptr_t>(args.x.data) % 16 == 0;
-  HEDDLE_LAUNCH((sum_kernel<Configured<kSumConfig>, T>), static_cast<unsigned>(kSumConfig.blocks(p.n, sizeof(T))), kSumConfig.threads, 0, stream, p);
+  if constexpr (sizeof(T) == sizeof(double)) {
+    HEDDLE_LAUNCH((sum_doubles_kernel<Configured<kSumConfig>>), 1, kSumConfig.threads, 0, stream, p);
+  } else {
+    HEDDLE_LAUNCH((sum_kernel<Configured<kSumConfig>, T>), static_cast<unsigned>(kSumConfig.blocks(p.n, sizeof(T))), kSumConfig.threads, 0, stream,
+                  p);
+  }
 }
 
 }  // namespace heddle::kernels::cuda

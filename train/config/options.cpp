@@ -126,8 +126,7 @@ std::vector<Option<C>> make_table() {
   add("dp", &C::dp, kFree, "N", "data-parallel ranks; default: all ranks / --tp").optional().between(1, kMaxRanks).per_launch();
   add("tp", &C::tp, kFree, "N", "tensor-parallel ranks; this version takes 1").between(1, 1024);
   add("sp", &C::sp, kFree, "", "sequence parallelism within a tensor-parallel group; not in this version");
-  add("zero", &C::zero, kFree, "0|1",
-      "ZeRO stage: 1 deals masters and moments out to the data-parallel ranks, 0 keeps all of them on each; default: 1 with several ranks")
+  add("zero", &C::zero, kFree, "0|1", "1 deals masters and moments out to the data-parallel ranks; default: 1 with several ranks, else 0")
       .between(0, 1)
       .per_launch();
   add("grad-reduce", choice<&C::grad_reduce>(kGradReduce), kOverride, "fp32|bf16",
