@@ -32,6 +32,7 @@ TEST_CASE("each option's class decides what a resumed run may change") {
       CHECK(resume_config(told, from_flags({})).overridden.empty());
       CHECK(resume_config(told, from_flags({{std::string(o.name), o.is_switch()                 ? "true"
                                                                   : o.as<ChoiceOf<RunConfig>>() ? "auto"
+                                                                  : o.max < 7                   ? "1"
                                                                                                 : "7"}}))
                 .overridden.empty());
       ++of_launch;
@@ -58,7 +59,7 @@ TEST_CASE("each option's class decides what a resumed run may change") {
       CHECK(o.toml_text(resume_config(saved, by_file).config) == o.toml_text(by_file));
     }
   }
-  CHECK(of_launch == 5);  // --resume, --time-limit, --threads, --memory-check, --dp
+  CHECK(of_launch == 6);  // --resume, --time-limit, --threads, --memory-check, --dp, --zero
 }
 
 TEST_CASE("a resumed run takes over what it is not told") {
