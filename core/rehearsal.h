@@ -27,6 +27,8 @@ class Rehearsal {
 
 bool rehearsing();
 
+void set_rehearsing(bool);  // for Rehearsal
+
 // What runtime() gives meanwhile. The devices of either type are as many as there can be.
 Runtime& rehearsal_runtime(DeviceType);
 
