@@ -10,17 +10,14 @@
 
 #include "core/device_cuda.h"
 #include "core/fault.h"
+#include "core/immediate_runtime.h"
 #include "core/rehearsal.h"
 #include "kernels/api/check.h"
 
 namespace heddle {
 namespace {
 
-[[noreturn]] void no_capture() {
-  fail("graph", "the CPU runs work at once and records none; graphs are for CUDA devices");
-}
-
-class CpuRuntime final : public Runtime {
+class CpuRuntime final : public ImmediateRuntime {
  public:
   int device_count() const override { return 1; }
   size_t memory_limit(int) const override { return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
@@ -39,26 +36,7 @@ class CpuRuntime final : public Runtime {
   void copy(void* to, Device, const void* from, Device, size_t bytes, Stream) override { std::memcpy(to, from, bytes); }
   void fill(void* memory, unsigned char value, size_t bytes, Stream) override { std::memset(memory, value, bytes); }
 
-  Stream default_stream(int) override { return {}; }
-  Stream create_stream(int, StreamPriority) override { return {}; }
-  void release_stream(Stream, StreamPriority) override {}
-  void* create_event(int) override { return nullptr; }
-  void destroy_event(void*) override {}
-  void record(void*, Stream) override {}
-  void wait(Stream, void*) override {}
-  bool reached(void*) override { return true; }
-
-  void begin_capture(Stream) override { no_capture(); }
-  bool capturing(Stream) override { return false; }
-  void* end_capture(Stream) override { no_capture(); }
-  void launch_graph(void*, Stream) override { no_capture(); }
-  void destroy_graph(void*) override {}
-
  private:
-  void wait_on_host(Stream) override {}
-  void wait_on_host(void*) override {}
-  void wait_on_host(int) override {}
-
   static constexpr size_t kCacheLine = 64, kHugePage = size_t{2} << 20;
 };
 

@@ -29,7 +29,7 @@ bool rehearsing();
 
 void set_rehearsing(bool);  // for Rehearsal
 
-// What runtime() gives meanwhile. The devices of either type are as many as there can be.
+// What runtime() gives meanwhile: one device of either type.
 Runtime& rehearsal_runtime(DeviceType);
 
 }  // namespace heddle

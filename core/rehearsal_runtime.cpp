@@ -6,14 +6,14 @@
 #include <map>
 #include <mutex>
 
-#include "kernels/api/check.h"
+#include "core/immediate_runtime.h"
 
 namespace heddle {
 namespace {
 
 bool on = false;
 
-class RehearsalRuntime final : public Runtime {
+class RehearsalRuntime final : public ImmediateRuntime {
  public:
   explicit RehearsalRuntime(DeviceType type) : type_(type) {}
 
@@ -53,18 +53,6 @@ class RehearsalRuntime final : public Runtime {
   Stream create_stream(int device, StreamPriority) override {
     return {{type_, device}, type_ == DeviceType::cpu ? nullptr : &streams_[next_++ % kStreams]};
   }
-  void release_stream(Stream, StreamPriority) override {}
-  void* create_event(int) override { return nullptr; }
-  void destroy_event(void*) override {}
-  void record(void*, Stream) override {}
-  void wait(Stream, void*) override {}
-  bool reached(void*) override { return true; }
-
-  void begin_capture(Stream) override { no_capture(); }
-  bool capturing(Stream) override { return false; }
-  void* end_capture(Stream) override { no_capture(); }
-  void launch_graph(void*, Stream) override { no_capture(); }
-  void destroy_graph(void*) override {}
 
  private:
   static void* map(size_t bytes) {
@@ -72,10 +60,6 @@ class RehearsalRuntime final : public Runtime {
     void* const memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return memory == MAP_FAILED ? nullptr : memory;
   }
-  [[noreturn]] static void no_capture() { fail("rehearsal", "a graph cannot be captured in one"); }
-  void wait_on_host(Stream) override {}
-  void wait_on_host(void*) override {}
-  void wait_on_host(int) override {}
 
   static constexpr size_t kStreams = 64, kLarge = size_t{1} << 20;
   DeviceType type_;
