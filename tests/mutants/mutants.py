@@ -32,7 +32,7 @@ STAGES = {
     "app": ("app", "infer", "train"),
 }
 # Minutes of random kills and stops: what they find, their neighbours find in seconds. And what runs on the simulated GPU, which heddle-mutate is for.
-LEFT_OUT = ("kills_test", "random_flags_test", "cuda_step_tests", "app_gpu_tests", "kernels_cuda_")
+LEFT_OUT = ("kills_test", "random_flags_test", "cuda_step_tests", "app_gpu_tests", "kernels_cuda_", "nccl_")
 DRAWS = 8  # places tried in a file whose faults do not compile or change nothing
 MARK = ".heddle-mutants"  # in a scratch copy's root: nothing else is written into
 
