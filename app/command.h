@@ -26,6 +26,7 @@ std::string version_text();
 
 int tokenize_command(Args args);
 int pretrain_command(Args args);
+int supervise_command(Args args);
 int generate_command(Args args);
 int eval_command(Args args);
 int inspect_command(Args args);

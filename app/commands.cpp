@@ -6,6 +6,7 @@ namespace {
 constexpr Command kCommands[] = {
     {"tokenize", "text files to token shards", false, tokenize_command},
     {"pretrain", "train a model on token shards, from the start or from the newest checkpoint", true, pretrain_command},
+    {"supervise", "run a training job, and start it again when it fails", false, supervise_command},
     {"generate", "text from a trained model", false, generate_command},
     {"eval", "loss and bits per byte of a trained model on held-out shards", true, eval_command},
     {"inspect", "what a run, a checkpoint or a file holds; digests and verification", false, inspect_command},

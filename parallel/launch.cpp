@@ -1,6 +1,11 @@
 #include "parallel/launch.h"
 
+#include <unistd.h>
+
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "kernels/api/check.h"
 
@@ -27,6 +32,37 @@ std::string unused_places() {
   const char *tasks = std::getenv("SLURM_NTASKS"), *job = std::getenv("SLURM_JOB_ID");
   if (!tasks || !job || std::atoi(tasks) <= 1 || launch_of_this_process().found) return {};
   return concat("SLURM_NTASKS is ", tasks, ", but this process was started alone and is the only rank; srun or mpirun starts them all");
+}
+
+std::string host_name() {
+  char name[256] = "";
+  if (::gethostname(name, sizeof name - 1) != 0 || name[0] == '\0') return "unknown";
+  return name;
+}
+
+std::string stopped_siblings() {
+  std::string out;
+  std::error_code unknown;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", unknown)) {
+    const std::string pid = entry.path().filename().string();
+    if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
+    std::string stat, environment;
+    std::getline(std::ifstream(entry.path() / "stat"), stat);
+    const size_t name_end = stat.rfind(") ");  // "pid (name) state parent ..."
+    if (name_end == std::string::npos || name_end + 4 >= stat.size()) continue;
+    const char state = stat[name_end + 2];
+    if ((state != 'T' && state != 't') || std::atoi(stat.c_str() + name_end + 4) != ::getppid()) continue;
+    std::ifstream in(entry.path() / "environ", std::ios::binary);
+    environment = concat('\0', std::string(std::istreambuf_iterator<char>(in), {}));
+    for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"}) {
+      const std::string key = concat('\0', name, '=');
+      const size_t at = environment.find(key);
+      if (at == std::string::npos) continue;
+      out += concat(out.empty() ? "rank " : ", rank ", std::atoi(environment.c_str() + at + key.size()), " (process ", pid, ")");
+      break;
+    }
+  }
+  return out;
 }
 
 }  // namespace heddle

@@ -16,6 +16,12 @@ Launch launch_of_this_process();
 // A sentence when this process was started alone where Slurm reserved places for several; else empty.
 std::string unused_places();
 
+// Those of this machine's ranks that are stopped, "rank 1 (process 4711)": what the launcher has started beside this process; "" when none is.
+std::string stopped_siblings();
+
+// This machine's name, "unknown" where it has none.
+std::string host_name();
+
 // Ends every rank of the job with this code: a rank that fails alone would leave the others waiting. Returns when there is only this process.
 void abort_world(int exit_code);
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "parallel/mpi_internal.h"
+#include "parallel/pulse.h"
 
 namespace heddle {
 namespace {
@@ -30,6 +31,7 @@ struct Requests {
   // Waits for every one; the first error, if there is one. One by one: Open MPI 4.1's MPI_Waitall does not come back when one of several had failed
   // before it was called.
   int finish() {
+    const Waiting waiting;
     int error = MPI_SUCCESS;
     for (MPI_Request& request : std::exchange(all, {})) {
       const int code = MPI_Wait(&request, MPI_STATUS_IGNORE);
@@ -145,7 +147,10 @@ class MpiCommunicator final : public Communicator {
       default: fail(op, concat("sums of ", name_of(dtype), " values; f32, bf16, f64 and i32 are supported"));
     }
   }
-  std::shared_ptr<Requests> start(std::string_view op) const { return std::make_shared<Requests>(group_, op); }
+  std::shared_ptr<Requests> start(const char* op) const {
+    note_collective(op);
+    return std::make_shared<Requests>(group_, op);
+  }
   static Work handle(std::shared_ptr<Requests> requests) {
     return Work([requests = std::move(requests)](Stream) { requests->wait(); });
   }

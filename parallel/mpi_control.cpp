@@ -1,4 +1,5 @@
 // The host plane over MPI.
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <limits>
@@ -10,6 +11,7 @@
 
 #include "parallel/mpi_internal.h"
 #include "parallel/nccl_communicator.h"
+#include "parallel/pulse.h"
 
 namespace heddle {
 
@@ -63,6 +65,8 @@ class MpiControl final : public Control {
 
   std::vector<std::string> gather_text(const std::string& mine, double seconds) override {
     if (seconds > 0) return gather_within(mine, seconds);
+    note_collective("gather");
+    const Waiting waiting;
     HEDDLE_CHECK(mine.size() <= static_cast<size_t>(std::numeric_limits<int>::max()) / static_cast<size_t>(group_.size()), "gather", mine.size(),
                  " bytes in one call");
     int length = static_cast<int>(mine.size());
@@ -80,14 +84,18 @@ class MpiControl final : public Control {
  private:
   // Over rank 0, by messages that can be waited for with a limit; a collective cannot be left.
   std::vector<std::string> gather_within(const std::string& mine, double seconds) {
-    const Deadline deadline(seconds);
-    const auto missing = [&](const std::string& who) {
-      fail("gather", concat("no answer within ", seconds, " s from ", who, ": hung, stopped or gone"), ExitCode::hung);
+    Deadline deadline(seconds);
+    const auto missing = [&](const std::string& who, std::vector<int> ranks) {
+      try {
+        fail("gather", concat("no answer within ", seconds, " s from ", who, ": hung, stopped or gone"));
+      } catch (const Error& e) {
+        throw RanksMissing(e.what(), std::move(ranks));
+      }
     };
     if (group_.rank() != 0) {
-      send_within(mine, 0, deadline, [&] { missing("rank 0"); });
+      send_within(mine, 0, deadline, [&] { missing("rank 0", {0}); });
       const std::optional<Received> all = receive_within(0, deadline);
-      if (!all) missing("rank 0, or from a rank that rank 0 waits for");
+      if (!all) missing("rank 0, or from a rank that rank 0 waits for", {0});
       return unpack(all->text);
     }
     std::vector<std::optional<std::string>> texts(static_cast<size_t>(group_.size()));
@@ -95,11 +103,14 @@ class MpiControl final : public Control {
     for (int received = 1; received < group_.size(); ++received) {
       std::optional<Received> one = receive_within(MPI_ANY_SOURCE, deadline);
       if (!one) {
-        std::string ranks;
+        std::string names;
+        std::vector<int> ranks;
         for (int r = 1; r < group_.size(); ++r) {
-          if (!texts[static_cast<size_t>(r)]) ranks += concat(ranks.empty() ? "rank " : ", ", r);
+          if (texts[static_cast<size_t>(r)]) continue;
+          names += concat(names.empty() ? "rank " : ", ", r);
+          ranks.push_back(r);
         }
-        missing(ranks);
+        missing(names, std::move(ranks));
       }
       texts[static_cast<size_t>(one->from)] = std::move(one->text);
     }
@@ -109,7 +120,7 @@ class MpiControl final : public Control {
       packed += concat(text->size(), " ", *text);
       all.push_back(std::move(*text));
     }
-    for (int r = 1; r < group_.size(); ++r) send_within(packed, r, deadline, [&] { missing(concat("rank ", r)); });
+    for (int r = 1; r < group_.size(); ++r) send_within(packed, r, deadline, [&] { missing(concat("rank ", r), {r}); });
     return all;
   }
 
@@ -117,16 +128,21 @@ class MpiControl final : public Control {
 
   class Deadline {
    public:
-    explicit Deadline(double seconds) : end_(std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds)) {}
-    // False when it has passed; sleeps a little, for what is waited for takes a disk's time.
-    bool wait() const {
-      if (std::chrono::steady_clock::now() > end_) return false;
+    explicit Deadline(double seconds) : left_(seconds) {}
+    // False when it has passed; sleeps a little, for what is waited for takes a disk's time. A longer sleep than a second was not its own: a job that
+    // was stopped as a whole and goes on has time left.
+    bool wait() {
+      const Clock::time_point now = Clock::now();
+      left_ -= std::min<std::chrono::duration<double>>(now - std::exchange(last_, now), std::chrono::seconds(1));
+      if (left_.count() < 0) return false;
       std::this_thread::sleep_for(std::chrono::microseconds(200));
       return true;
     }
 
    private:
-    std::chrono::time_point<std::chrono::steady_clock, std::chrono::duration<double>> end_;
+    using Clock = std::chrono::steady_clock;
+    std::chrono::duration<double> left_;
+    Clock::time_point last_ = Clock::now();
   };
   struct Received {
     int from = 0;
@@ -134,7 +150,7 @@ class MpiControl final : public Control {
   };
 
   template <class GiveUp>
-  void send_within(const std::string& text, int to, const Deadline& deadline, GiveUp give_up) {
+  void send_within(const std::string& text, int to, Deadline& deadline, GiveUp give_up) {
     HEDDLE_CHECK(text.size() <= static_cast<size_t>(std::numeric_limits<int>::max()), "gather", text.size(), " bytes in one call");
     MPI_Request request;
     group_.check("gather", MPI_Isend(text.data(), static_cast<int>(text.size()), MPI_CHAR, to, kTextTag, group_.comm(), &request));
@@ -148,7 +164,7 @@ class MpiControl final : public Control {
       }
     }
   }
-  std::optional<Received> receive_within(int from, const Deadline& deadline) {
+  std::optional<Received> receive_within(int from, Deadline& deadline) {
     MPI_Message message;
     MPI_Status status;
     for (int found = 0;;) {

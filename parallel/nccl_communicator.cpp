@@ -18,6 +18,7 @@
 #include "kernels/api/check.h"
 #include "kernels/api/printable.h"
 #include "parallel/preflight.h"
+#include "parallel/pulse.h"
 
 namespace heddle {
 namespace {
@@ -217,6 +218,7 @@ class NcclCommunicator final : public Communicator {
   template <class Calls>
   Work run(const char* op, Stream stream, Calls calls) {
     queued_ops.add(op);
+    note_collective(op);
     current_stream(device_);
     before_.record(stream);
     before_.wait(stream_);
@@ -253,6 +255,7 @@ class NcclCommunicator final : public Communicator {
   void settle(const char* op, ncclResult_t code) {
     using Clock = std::chrono::steady_clock;
     const auto begin = Clock::now();
+    const Waiting waiting;
     while (code == ncclInProgress) {
       {
         const std::lock_guard lock(mutex_);

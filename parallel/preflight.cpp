@@ -1,24 +1,17 @@
 #include "parallel/preflight.h"
 
-#include <unistd.h>
-
 #include <chrono>
 #include <thread>
 #include <vector>
 
 #include "core/tensor.h"
 #include "kernels/api/check.h"
+#include "parallel/launch.h"
 
 namespace heddle {
 namespace {
 
 constexpr double kGrace = 10;  // seconds that a rank may say later than another what it has found out
-
-std::string host_name() {
-  char name[256] = "";
-  ::gethostname(name, sizeof name - 1);
-  return name;
-}
 
 // Small integers, different for each rank: sums of them are exact.
 double number_of(int rank) {

@@ -5,6 +5,8 @@
 #include "kernels/api/check.h"
 #include "parallel/control.h"
 #include "parallel/launch.h"
+#include "parallel/pulse.h"
+#include "parallel/watchdog.h"
 
 #ifdef HEDDLE_HAVE_MPI
 #include "parallel/mpi_internal.h"
@@ -12,12 +14,15 @@
 
 namespace heddle {
 
-std::unique_ptr<Control> world_control() {
+std::unique_ptr<Control> world_control(double patience) {
   const auto [found, ranks, rank, variable] = launch_of_this_process();
   if (!found || ranks <= 1) return local_control();
 #ifdef HEDDLE_HAVE_MPI
+  const CallGuard guard("MPI_Init", patience * phase::kStartUp.patience);
   if (!mpi_is_running()) {
     int provided = 0;
+    static double finalize_patience;
+    finalize_patience = patience;
     // The checkpoint writer talks to its peers, over a communicator of its own, while the training thread waits in a collective. Taking turns
     // would not do: ranks whose turns fall to different threads would wait for one another.
     if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) fail("mpi", "MPI_Init_thread failed");
@@ -26,7 +31,10 @@ std::unique_ptr<Control> world_control() {
       fail("mpi", "this MPI library allows no calls from two threads at once (MPI_THREAD_MULTIPLE); use a build of it that does");
     }
     std::atexit([] {
-      if (mpi_is_running()) MPI_Finalize();
+      if (!mpi_is_running()) return;
+      let_watchdogs_end();
+      const CallGuard guard("MPI_Finalize", finalize_patience);
+      MPI_Finalize();
     });
   }
   int size = 0;
@@ -47,6 +55,7 @@ std::unique_ptr<Control> world_control() {
   set_error_rank(world->rank());
   return world;
 #else
+  static_cast<void>(patience);
   fail("mpi", concat("started as one of ", ranks, " ranks, but this build has no MPI; configure with HEDDLE_MPI=ON"), ExitCode::usage);
 #endif
 }

@@ -5,22 +5,23 @@
 #include <cmath>
 #include <csignal>
 #include <deque>
-#include <filesystem>
 #include <memory>
 
 #include "checkpoint/plan.h"
 #include "core/launch.h"
 #include "core/storage.h"
+#include "infer/device_state.h"
 #include "kernels/api/printable.h"
 #include "kernels/api/reduce.h"
 #include "parallel/launch.h"
+#include "parallel/pulse.h"
+#include "parallel/watchdog.h"
 #include "train/config/shape.h"
 #include "train/dry_run.h"
-#include "train/report/metrics.h"
-#include "train/report/samples.h"
-#include "train/report/tensorboard.h"
+#include "train/replicas.h"
 #include "train/report/utilisation.h"
 #include "train/run.h"
+#include "train/run_logs.h"
 #include "train/signals.h"
 
 namespace heddle {
@@ -36,24 +37,6 @@ bool due(int64_t every, uint64_t step) {
 }
 
 constexpr int kInterrupted = 128 + SIGINT;
-
-// What rank 0 writes down of a run. Each log forgets what a resume or a roll-back undoes.
-struct Logs {
-  explicit Logs(const Run& run) {
-    if (!run.is_first()) return;
-    metrics.emplace(run.file("metrics.jsonl"), run.resumed_step);
-    if (run.config.sample_every > 0 || std::filesystem::exists(run.file("samples.txt"))) samples.emplace(run.file("samples.txt"), run.resumed_step);
-    if (run.config.tensorboard) events.emplace(run.config.out, run.resumed_step);
-  }
-  void cut_after(uint64_t step) {
-    if (metrics) metrics->cut_after(step);
-    if (samples) samples->cut_after(step);
-    if (events) events->restart(step + 1);
-  }
-  std::optional<MetricsLog> metrics;
-  std::optional<SampleLog> samples;
-  std::optional<TensorBoardLog> events;
-};
 
 // Ends the record of a step whose validation a stop cut short: the next start makes up for it.
 constexpr std::string_view kValidationStopped = "val_stopped";
@@ -150,6 +133,7 @@ class Loop {
 // Whether any rank has a reason to stop; every rank gets the same answer. Collective. A start that is out of time takes one step all the same, so
 // that a loop of starts with a limit too short for any gets somewhere.
 bool Loop::must_stop() {
+  mark_progress();
   stop_ = signals_.poll().reason;
   if (stop_ == StopReason::time_limit && !has_trained_) stop_ = StopReason::none;
   if (unreadable_) stop_ = StopReason::unreadable;
@@ -187,13 +171,16 @@ void Loop::fail_spent(const Step& step, const std::string& why, const SpikeVerdi
 
 // Whether something is to be done with the state after a step, so that no further one may be begun before its result was looked at.
 bool Loop::rests_after(uint64_t step) const {
-  return step == steps_ || (run_.evaluator && due(config_.eval_every, step)) || due(config_.sample_every, step) || due(config_.save_every, step);
+  return step == steps_ || (run_.evaluator && due(config_.eval_every, step)) || due(config_.sample_every, step) || due(config_.save_every, step) ||
+         (run_.control().size() > 1 && due(config_.replica_check_every, step));
 }
 
 // Queues a step. False: stopped.
 bool Loop::train() {
   Step step;
   step.begun = Clock::now();
+  const Phase& phase = has_trained_ ? phase::kStep : phase::kFirstStep;
+  enter(phase, run_.step);
   const uint64_t first = run_.bad_batches->next_clean(run_.cursor, static_cast<uint64_t>(run_.samples));
   StepPlan& plan = step.plan;
   plan.micro_steps = run_.micro_steps;
@@ -204,12 +191,14 @@ bool Loop::train() {
   plan.z_loss = static_cast<float>(config_.z_loss);
   const uint64_t mine = first + static_cast<uint64_t>(run_.control().rank()) * run_.rank_samples();
   const auto fill = [&](int64_t m, const BatchView& into) {
+    enter(phase::kData);
     try {
       run_.loader->fill(mine + static_cast<uint64_t>(m * config_.batch), into);
     } catch (const Error& e) {  // a shard that was cut, or a disk that is gone: all ranks hear of it before anything is computed from it
       unreadable_ = e;
       return;
     }
+    enter(phase);
     const bool last = m + 1 == run_.micro_steps;
     run_.loader->prefetch(mine + static_cast<uint64_t>(last ? run_.samples : (m + 1) * config_.batch), config_.batch);
   };
@@ -229,7 +218,11 @@ void Loop::settle(size_t outstanding) {
   while (queued_.size() > outstanding) {
     Step step = std::move(queued_.front());
     queued_.pop_front();
-    step.result = run_.trainer->result();
+    {
+      const Waiting waiting;  // for the device, whose kernels wait for other ranks
+      step.result = run_.trainer->result();
+    }
+    mark_progress();
     // From when it could begin: the device was busy with the one before.
     step.seconds = std::chrono::duration<double>(Clock::now() - std::max(step.begun, settled_)).count();
     settled_ = Clock::now();
@@ -237,6 +230,10 @@ void Loop::settle(size_t outstanding) {
     if (rolled_back(step, run_.spikes.judge(step.result))) continue;
     print(step);
     const bool last = step.number == steps_;
+    if (due(config_.replica_check_every, step.number)) {
+      run_.trainer->join_values();
+      require_equal_replicas(run_.state, run_.arena->values().view(), run_.control(), copy_out_of(run_.device), step.number, saved_step_);
+    }
     if (run_.evaluator && (due(config_.eval_every, step.number) || last)) validate(step);
     if (due(config_.sample_every, step.number)) sample();
     log(step);
@@ -291,6 +288,7 @@ void Loop::print(const Step& step) {
 
 void Loop::validate(Step& step) {
   const Clock::time_point start = Clock::now();
+  enter(phase::kEval, run_.step);
   step.validation = run_.evaluator->run(
       [this](const Tensor& tokens, const Tensor& targets, const Tensor& start) { return run_.learner->token_losses(tokens, targets, start); },
       [this] { return must_stop(); }, [this](const Error& e) { unreadable_ = e; });
@@ -302,9 +300,10 @@ void Loop::validate(Step& step) {
                            " | ", counted(result.tokens, "token"), " in ", duration_text(seconds_since(start))));
 }
 
-// What the model makes of the prompt. A sample that fails ends nothing.
+// What the model makes of the prompt: on every rank, since a model may lie on several; rank 0 writes it down. A sample that fails ends nothing.
 void Loop::sample() {
-  if (!logs_->samples || !run_.tokenizer) return;
+  if (!run_.tokenizer) return;
+  enter(phase::kSample, run_.step);
   const Tokenizer& tokenizer = *run_.tokenizer;
   std::string text = config_.sample_prompt;
   try {
@@ -312,6 +311,7 @@ void Loop::sample() {
     prompt.insert(prompt.begin(), tokenizer.eot());
     const SamplingOptions sampling{.temperature = 0.8, .top_k = 50, .seed = static_cast<uint64_t>(config_.seed), .vocab = tokenizer.vocab_size()};
     const bool can = run_.learner->generate(prompt, config_.sample_tokens, sampling, [&](int32_t token, const Tensor&) {
+      mark_progress();
       if (token == tokenizer.eot()) return false;
       text += tokenizer.bytes_of(token);
       return true;
@@ -320,7 +320,7 @@ void Loop::sample() {
   } catch (const std::exception& error) {  // a look at the model, no part of its training
     return run_.console.warn(concat("no sample of step ", run_.step, ": ", error.what()));
   }
-  logs_->samples->write(run_.step, text);
+  if (logs_->samples) logs_->samples->write(run_.step, text);
   run_.console.line(concat("step ", run_.step, " | sample: ", text));
 }
 
@@ -371,6 +371,7 @@ void Loop::show_validation(const EvalResult& result) {
 
 // Weights that are no numbers are saved for whoever wants to look, and end the run: later saves would push out the good checkpoints before them.
 void Loop::save() {
+  enter(phase::kSave, run_.step);
   const bool finite = weights_are_finite();
   run_.save();
   saved_step_ = run_.step;
@@ -384,7 +385,9 @@ void Loop::save() {
 int Loop::finish() {
   run_.console.end_progress();
   if (saved_step_ < run_.step) save();
+  enter(phase::kSave, run_.step);
   run_.checkpoints->wait();
+  enter(phase::kEnd);
   if (const SaveStats saves = run_.checkpoints->stats(); saves.failed_in_a_row > 0) {
     fail("checkpoint",
          concat("the save of step ", run_.step, " failed; ",
@@ -426,13 +429,15 @@ int pretrain(RunConfig given) {
 }
 
 int pretrain(RunConfig given, const MakeLearner& make) {
-  std::unique_ptr<Control> world = world_control();
+  std::unique_ptr<Control> world = world_control(given.hang_timeout);
   if (given.dry_run) {
     if (make) fail_usage("pretrain", "--dry-run plans the models that options describe, and this program brings its own");
     if (world->rank() == 0) dry_run(given);
     return 0;
   }
+  enter(phase::kStartUp, 0);
   const StopSignals signals(given.time_limit, world->rank() == 0);
+  const Watchdog watchdog(*world, {.limit = given.hang_timeout, .stretch = !given.is_stated("hang-timeout"), .report = {}, .end = {}});
   const int ranks = world->size();
   Mesh mesh(std::move(world), ranks, 1, choose_device(given.device));
   Run run(std::move(given), mesh, make);

@@ -43,9 +43,9 @@ struct RunFile {
   bool (*is_own)(std::string_view beginning);
 };
 constexpr RunFile kFiles[] = {
-    {"LOCK", is_anything},          {"LATEST", is_latest},         {"config.toml", is_config},         {"metrics.jsonl", is_metrics},
-    {"samples.txt", is_samples},    {"shards.txt", is_shard_list}, {"bad_batches.jsonl", is_anything},  // read strictly where it is used
-    {"tokenizer.json", is_anything}};                                                                   // never replaced
+    {"LOCK", is_anything},           {"LATEST", is_latest},          {"config.toml", is_config},         {"metrics.jsonl", is_metrics},
+    {"samples.txt", is_samples},     {"shards.txt", is_shard_list},  {"bad_batches.jsonl", is_anything},  // read strictly where it is used
+    {"incidents.jsonl", is_metrics}, {"tokenizer.json", is_anything}};                                    // never replaced
 
 }  // namespace
 

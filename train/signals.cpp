@@ -45,8 +45,8 @@ extern "C" void heddle_on_stop_signal(int signal) {
     // comes along with others when a session ends
   } else if (none == SIGHUP && first_signal.compare_exchange_strong(none, signal)) {
     first_time = now;
-  } else if (signal == SIGUSR1 && none == SIGUSR1 && (first_time == 0 || now - first_time < 1'000'000'000)) {
-    // the same request, delivered twice
+  } else if ((signal == SIGUSR1 || (signal == SIGTERM && none == SIGUSR1)) && (first_time == 0 || now - first_time < 1'000'000'000)) {
+    // the same request, delivered along two ways
   } else {
     say("heddle: second signal: ending now without saving\n");
     ::_exit(128 + signal);

@@ -19,12 +19,13 @@ struct StopRequest {
 std::string_view name_of(StopReason reason);
 
 // While one lives, SIGTERM, SIGINT, SIGHUP and SIGUSR1 only set a flag: the caller saves and ends. SIGHUP and SIGINT that were ignored at the start
-// (nohup; a shell's background job) stay ignored. A second signal ends the process at once with 128 + its number, with two exceptions. A SIGUSR1
-// within a second of the first is taken for the same one, since Slurm and mpirun may both deliver it. And a SIGHUP is no impatient person: kernel,
-// shell and init each send one when a terminal or a session ends, next to SIGTERM, so it neither is a second signal nor makes one of what follows.
-// SIGPIPE and SIGXFSZ are ignored: a closed console must not end a run, and a file-size limit (ulimit -f) is an error of the save that meets it
-// (EFBIG), not the end of everything. The destructor restores what was there. One at a time in a process; of a job's ranks one `speaks`, that is,
-// says on standard error that it was asked.
+// (nohup; a shell's background job) stay ignored. A second signal ends the process at once with 128 + its number, with two exceptions. Of
+// SIGUSR1 and SIGTERM one that comes within a second of the other, and a repeated SIGUSR1, is taken for the same request: Slurm, mpirun and
+// `heddle supervise` turn the one into the other and may all deliver it. And a SIGHUP is
+// no impatient person: kernel, shell and init each send one when a terminal or a session ends, next to SIGTERM, so it neither is a second signal nor
+// makes one of what follows. SIGPIPE and SIGXFSZ are ignored: a closed console must not end a run, and a file-size limit (ulimit -f) is an error of
+// the save that meets it (EFBIG), not the end of everything. The destructor restores what was there. One at a time in a process; of a job's ranks one
+// `speaks`, that is, says on standard error that it was asked.
 class StopSignals {
  public:
   // time_limit: seconds from now on the monotonic clock; 0: none. Throws Error when another one lives.

@@ -62,6 +62,10 @@ void Trainer::go_on_from(const StepState& kept) {
   control_.set(state);
 }
 
+void Trainer::join_values() {
+  if (values_) values_->join(current_stream(device_));
+}
+
 void Trainer::masters_changed() {
   const Stream stream = current_stream(device_);
   if (values_) values_->join(stream);

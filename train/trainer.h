@@ -76,6 +76,8 @@ class Trainer {
   // What a run goes on with from a checkpoint: step, adam_t, skipped and spikes of a StepState. Between steps; both wait.
   StepState kept() const { return control_.get(); }
   void go_on_from(const StepState& kept);
+  // The weights as they are computed with are whole on this rank for what comes next on the current stream (ZeRO: they may be on their way).
+  void join_values();
   // After the optimizer's masters were written from outside, on all ranks: Optimizer::masters_changed(), and all ranks get the values.
   void masters_changed();
 

@@ -99,10 +99,15 @@ saved() {
 }
 start() {
   rm -rf long
+  go_on "$@"
+}
+go_on() {
+  lines=0
+  [ ! -e long ] || lines=$(wc -l <long/metrics.jsonl)
   "$mpirun" -np 2 --oversubscribe "$heddle" pretrain --data 'shards/*_train_*.bin' --out long --device cpu --layers 1 --heads 2 --dim 16 --seq 16 \
     --batch 2 --steps 10000000 --threads 1 --no-tensorboard --log-every 1000000 "$@" >log 2>&1 &
   job=$! waited=0
-  until [ -s long/metrics.jsonl ]; do
+  until [ -s long/metrics.jsonl ] && [ "$(wc -l <long/metrics.jsonl)" -gt "$lines" ]; do
     waited=$((waited + 1))
     [ $waited -lt 600 ] || die 'no step within a minute'
     sleep 0.1
@@ -129,6 +134,21 @@ stopped 1 TERM job
 stopped 75 TERM rank
 stopped 75 HUP rank
 stopped 130 INT rank
+
+# Asked at any moment of a run that saves, validates and samples all the time: the newest step is saved, every time, and the next start goes on from it.
+rm -rf long
+stops=0
+for delay in $(awk -v seed=$$ 'BEGIN { srand(seed); for (i = 0; i < 20; ++i) printf "%.3f ", 0.4 * rand() }'); do
+  go_on --save-every 3 --val 'shards/*_train_*.bin' --eval-every 4 --eval-tokens 2k --sample-every 5 --sample-tokens 20 --sample-prompt a --lr 0.001
+  sleep "$delay"
+  kill -USR1 $job
+  got=0
+  wait $job || got=$?
+  [ "$got" = 75 ] || die "SIGUSR1 after $delay s: exit code $got, expected 75"
+  saved
+  stops=$((stops + 1))
+done
+echo "SIGUSR1: $stops of 20 ended with 75 and their newest step saved"
 
 # A shard that is cut while ranks read it: whichever sees it first, all save the last whole step and end with what that one says.
 shard=shards/words_train_000000.bin

@@ -24,13 +24,13 @@ TEST_CASE("help and version go to standard output with code 0") {
     const Result r = w.heddle(arguments);
     CHECK(r.code == 0);
     CHECK(r.err.empty());
-    for (const char* command : {"tokenize", "pretrain", "generate", "eval", "inspect", "bench", "doctor"})
+    for (const char* command : {"tokenize", "pretrain", "supervise", "generate", "eval", "inspect", "bench", "doctor"})
       CHECK(has(r.out, std::string("\n  ") + command));
     CHECK(has(r.out, "Exit codes"));
     check_width(r.out);
   }
   CHECK(w.heddle("--version").out.rfind("heddle 0.", 0) == 0);
-  for (const char* command : {"tokenize", "pretrain", "generate", "eval", "inspect", "bench", "doctor"}) {
+  for (const char* command : {"tokenize", "pretrain", "supervise", "generate", "eval", "inspect", "bench", "doctor"}) {
     INFO(command);
     const Result r = w.heddle(std::string(command) + " --help");
     CHECK(r.code == 0);

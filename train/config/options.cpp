@@ -49,6 +49,9 @@ std::vector<Option<C>> make_table() {
       "save and exit with code 75 after this much wall clock: 90m, 11h30m, 1-00:00:00; 0s: never")
       .optional()
       .per_launch();
+  add("hang-timeout", DurationOf<C>{&C::hang_timeout}, kFree, "TIME",
+      "exit 86 and name the rank that shows no progress or no sign of life for so long; 0s: never")
+      .per_launch();
   add("dry-run", &C::dry_run, kFree, "", "print the derived configuration and the memory plan, then stop").command_only();
   add("world", &C::world, kFree, "N", "with --dry-run: plan for this many ranks").optional().between(1, kMaxRanks).command_only();
 
@@ -116,6 +119,9 @@ std::vector<Option<C>> make_table() {
       .between(0, 1000);
   add("nonfinite-limit", &C::nonfinite_limit, kFree, "N", "steps in a row with a NaN or Inf gradient (each withheld) before a roll-back")
       .between(1, 1000);
+  add("replica-check-every", &C::replica_check_every, kFree, "N",
+      "steps between comparisons, bit for bit, of what several ranks hold alike; 0: never")
+      .between(0, kMaxEvery);
 
   group = "Machine";
   add("device", choice<&C::device>(kDevice), kFree, "auto|cpu|cuda", "where to run");

@@ -47,9 +47,10 @@ struct RunConfig {
   ResumeMode resume = ResumeMode::automatic;
   std::string init_from;  // a run directory or checkpoint whose weights start the run
   int64_t seed = 42;
-  int64_t steps = 0;      // horizon in optimizer steps; 0: from tokens
-  int64_t tokens = 0;     // horizon in tokens; 0: from steps
-  double time_limit = 0;  // seconds of wall clock after which the run saves and exits 75; 0: none
+  int64_t steps = 0;          // horizon in optimizer steps; 0: from tokens
+  int64_t tokens = 0;         // horizon in tokens; 0: from steps
+  double time_limit = 0;      // seconds of wall clock after which the run saves and exits 75; 0: none
+  double hang_timeout = 600;  // seconds without progress, or without a rank's sign of life, that end the job; 0: none
   bool dry_run = false;
   int64_t world = 0;  // ranks to plan for in a dry run; 0: those started
 
@@ -90,6 +91,7 @@ struct RunConfig {
   double spike_z = 0;
   int64_t spike_rollbacks = 3;
   int64_t nonfinite_limit = 5;
+  int64_t replica_check_every = 1000;
 
   // Machine
   DeviceChoice device = DeviceChoice::automatic;
