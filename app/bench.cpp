@@ -21,7 +21,9 @@ constexpr CommandHelp kHelp = {
     "gpt-10m; a model of --depth or --layers has the vocabulary 50304 unless --vocab says another.\n"
     "train-step: whole optimizer steps on random tokens, one JSON line. gflops is the rate of a step, counting only the "
     "model's arithmetic; matmul_gflops that of the step's matrix products run by themselves; matmul_fraction is gflops / "
-    "matmul_gflops, 1 for a step that does nothing else.\n"
+    "matmul_gflops, 1 for a step that does nothing else. Under mpirun or srun the ranks step together: tokens_per_s is that of all, step_ms that of "
+    "the slowest; exposed_comm_ms is what the rank that waits least waits for communication in a step, waited_ms_max the one that waits most, for "
+    "slower ranks as well.\n"
     "ops: every op at this model's shapes in a table beside its floor: its arithmetic at the rate of the fastest of those "
     "products, or a copy of as many bytes, whichever takes longer. n/a: the op was faster, so that is no floor.\n"
     "save-stall: what writing a checkpoint in the background costs the steps beside it, one JSON line; under mpirun the ranks save one together.\n"
@@ -67,9 +69,9 @@ int bench_command(Args args) {
   if (config.model.empty() && config.depth == 0 && config.layers == 0) config.set("model", "gpt-10m", Source::flag, "bench");
   if (!config.is_set("seq")) config.seq = 256;
   if (!config.is_set("vocab") && config.model.empty()) config.set("vocab", kDefaultVocab, Source::flag, "bench");
-  bench.shape = resolve(config, {.ranks = 1, .vocab = config.vocab});
   const Launch launch = launch_of_this_process();
-  if (launch.ranks > 1 && what != "save-stall" && what != "collectives") {
+  bench.shape = resolve(config, {.ranks = what == "train-step" ? launch.ranks : 1, .vocab = config.vocab});
+  if (launch.ranks > 1 && what != "train-step" && what != "save-stall" && what != "collectives") {
     fail("bench",
          concat(what, " is the work of one process, but was started as ", counted(launch.ranks, "rank"), " (", launch.variable,
                 "): start it without mpirun or srun"),
@@ -77,7 +79,8 @@ int bench_command(Args args) {
   }
   const kernels::ForcedKernels forced(config.kernel);
   if (what == "train-step") {
-    std::printf("%s\n", bench_train_step(bench).c_str());
+    const std::string line = bench_train_step(bench);
+    if (launch.rank == 0) std::printf("%s\n", line.c_str());
   } else if (what == "ops") {
     bench_ops(bench);
   } else if (what == "collectives") {

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,8 @@
 #include "kernels/api/matmul.h"
 #include "kernels/api/philox.h"
 #include "kernels/api/random.h"
+#include "parallel/control.h"
+#include "train/config/shape.h"
 #include "train/step_timer.h"
 
 namespace heddle::app {
@@ -87,33 +90,48 @@ MatmulRate model_matmul_rate(const TransformerConfig& config, int64_t rows, DTyp
 }
 
 std::string bench_train_step(BenchOptions options) {
+  const std::unique_ptr<Control> control = world_control();
+  const int ranks = control->size();
   const int64_t idle = process_bytes("VmRSS");
-  StepTimer session(options.config, options.shape, "bench");
+  StepTimer session(options.config, options.shape, "bench",
+                    ranks == 1 ? nullptr : control->communicator(choose_device(options.config.device), {.time_joins = true}));
   const RunConfig& c = session.run_config;
-  std::vector<double> times;
+  std::vector<double> times, waits;
   uint64_t warm_allocations = 0;
   for (int64_t i = 0; i < options.warmup + options.repeats; ++i) {
     if (i == options.warmup) warm_allocations = memory_stats(session.device).device_allocations;
-    const double seconds = session.step();
-    if (i >= options.warmup) times.push_back(seconds);
+    const double seconds = session.step(), waited = session.comm->take_waited();
+    if (i < options.warmup) continue;
+    times.push_back(seconds);
+    waits.push_back(waited);
   }
   const MemoryStats memory = memory_stats(session.device);
   const int64_t peak_rss = process_bytes("VmHWM") - idle;
   const int64_t tokens = session.tokens();
   const TransformerConfig& config = session.model.config();
-  const double step = median(times), flops = config.flops_per_token(c.seq) * static_cast<double>(tokens);
+  // Each rank's, in rank order.
+  const auto of_ranks = [&control](double mine) {
+    std::vector<double> all;
+    for (const std::string& text : control->gather_text(std::to_string(mine * 1e9))) all.push_back(std::stod(text) * 1e-9);
+    return all;
+  };
+  const std::vector<double> steps = of_ranks(median(times)), waited = of_ranks(median(waits));
+  const double step = *std::max_element(steps.begin(), steps.end()), flops = config.flops_per_token(c.seq) * static_cast<double>(tokens);
   const double matmul = model_matmul_rate(config, tokens, session.arena.values().dtype(), session.device, 5).mean;
   const double rate = flops / step / 1e9;
   char line[1024];
   std::snprintf(
       line, sizeof line,
-      "{\"bench\": \"train-step\", \"dtype\": \"%s\", \"optimizer\": \"%s\", \"parameters\": %lld, \"vocab\": %lld, \"batch\": %lld, \"seq\": %lld, "
-      "\"tokens_per_s\": %.1f, \"step_ms\": %.2f, \"step_ms_min\": %.2f, \"step_ms_max\": %.2f, \"gflops\": %.1f, \"matmul_gflops\": %.1f, "
+      "{\"bench\": \"train-step\", \"dtype\": \"%s\", \"optimizer\": \"%s\", \"parameters\": %lld, \"vocab\": %lld, \"ranks\": %d, \"batch\": %lld, "
+      "\"seq\": %lld, "
+      "\"tokens_per_s\": %.1f, \"step_ms\": %.2f, \"step_ms_min\": %.2f, \"step_ms_max\": %.2f, \"exposed_comm_ms\": %.2f, \"waited_ms_max\": %.2f, "
+      "\"gflops\": %.1f, \"matmul_gflops\": %.1f, "
       "\"matmul_fraction\": %.3f, \"peak_bytes\": %zu, \"peak_rss_above_idle_bytes\": %lld, \"allocations_after_warmup\": %llu, \"loss\": %.4f}",
       std::string(name_of(session.arena.values().dtype())).c_str(), c.optimizer == OptimizerChoice::muon ? "muon" : "adamw",
-      static_cast<long long>(session.model.parameter_count()), static_cast<long long>(config.vocab), static_cast<long long>(c.batch),
-      static_cast<long long>(c.seq), static_cast<double>(tokens) / step, step * 1e3, *std::min_element(times.begin(), times.end()) * 1e3,
-      *std::max_element(times.begin(), times.end()) * 1e3, rate, matmul, rate / matmul, memory.peak_total, static_cast<long long>(peak_rss),
+      static_cast<long long>(session.model.parameter_count()), static_cast<long long>(config.vocab), ranks, static_cast<long long>(c.batch),
+      static_cast<long long>(c.seq), static_cast<double>(tokens * ranks) / step, step * 1e3, *std::min_element(times.begin(), times.end()) * 1e3,
+      *std::max_element(times.begin(), times.end()) * 1e3, *std::min_element(waited.begin(), waited.end()) * 1e3,
+      *std::max_element(waited.begin(), waited.end()) * 1e3, rate, matmul, rate / matmul, memory.peak_total, static_cast<long long>(peak_rss),
       static_cast<unsigned long long>(memory.device_allocations - warm_allocations), session.loss);
   return line;
 }

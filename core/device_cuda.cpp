@@ -328,6 +328,28 @@ std::string cuda_device_uuid(int device) {
   return text;
 }
 
+CudaMoment::CudaMoment(Device device) : device_(device.index) {
+  const Current current(device_);
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreate(&event), "cudaEventCreate");
+  event_ = event;
+}
+CudaMoment::~CudaMoment() {
+  if (event_) cudaEventDestroy(event_of(event_));
+}
+CudaMoment::CudaMoment(CudaMoment&& other) noexcept : device_(other.device_), event_(std::exchange(other.event_, nullptr)) {}
+
+void CudaMoment::record(Stream stream) {
+  const Current current(device_);
+  check(cudaEventRecord(event_of(event_), native(stream)), "cudaEventRecord");
+}
+double CudaMoment::seconds_since(const CudaMoment& earlier) const {
+  check(cudaEventSynchronize(event_of(event_)), "cudaEventSynchronize");
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, event_of(earlier.event_), event_of(event_)), "cudaEventElapsedTime");
+  return double{milliseconds} / 1e3;
+}
+
 WaitWatch::WaitWatch(std::function<void()> ask) {
   const std::lock_guard lock(watch_mutex);
   place_ = watches.insert(watches.end(), std::move(ask));

@@ -16,6 +16,22 @@ int cuda_device_count();  // 0 where cuda_runtime() throws
 // "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", as nvidia-smi -L names it: the same for every process that uses the device. Builds with CUDA alone.
 std::string cuda_device_uuid(int device);
 
+// A moment of a stream, to measure by. Builds with CUDA alone.
+class CudaMoment {
+ public:
+  explicit CudaMoment(Device);
+  ~CudaMoment();
+  CudaMoment(CudaMoment&&) noexcept;
+  CudaMoment& operator=(CudaMoment&&) = delete;
+
+  void record(Stream);
+  double seconds_since(const CudaMoment& earlier) const;  // both recorded; waits for them
+
+ private:
+  int device_;
+  void* event_ = nullptr;
+};
+
 // Asked again and again, while this lives, by threads of the host that wait for a CUDA device; what it throws ends the wait. Communication can fail
 // so that its kernels, and with them the device, wait for ever: only the library that does it knows. Builds with CUDA alone.
 class WaitWatch {

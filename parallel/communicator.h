@@ -55,6 +55,10 @@ class Communicator {
   // All of them at once, in any order: no rank waits for a partner's other messages. Messages between two ranks match in the order given.
   virtual Work grouped(std::span<const Transfer> transfers, Stream stream) = 0;
 
+  // Seconds that streams have stood at joins of this communicator's work since the last call, on the device's clock: exposed communication, and
+  // what slower ranks cost. Between steps; waits for the joins. 0 unless CommunicatorOptions::time_joins.
+  virtual double take_waited() { return 0; }
+
   // Gives up what is under way on this rank; nothing works afterwards.
   virtual void abort() = 0;
 

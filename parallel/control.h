@@ -22,6 +22,7 @@ inline constexpr double kHangLimit = 600;  // seconds that ranks wait for one an
 
 struct CommunicatorOptions {
   int64_t most_bytes = int64_t{1} << 30;  // of one message: what is larger goes in pieces (MPI counts elements in ints)
+  bool time_joins = false;                // for Communicator::take_waited()
 };
 
 // Ranks that have not answered in time, as far as this one knows: rank 0 knows each, the others that rank 0 has not answered.

@@ -1,5 +1,6 @@
 // The device plane of CPUs: MPI on host memory.
 #include <algorithm>
+#include <chrono>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -48,6 +49,7 @@ struct Requests {
 class MpiCommunicator final : public Communicator {
  public:
   MpiCommunicator(MPI_Comm comm, const CommunicatorOptions& options) : group_(std::make_shared<MpiGroup>(comm)), most_bytes_(options.most_bytes) {
+    if (options.time_joins) waited_ = std::make_shared<double>(0);
     MPI_Op_create(add_bf16, 1, &bf16_sum_);
   }
   ~MpiCommunicator() override {
@@ -128,6 +130,8 @@ class MpiCommunicator final : public Communicator {
     return handle(std::move(requests));
   }
 
+  double take_waited() override { return waited_ ? std::exchange(*waited_, 0) : 0; }
+
   void abort() override {
     const int code = static_cast<int>(ExitCode::hung);
     MPI_Abort(group_->comm(), code);
@@ -151,8 +155,13 @@ class MpiCommunicator final : public Communicator {
     note_collective(op);
     return std::make_shared<Requests>(group_, op);
   }
-  static Work handle(std::shared_ptr<Requests> requests) {
-    return Work([requests = std::move(requests)](Stream) { requests->wait(); });
+  Work handle(std::shared_ptr<Requests> requests) const {
+    if (!waited_) return Work([requests = std::move(requests)](Stream) { requests->wait(); });
+    return Work([requests = std::move(requests), waited = waited_](Stream) {
+      const auto begin = std::chrono::steady_clock::now();
+      requests->wait();
+      *waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    });
   }
 
   static View bytes_of(View v) {
@@ -174,6 +183,7 @@ class MpiCommunicator final : public Communicator {
 
   std::shared_ptr<const MpiGroup> group_;
   int64_t most_bytes_;
+  std::shared_ptr<double> waited_;  // where joins are timed
   MPI_Op bf16_sum_ = MPI_OP_NULL;
 };
 

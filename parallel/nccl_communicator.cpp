@@ -65,7 +65,7 @@ void require_dense(std::string_view op, const View& v) {
 
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(Control& control, Device device, double patience)
+  NcclCommunicator(Control& control, Device device, double patience, const CommunicatorOptions& options)
       : rank_(control.rank()),
         size_(control.size()),
         device_(device),
@@ -73,6 +73,7 @@ class NcclCommunicator final : public Communicator {
         stream_(device, StreamPriority::high),
         before_(device),
         events_(std::make_shared<EventPool>(device)) {
+    if (options.time_joins) joins_ = std::make_shared<std::vector<Joined>>();
     current_stream(device_);  // makes the device this thread's
     start(control);
   }
@@ -150,6 +151,14 @@ class NcclCommunicator final : public Communicator {
     });
   }
 
+  double take_waited() override {
+    double seconds = 0;
+    if (joins_) {
+      for (const Joined& join : *joins_) seconds += join.end.seconds_since(join.begin);
+      joins_->clear();
+    }
+    return seconds;
+  }
   void abort() override { give_up(); }
 
  private:
@@ -236,7 +245,13 @@ class NcclCommunicator final : public Communicator {
     settle(op, code);
     std::shared_ptr<Event> done = EventPool::take(events_);
     done->record(stream_);
-    return Work([done = std::move(done)](Stream joins) { done->wait(joins); });
+    return Work([done = std::move(done), joins = joins_, device = device_](Stream stream) {
+      if (!joins) return done->wait(stream);
+      Joined& join = joins->emplace_back(Joined{CudaMoment(device), CudaMoment(device)});
+      join.begin.record(stream);
+      done->wait(stream);
+      join.end.record(stream);
+    });
   }
 
   template <class Call>
@@ -250,6 +265,11 @@ class NcclCommunicator final : public Communicator {
     }
     return ncclSuccess;
   }
+
+  // A stream's wait for a collective.
+  struct Joined {
+    CudaMoment begin, end;
+  };
 
   // Until the library has done what a call began: met the others, or put its kernels into the stream. Not until they have run.
   void settle(const char* op, ncclResult_t code) {
@@ -306,14 +326,15 @@ class NcclCommunicator final : public Communicator {
   ncclComm_t comm_ = nullptr;
   const char* last_op_ = "none";
   uint64_t calls_ = 0;
+  std::shared_ptr<std::vector<Joined>> joins_;  // where joins are timed
   std::unique_ptr<WaitWatch> watch_;
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> nccl_communicator(Control& control, Device device, double patience) {
+std::unique_ptr<Communicator> nccl_communicator(Control& control, Device device, double patience, const CommunicatorOptions& options) {
   require_own_devices(control, cuda_device_uuid(device.index), device, patience);
-  auto comm = std::make_unique<NcclCommunicator>(control, device, patience);
+  auto comm = std::make_unique<NcclCommunicator>(control, device, patience, options);
   preflight(*comm, control, device, patience);
   return comm;
 }

@@ -12,6 +12,6 @@ namespace heddle {
 // to a call, is an Error(hung) after `patience` seconds, never a wait for ever; an error of the library that its kernels would wait on for ever is
 // told where the host waits for the device anyway. Calls run on a stream of their own of the highest priority. Error(no_device) in a build without
 // NCCL.
-std::unique_ptr<Communicator> nccl_communicator(Control& control, Device device, double patience = 300);
+std::unique_ptr<Communicator> nccl_communicator(Control& control, Device device, double patience = 300, const CommunicatorOptions& options = {});
 
 }  // namespace heddle

@@ -4,7 +4,7 @@
 
 namespace heddle {
 
-std::unique_ptr<Communicator> nccl_communicator(Control& control, Device, double) {
+std::unique_ptr<Communicator> nccl_communicator(Control& control, Device, double, const CommunicatorOptions&) {
   fail("nccl",
        concat(control.size(),
               " ranks on GPUs need NCCL, which this build has not: install it (nccl.h, libnccl) and configure with HEDDLE_NCCL=ON, or start "

@@ -19,7 +19,7 @@ ScheduleKind kind_of(ScheduleChoice choice) {
 }  // namespace
 
 Layout make_layout(const RunConfig& c, const Module& module, int dp_rank) {
-  return Layout(module, {.dp = static_cast<int>(std::max<int64_t>(c.dp, 1)), .dp_rank = dp_rank},
+  return Layout(module, {.dp = static_cast<int>(c.dp), .dp_rank = dp_rank},
                 {.whole_matrices = c.optimizer == OptimizerChoice::muon, .fixed_cells = c.deterministic});
 }
 

@@ -29,8 +29,8 @@ StepTimer::StepTimer(const RunConfig& config, const TransformerConfig& shape, st
     : run_config(for_ranks(config, ranks ? ranks->size() : 1)),
       device((use_threads(config.threads), choose_device(config.device))),
       model(shape),
-      arena((require_memory(op, run_config, model, compute_dtype(config.precision, device), device, false), model), make_layout(run_config, model),
-            device, compute_dtype(config.precision, device)),
+      arena((require_memory(op, run_config, model, compute_dtype(config.precision, device), device, false), model),
+            make_layout(run_config, model, ranks ? ranks->rank() : 0), device, compute_dtype(config.precision, device)),
       comm(ranks ? std::move(ranks) : local_communicator()) {
   arena.init(static_cast<uint64_t>(config.seed));
   optimizer = make_optimizer(run_config, arena);

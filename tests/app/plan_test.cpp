@@ -185,7 +185,7 @@ TEST_CASE("bench train-step times the step that pretrain would train") {
   CHECK(has(depth.out, "\"optimizer\": \"muon\""));
   CHECK(has(depth.out, "\"vocab\": 100,"));
   const std::string help = w.heddle("bench --help").out;
-  for (const char* name : {"gflops", "matmul_gflops", "matmul_fraction"}) {
+  for (const char* name : {"gflops", "matmul_gflops", "matmul_fraction", "exposed_comm_ms", "waited_ms_max"}) {
     CHECK(has(depth.out, std::string("\"") + name + "\": "));
     CHECK(has(help, name));
   }

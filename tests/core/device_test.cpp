@@ -195,6 +195,9 @@ TEST_CASE("staging: a slot is filled again only when its copy has run; with one 
       CHECK(staged_sum(device, staging, 20) == 190);
     }
     Staging staging(device, 4000, 4);
+    std::byte* const slot = staging.next().data();
+    for (int i = 1; i < 4; ++i) CHECK(staging.next().data() != slot);
+    CHECK(staging.next().data() == slot);  // as many as it was asked for
     const uint64_t before = runtime(device.type).host_synchronisations();
     for (int i = 0; i < 4; ++i) {
       std::memset(staging.next().data(), 0, 4000);

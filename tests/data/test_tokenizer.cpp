@@ -259,6 +259,31 @@ TEST_CASE("both spellings of merges are read", "[tokenizer]") {
   CHECK(read.fingerprint() == tokenizer.fingerprint());
 }
 
+TEST_CASE("GPT-2's two files are read; comments and blank lines between merges are none", "[tokenizer]") {
+  std::mt19937_64 random(27);
+  const std::string text = word_text(random, 3000);
+  BpeTrainer trainer;
+  trainer.add(text);
+  const Tokenizer tokenizer = trainer.train(300);
+  const std::string json = tokenizer.to_json();
+  const size_t begin = json.find('{', json.find("\"vocab\": {")), end = json.find("\n    }", begin);
+  REQUIRE(end != std::string::npos);
+  std::string vocab = json.substr(begin, end - begin), merges = "#version: 0.2\n\n";
+  if (vocab.find("<|endoftext|>") == std::string::npos) vocab += concat(",\n\"<|endoftext|>\": ", tokenizer.eot());
+  for (const auto& pair : tokenizer.spec().merges) {
+    const auto spelled = [&](int32_t id) {
+      const std::string text(tokenizer.bytes_of(id));
+      return text[0] == ' ' ? "\u0120" + text.substr(1) : text;
+    };
+    merges += concat(spelled(pair[0]), ' ', spelled(pair[1]), '\n', merges.size() % 3 == 0 ? "\n" : "");
+  }
+  const Scratch scratch;
+  const Tokenizer read = Tokenizer::load_gpt2(scratch.write("encoder.json", vocab + "}"), scratch.write("vocab.bpe", merges));
+  CHECK(read.vocab_size() == tokenizer.vocab_size());
+  CHECK(read.eot() == tokenizer.eot());
+  CHECK(read.encode(text) == tokenizer.encode(text));
+}
+
 TEST_CASE("GPT-2's own files give GPT-2's ids", "[tokenizer]") {
   const std::string encoder = test_data("gpt2-encoder.json"), merges = test_data("gpt2-vocab.bpe");
   if (encoder.empty() || merges.empty()) return;

@@ -33,6 +33,7 @@ STAGES = {
 }
 # Minutes of random kills and stops: what they find, their neighbours find in seconds. And what runs on the simulated GPU, which heddle-mutate is for.
 LEFT_OUT = ("kills_test", "random_flags_test", "cuda_step_tests", "app_gpu_tests", "kernels_cuda_", "nccl_")
+SIMULATED = ("parallel/nccl_communicator.cpp", "core/device_cuda.cpp")  # what only tests that are left out come by
 DRAWS = 8  # places tried in a file whose faults do not compile or change nothing
 MARK = ".heddle-mutants"  # in a scratch copy's root: nothing else is written into
 
@@ -287,6 +288,7 @@ def main(arguments=None, make_tree=Tree):
     files = sorted(str(p.relative_to(tree.path)) for folder in FOLDERS for p in (tree.path / folder).rglob("*.cpp"))
     files = [f for f in files if re.search(given.only, f)]
     random.Random(given.seed).shuffle(files)
+    files = [f for f in files if f not in SIMULATED]
     again = survivors_of(results.read_text()) if given.survivors and results.exists() else []
     if given.survivors:
         files = [f for f in files if any(key[0] == f for key, _ in again)]

@@ -317,6 +317,22 @@ TEST_CASE("a mesh puts the ranks on its axes, tp innermost") {
   CHECK(element(across_tp.view(), 0) == at(rank / 2 * 2, 0) + at(rank / 2 * 2 + 1, 0));
 }
 
+TEST_CASE("timed joins: who waits for a slower rank is told how long, and once") {
+  const std::unique_ptr<Communicator> timed = control().communicator(device(), {.time_joins = true});
+  CHECK(timed->take_waited() == 0);
+  Buffer data(DType::f32, {5});
+  control().barrier();
+  const bool late = timed->rank() == timed->size() - 1;
+  if (late) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  timed->all_reduce(data.view(), stream()).join(stream());
+  synchronize(device());
+  const double waited = timed->take_waited();
+  if (timed->size() > 1 && !late) CHECK(waited > 0.02);
+  if (timed->size() == 1) CHECK(waited == 0);
+  CHECK(timed->take_waited() == 0);
+  CHECK(world().take_waited() == 0);
+}
+
 TEST_CASE("barrier: nobody leaves before the last has come") {
   using Clock = std::chrono::steady_clock;
   control().barrier();
