@@ -123,7 +123,7 @@ def places(text):
         wrap(m.start(1), m.end(), "if (%son(@)) {} else " % NAMESPACE, "", "%s left out" % squeeze(text[m.start(1) : m.end()]))
     for m in re.finditer(r"[(,] ?(%s), (%s)(?=[,)])" % (PRIMARY, PRIMARY), code):  # arguments, swapped
         before = code[max(0, m.start() - 40) : m.start() + 1]
-        if m.group(1) == m.group(2) or m.group(1).isdigit() or m.group(2).isdigit() or re.search(r"(?:template|for|\]) ?\($", before):
+        if m.group(1) == m.group(2) or m.group(1).isdigit() or m.group(2).isdigit() or re.search(r"(?:template|for|\]) ?\($|\b(?:fmaf|f?min|f?max)f?\($", before):
             continue
         a, b = m.group(1), m.group(2)
         wrap(m.start(1), m.end(2), "", "", "%s, %s swapped" % (a, b))

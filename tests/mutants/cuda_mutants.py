@@ -3,77 +3,101 @@
 
 import argparse
 import concurrent.futures
+import itertools
 import json
+import math
 import os
 import pathlib
 import re
+import resource
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import cuda_faults
 from mutants import ROOT, equivalents, squeeze
 
 LEFT_OUT = ("register", "resource_gate", "tensor_map")  # not kernels, or not compiled with them
-FIRST_SECONDS, TIMES_LONGER = 10, 8  # how long a test may take with a fault in it
+FIRST_SECONDS, TIMES_LONGER = 2, 5  # of processor time, that a test may take with a fault in it
+TRAPS = {"plain": ["-fsanitize=bounds-strict,object-size", "-fsanitize-undefined-trap-on-error"], "check": ["-fsanitize=bounds", "-fsanitize-trap=bounds"]}
+# Of a flavour, the programs whose test cases look for faults, the likely one first: what kernels compute; who refuses what, and how a launch is planned.
+PROGRAMS = {"plain": ("kernels_cuda", "sim_registry"), "check": ("kernels_cuda",)}
 
 
 class Program:
     """A Catch2 program, its test cases and how long each takes."""
 
     def __init__(self, path, filters):
-        self.path, self.filters, self.seconds = path, filters, {}
+        self.path, self.filters, self.seconds, self.reached = path, filters, {}, {}
 
     def cases(self):
         listed = subprocess.run([self.path, "--list-test-names-only", *self.filters], capture_output=True, text=True).stdout
         return [line.strip() for line in listed.splitlines() if line.strip()]
 
     def run(self, case, seconds, variables):
-        """The exit code; 124 when it took too long."""
+        """The exit code, 124 when it took too long, and the processor time."""
         name = re.sub(r'([,\[\]\\"])', r"\\\1", case)
         # One core: the faults run beside each other.
-        process = subprocess.Popen([self.path, "--abort", name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-                                   env={**os.environ, "HEDDLE_SIM_THREADS": "1", **variables})  # fmt: skip
-        try:
-            said = process.communicate(timeout=seconds)[0]
-            if b"No test cases matched" in said:
+        with tempfile.TemporaryFile(prefix="heddle-mutants-") as said:
+            process = subprocess.Popen([self.path, "--abort", name], stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+                                       env={**os.environ, "HEDDLE_SIM_THREADS": "1", "OMP_NUM_THREADS": "1", **variables})  # fmt: skip
+            ended = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
+            ended.start()
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode, too_long = os.waitstatus_to_exitcode(status), ended.finished.is_set()
+            ended.cancel()
+            said.seek(0)
+            if b"No test cases matched" in said.read():
                 sys.exit(f"cuda_mutants: {self.path} does not know its own test case '{case}'")
-            return process.returncode
-        except subprocess.TimeoutExpired:
-            return 124
-        finally:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            process.communicate()
+            return 124 if too_long else process.returncode, used.ru_utime + used.ru_stime
 
-    def reach(self, variable, cases, jobs):
+    def reach(self, variable, jobs):
         """What each test case comes by, as the program writes it into the file that the variable names: fault -> cases, quickest first."""
-        reached = {}
 
         def one(case):
             with tempfile.NamedTemporaryFile("r", prefix="heddle-mutants-") as out:
-                begin = time.monotonic()
-                if self.run(case, 1200, {variable: out.name}) != 0:
-                    sys.exit(f"cuda_mutants: {self.path} '{case}' fails without a fault")
-                return case, time.monotonic() - begin, out.read().split("\n")
+                code, seconds = self.run(case, 1200, {variable: out.name})
+                if code != 0:
+                    sys.exit(f"cuda_mutants: {self.path} '{case}' fails without a fault: {code}")
+                return case, seconds, out.read().split()
 
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            for case, seconds, lines in pool.map(one, cases):
-                self.seconds[case] = seconds
-                for line in filter(None, lines):
-                    reached.setdefault(line, []).append(case)
-        for cases in reached.values():
+            for case, self.seconds[case], lines in pool.map(one, self.cases()):
+                for line in lines:
+                    self.reached.setdefault(line, []).append(case)
+        for cases in self.reached.values():
             cases.sort(key=lambda case: self.seconds[case])
-        return reached
+        return self.reached
+
+    def allowed(self, case):
+        return FIRST_SECONDS + math.ceil(TIMES_LONGER * self.seconds[case])
+
+    def try_each(self, faults, jobs):
+        """Each fault that a test case finds and the case, by forks (mutant_switch.h), the quickest case first."""
+        found = set()
+        for case in sorted(self.seconds, key=lambda case: self.seconds[case]):
+            pending = [n for n in faults if n not in found and case in self.reached.get(n, [])]
+            if not pending:
+                continue
+            with tempfile.NamedTemporaryFile("w", prefix="heddle-mutants-") as wanted, tempfile.NamedTemporaryFile("r", prefix="heddle-mutants-") as verdicts:
+                wanted.write(f"{self.allowed(case)} {jobs} {' '.join(pending)}\n")
+                wanted.flush()
+                code, _ = self.run(case, 7200, {"HEDDLE_MUTANTS_TRY": wanted.name, "HEDDLE_MUTANTS_VERDICTS": verdicts.name})
+                codes = dict(line.split() for line in verdicts.read().splitlines())
+            if code != 0 or set(codes) != set(pending):
+                sys.exit(f"cuda_mutants: {self.path} '{case}' ended with {code} and {len(codes)} verdicts of {len(pending)}")
+            for n, code in codes.items():
+                if code != "0":
+                    found.add(n)
+                    yield n, case + (" (too slow)" if code == "124" else "")
 
     def verdict(self, cases, variables):
         for case in cases:
-            code = self.run(case, FIRST_SECONDS + TIMES_LONGER * self.seconds[case], variables)
+            code, _ = self.run(case, 20 * self.allowed(case), variables)
             if code != 0:
                 return "found", case + (" (too slow)" if code == 124 else "")
         return "survived", ""
@@ -83,11 +107,12 @@ class Program:
 
 
 class Planted:
-    """kernels/cuda with its faults in it, compiled and linked as the program of the tests in the build folder is."""
+    """kernels/cuda with its faults in it, compiled and linked as a flavour's programs of the tests in the build folder are."""
 
-    def __init__(self, build, tree, jobs, chosen):
-        self.build, self.tree, self.jobs, self.chosen = build, tree, jobs, chosen
+    def __init__(self, build, tree, jobs, flavour, chosen):
+        self.build, self.tree, self.jobs, self.flavour, self.chosen = build, tree / flavour, jobs, flavour, chosen
         self.records, self.refused = {}, set()
+        self.commands = {name: self.made_by(f"{name}_{flavour}") for name in PROGRAMS[flavour]}
 
     def write(self):
         """Every source into the tree; the faults chosen there, numbered. Which files have changed."""
@@ -110,10 +135,16 @@ class Planted:
                 changed.add(file)
         return changed
 
+    def made_by(self, target):
+        """The commands of the build; the last one links."""
+        return subprocess.run(["ninja", "-C", self.build, "-t", "commands", target], capture_output=True, text=True, check=True).stdout.strip().splitlines()
+
     def compile(self):
         """Compiles until it works: lines whose faults do not compile are left without."""
-        entries = json.loads((self.build / "compile_commands.json").read_text())
-        database = {re.search(r" -o (\S+)", e["command"]).group(1): e for e in entries if "sim_candidates_plain.dir/" in e["command"]}
+        database = {}
+        for command in itertools.chain(*self.commands.values()):
+            if m := re.search(r" -o (\S+\.o) -c (\S+)$", command):
+                database[m.group(1)] = (m.group(2), command)
         objects = {}
         includes = {}  # of every object
         for line in subprocess.run(["ninja", "-C", self.build, "-t", "deps"], capture_output=True, text=True, check=True).stdout.splitlines():
@@ -125,18 +156,16 @@ class Planted:
         def one(output):
             if not includes.get(output, set()) & {record["file"] for record in self.records.values()}:
                 return output, None, ""
-            entry = database[output]
-            relative = pathlib.Path(entry["file"]).relative_to(ROOT)
-            if not (self.tree / relative).exists():
-                return output, None, ""
-            result = self.tree / (relative.name + ".o")
-            words = shlex.split(entry["command"])
+            source, command = database[output]
+            copy = self.tree / pathlib.Path(source).relative_to(ROOT)
+            result = self.tree / output.replace("/", "-")
+            words = shlex.split(command)
             words = [w for w in words if w != "-g"] + ["-O1"]
             words[words.index("-o") + 1] = str(result)
-            words[words.index(entry["file"])] = str(self.tree / relative)
+            words[words.index(source)] = str(copy) if copy.exists() else source
             at = words.index("-I" + str(ROOT))
-            words[at:at] = ["-I" + str(self.tree), "-w", "-fsanitize=bounds", "-fsanitize-undefined-trap-on-error"]  # arrays in registers
-            done = subprocess.run(words, cwd=entry["directory"], capture_output=True, text=True)
+            words[at:at] = ["-I" + str(self.tree), "-w", *TRAPS[self.flavour]]  # arrays in registers
+            done = subprocess.run(words, cwd=self.build, capture_output=True, text=True)
             return output, result if done.returncode == 0 else False, done.stderr
 
         for round in range(12):
@@ -159,16 +188,17 @@ class Planted:
         sys.exit("cuda_mutants: the faults do not compile")
 
     def link(self):
-        objects = self.compile()
-        commands = subprocess.run(["ninja", "-C", self.build, "-t", "commands", "kernels_cuda_plain"], capture_output=True, text=True, check=True).stdout
-        words = shlex.split(commands.strip().splitlines()[-1])
-        words = words[words.index(":") + 2 :] if words[0] == ":" else words
-        words = words[: words.index("&&")] if "&&" in words else words
-        words = [str(objects.get(w) or w) for w in words]
-        program = self.tree / "kernels_cuda_mutants"
-        words[words.index("-o") + 1] = str(program)
-        subprocess.run(words, cwd=self.build, check=True)
-        return program
+        """The programs."""
+        objects, programs = self.compile(), []
+        for name, commands in self.commands.items():
+            words = shlex.split(commands[-1])
+            words = words[words.index(":") + 2 :] if words[0] == ":" else words
+            words = words[: words.index("&&")] if "&&" in words else words
+            words = [str(objects.get(w) or w) for w in words]
+            programs.append(self.tree / name)
+            words[words.index("-o") + 1] = str(programs[-1])
+            subprocess.run(words, cwd=self.build, check=True)
+        return programs
 
 
 # ---- main ----
@@ -187,72 +217,105 @@ def ignored(line, kind):
     return bool(m) and m.group(1) in (None, kind)
 
 
-def main():
+def identity(record):
+    return record["file"], record["line"], record["fault"], record["copy"]
+
+
+def keys(record):
+    """What an entry of equivalents.txt may say: of every line that reads so, or of one of them."""
+    file, line, fault, copy = identity(record)
+    return (file, line, fault), (file, line, f"{fault} (copy {copy})")
+
+
+def main(arguments=None, plant=Planted, run=Program):
     parser = argparse.ArgumentParser(description="Faults of every CUDA kernel, found by its tests or explained.")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/cpu", help="where kernels_cuda_plain and kernels_cuda_check are built [build/cpu]")
     parser.add_argument("--share", type=float, default=100, help="per cent of the faults, always the same ones [%(default)s]")
     parser.add_argument("--kind", choices=("all", "source", "sync"), default="all", help="faults of the source, synchronisation left out, or both [%(default)s]")
     parser.add_argument("--only", default=".", help="files whose path matches this regular expression [%(default)s]")
     parser.add_argument("--tests", default="~[cpu]~[access]", help="test cases, as Catch2 takes them [%(default)s]")
-    parser.add_argument("--open", action="store_true", help="also what cuda_open.txt says survives")
-    parser.add_argument("--minutes", type=float, default=0, help="begin no fault after this long; 0: no limit [%(default)s]")
+    parser.add_argument("--open", action="store_true", help="only what cuda_open.txt says survives: is it found by now?")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at a time [%(default)s]")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     begin, known, unsolved = time.monotonic(), equivalents(), equivalents("cuda_open.txt")
     build = given.build.resolve()
     tree = build / "cuda_mutants"
-    tree.mkdir(exist_ok=True)
-    log = (tree / "results.jsonl").open("a")
-    counts = dict.fromkeys(("found", "survived", "explained", "open", "unreached", "left"), 0)
-    survivors = []
+    tree.mkdir(parents=True, exist_ok=True)
+    counts = dict.fromkeys(("found", "survived", "explained", "open", "unreached"), 0)
 
     def choose(record):
         return re.search(given.only, record["file"]) and cuda_faults.share_of(record["file"], record["line"], record["fault"], record["copy"], given.share)
 
-    def judge(work):
-        program, record, cases, variables = work
-        key = (record["file"], record["line"], record["fault"])
-        if key in known:
-            verdict, by = "explained", known[key]
-        elif key in unsolved and not given.open:
-            verdict, by = "open", unsolved[key]
-        elif given.minutes and time.monotonic() - begin > given.minutes * 60:
-            return "left", record, ""
-        elif not cases:
-            verdict, by = "unreached", ""
-        else:
-            verdict, by = program.verdict(cases, variables)
-        return verdict, record, by
+    def spent():
+        return f"{time.monotonic() - begin:.0f} s, {resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime:.0f} s of processors"
 
-    work = []
+    def known_as(record):
+        for key in keys(record):
+            if key in known:
+                return "explained", known[key]
+            if key in unsolved:
+                return None if given.open else ("open", unsolved[key])
+        return ("left out", "") if given.open else None
+
+    def tell(record, verdict, by):
+        if verdict == "left out":
+            return
+        counts[verdict] += 1
+        with (tree / "results.jsonl").open("a") as log:
+            log.write(json.dumps({**record, "verdict": verdict, "by": by}) + "\n")
+        if verdict == "survived":
+            print(f"survived {record['file']}:{record['number']}\n  line  {record['line']}\n  fault {record['fault']} (copy {record['copy']})", flush=True)
+
+    def try_planted(flavour, chosen, tests):
+        """Tells what finds each fault, and which are not found: their records."""
+        told = {}
+
+        def untold(record):  # asked for each fault again when something does not compile
+            if chosen(record) and identity(record) not in told:
+                told[identity(record)] = known_as(record)
+                if told[identity(record)]:
+                    tell(record, *told[identity(record)])
+            return chosen(record) and not told[identity(record)]
+
+        planted = plant(build, tree, given.jobs, flavour, untold)
+        programs = [run(path, [tests]) for path in planted.link()]
+        print(f"{flavour}: {len(planted.records)} faults are compiled; {spent()}", flush=True)
+        left, reached = {str(n): record for n, record in planted.records.items()}, set()
+        for program in programs:
+            if not left:
+                break
+            reached |= set(program.reach("HEDDLE_MUTANTS_REACHED", given.jobs))
+            print(f"{program.path.name} comes by {len(reached & set(left))} of {len(left)} untried faults; {spent()}", flush=True)
+            for n, case in program.try_each(list(left), given.jobs):
+                tell(left.pop(n), "found", case + (f" ({flavour})" if flavour != "plain" else ""))
+        for n in [n for n in left if n not in reached and flavour == "plain"]:
+            tell(left.pop(n), "unreached", "")
+        print(f"{flavour}: {len(left)} faults are left; {spent()}", flush=True)
+        return {identity(record): record for record in left.values()}
+
     if given.kind != "sync":
-        planted = Planted(build, tree, given.jobs, choose)
-        program = Program(planted.link(), [given.tests])
-        reached = program.reach("HEDDLE_MUTANTS_REACHED", program.cases(), given.jobs)
-        work += [(program, record, reached.get(str(n), []), {"HEDDLE_MUTANT": str(n)}) for n, record in planted.records.items()]
+        left = try_planted("plain", choose, given.tests)
+        if left:  # what the checker sees, and the tests of what is accessed
+            left = try_planted("check", lambda record: identity(record) in left, given.tests.replace("~[access]", ""))
+        for record in left.values():
+            tell(record, "survived", "")
     if given.kind != "source":
-        program = Program(build / "bin/kernels_cuda_check", [given.tests])
-        reached = program.reach("HEDDLE_SIM_MUTATE_LIST", program.cases(), given.jobs)
-        for mutation, cases in sorted(reached.items()):
+        program, work = run(build / "bin/kernels_cuda_check", [given.tests]), []
+        for mutation, cases in sorted(program.reach("HEDDLE_SIM_MUTATE_LIST", given.jobs).items()):
             if not mutation.startswith("kernels/cuda/"):
                 continue
             file, line, fault = sync_line(mutation)
             record = {"file": file, "number": int(mutation.split("#")[0].rsplit(":", 1)[1]), "line": line, "fault": fault, "copy": 0}
             if choose(record) and not ignored(line, fault.rsplit(" ", 1)[1]):
-                work.append((program, record, cases, {"HEDDLE_SIM_MUTATE": mutation}))
-    print(f"{len(work)} faults, prepared in {time.monotonic() - begin:.0f} s", flush=True)
-    with concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
-        for verdict, record, by in pool.map(judge, work):
-            counts[verdict] += 1
-            log.write(json.dumps({**record, "verdict": verdict, "by": by}) + "\n")
-            log.flush()
-            if verdict == "survived":
-                survivors.append(record)
-                print(f"survived {record['file']}:{record['number']}\n  line  {record['line']}\n  fault {record['fault']}", flush=True)
+                work.append((record, cases, {"HEDDLE_SIM_MUTATE": mutation}))
+        print(f"{len(work)} synchronisations; {spent()}", flush=True)
+        with concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
+            for record, (verdict, by) in pool.map(lambda w: (w[0], known_as(w[0]) or program.verdict(*w[1:])), work):
+                tell(record, verdict, by)
     judged = counts["found"] + counts["survived"]
-    print(f"{counts['found']} of {judged} found ({100 * counts['found'] / max(judged, 1):.1f} %) in {time.monotonic() - begin:.0f} s; {counts['explained']} are explained in equivalents.txt, {counts['open']} open in cuda_open.txt, "
-          f"{counts['unreached']} are in constants or in what no test runs, {counts['left']} were not tried")  # fmt: skip
-    return 1 if survivors else 0
+    print(f"{counts['found']} of {judged} found ({100 * counts['found'] / max(judged, 1):.1f} %) in {spent()}; {counts['explained']} are explained in equivalents.txt, {counts['open']} open in cuda_open.txt, "
+          f"{counts['unreached']} are in constants or in what no test runs")  # fmt: skip
+    return 1 if counts["survived"] else 0
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@
 import contextlib
 import io
 import pathlib
+import shutil
+import subprocess
 import tempfile
 import unittest
 
 import cuda_faults
+import cuda_mutants
 import mutants
 
 TEXT = """int f(int a, int b) {
@@ -34,6 +37,51 @@ __global__ void kernel(float (&x)[kN], const int* y, int n) {
   }
 }
 """
+
+# A program with faults in it that runs as Catch2's do: two test cases, of which one is longer.
+PROGRAM = """#include "tests/mutants/mutant_switch.h"
+
+#include <cstring>
+
+using namespace heddle::mutants;
+int main(int count, char** words) {
+  if (std::strcmp(words[1], "--list-test-names-only") == 0) return std::puts("long, with a comma\\nshort") < 0;
+  const bool longer = std::strstr(words[count - 1], "long") != nullptr;
+  volatile int sum = 0;
+  for (int i = 0; i < (longer ? 50000000 : 3); ++i) sum = sum + 1;
+  if (on(1)) sum = sum + 1;            // found at once
+  if (longer && on(2)) std::abort();   // found by one of them
+  while (on(3)) sum = 0;               // never ends
+  if (on(4)) words[0] = nullptr;       // nobody sees it
+  if (count > 99 && on(5)) std::abort();  // nobody comes by
+  return sum != (longer ? 50000000 : 3);
+}
+"""
+
+
+class FakePlanted:
+    """Faults that are in no program; `unfound`: of each flavour, those that its programs do not find."""
+
+    unfound = {}
+
+    def __init__(self, build, tree, jobs, flavour, chosen):
+        everything = [{"file": "kernels/cuda/a.cuh", "number": 1, "line": "a", "fault": f"fault {n}", "copy": 0, "id": n} for n in range(6)]
+        self.records = {record["id"]: record for record in everything if chosen(record)}
+        self.flavour = flavour
+
+    def link(self):
+        return [pathlib.Path(self.flavour)]
+
+
+class FakeProgram:
+    def __init__(self, path, filters):
+        self.path = path
+
+    def reach(self, variable, jobs):
+        return {str(n): ["a test"] for n in range(5)}
+
+    def try_each(self, faults, jobs):
+        return [(n, "a test") for n in faults if n in self.reach("", 1) and int(n) not in FakePlanted.unfound[self.path.name]]
 
 
 class FakeTree:
@@ -178,6 +226,39 @@ class CudaFaults(unittest.TestCase):
         self.assertTrue(tenth < half)
         self.assertTrue(300 < len(tenth) < 500)
         self.assertNotEqual(tenth, {n for n in range(4000) if cuda_faults.share_of("g", f"line {n}", "fault", 0, 10)})
+
+
+class CudaMutants(unittest.TestCase):
+    def run_main(self, plain, check):
+        FakePlanted.unfound = {"plain": plain, "check": check}
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as out:
+            code = cuda_mutants.main(["--kind", "source", "--build", folder], FakePlanted, FakeProgram)
+        return code, out.getvalue()
+
+    def test_a_fault_that_nothing_finds_makes_the_run_red(self):
+        self.assertEqual(self.run_main(plain=(), check=())[0], 0)
+        code, out = self.run_main(plain=(2, 3), check=(3,))
+        self.assertEqual(code, 1)
+        self.assertIn("survived kernels/cuda/a.cuh:1\n  line  a\n  fault fault 3 (copy 0)", out)
+        self.assertNotIn("fault fault 2", out)
+        self.assertIn("4 of 5 found (80.0 %)", out)
+        self.assertIn("1 are in constants or in what no test runs", out)
+
+    def test_what_the_checker_finds_is_found(self):
+        self.assertEqual(self.run_main(plain=(2, 3), check=())[0], 0)
+
+    @unittest.skipUnless(shutil.which("g++"), "g++ is not here")
+    def test_faults_are_tried_by_forks_where_a_run_comes_by_them(self):
+        with tempfile.TemporaryDirectory() as folder:
+            source, path = pathlib.Path(folder, "program.cpp"), pathlib.Path(folder, "program")
+            source.write_text(PROGRAM)
+            subprocess.run(["g++", "-std=c++20", "-O1", "-w", f"-I{mutants.ROOT}", source, "-o", path], check=True)
+            program = cuda_mutants.Program(path, [])
+            reached = program.reach("HEDDLE_MUTANTS_REACHED", 2)
+            short, longer = "short", "long, with a comma"
+            self.assertEqual(reached, {"1": [short, longer], "2": [longer], "3": [short, longer], "4": [short, longer]})
+            found = dict(program.try_each(["1", "2", "3", "4", "5"], 2))
+            self.assertEqual(found, {"1": short, "2": longer, "3": short + " (too slow)"})
 
 
 if __name__ == "__main__":
