@@ -279,24 +279,42 @@ void RaceChecker::access_chunks(const Observer& by, Access kind, const std::byte
 
 // ---- entry points ----
 
+// Where global memory is registered, that alone is global memory: not the kernel's arguments, nor what a thread has on its stack.
+void RaceChecker::count(const ThreadState& thread, const void* pointer, size_t bytes, bool shared, bool is_write, uint32_t place) {
+  if (!counting || bytes == 0) return;
+  if (shared || globals_.empty() || find_allocation(static_cast<const std::byte*>(pointer)) != nullptr)
+    count_access(thread, pointer, bytes, shared, is_write, place);
+}
+
+// cp.async is its thread's own access. What goes through the async proxy (TMA) is counted in global memory, a row of a box as one access: in shared
+// memory no lanes meet.
+void RaceChecker::count(const Agent& agent, const void* pointer, size_t bytes, bool is_write) {
+  if (!counting) return;
+  const Observer by = observer(agent);
+  const bool shared = owner_of(by, static_cast<const std::byte*>(pointer)) != nullptr;
+  if (!shared || !agent.async_proxy) count(static_cast<const ThreadState&>(*by.thread), pointer, bytes, shared, is_write, place_of(agent.site));
+}
+
 void RaceChecker::read(ThreadState& thread, const void* pointer, size_t bytes, const Site& site) {
   const uint32_t place = place_of(site);
-  if (counting) count_access(thread, pointer, bytes, is_shared(pointer), false, place);
+  if (counting) count(thread, pointer, bytes, is_shared(pointer), false, place);
   access(observer(thread), Access::read, pointer, bytes, place);
 }
 
 void RaceChecker::write(ThreadState& thread, const void* pointer, size_t bytes, const Site& site) {
   const uint32_t place = place_of(site);
-  if (counting) count_access(thread, pointer, bytes, is_shared(pointer), true, place);
+  if (counting) count(thread, pointer, bytes, is_shared(pointer), true, place);
   access(observer(thread), Access::write, pointer, bytes, place);
 }
 
 void RaceChecker::read(Agent& agent, const void* pointer, size_t bytes) {
+  count(agent, pointer, bytes, false);
   access(observer(agent), Access::read, pointer, bytes, place_of(agent.site));
 }
 
 void RaceChecker::write(Agent& agent, const void* pointer, size_t bytes) {
   op_state(agent.op).generic = !agent.async_proxy;
+  count(agent, pointer, bytes, true);
   access(observer(agent), Access::write, pointer, bytes, place_of(agent.site));
 }
 
@@ -345,7 +363,7 @@ void RaceChecker::instrumented(ThreadState& thread, const void* pointer, size_t 
   const uint32_t place = place_of(pc);
   bool failed = false;
   try {
-    if (counting) count_access(thread, pointer, bytes, shared, is_write, place);
+    count(thread, pointer, bytes, shared, is_write, place);
     const Observer by = observer(thread);
     if (aligned && reinterpret_cast<uintptr_t>(pointer) % std::min<size_t>(bytes, 8) != 0)  // clang counts 16 bytes at a multiple of 8 as aligned
       complain(by, "misaligned access", concat(verb(is_write, false), " ", bytes, " bytes at ", pointer), place);

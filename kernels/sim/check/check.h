@@ -37,7 +37,9 @@ struct AccessCount {
   uint64_t extra() const { return transactions - ideal; }
 };
 
-// Starts (forgetting what was counted) or stops counting; slows the check flavour down several times. No effect in other flavours. Compilers may take
+// Starts (forgetting what was counted) or stops counting; slows the check flavour down several times. No effect in other flavours. cp.async counts as
+// its thread's load and store, of TMA the global rows of a box; wgmma does not count: every layout that it can be told of is free of conflicts. Where
+// global memory is registered, nothing else is global (a kernel's arguments, its threads' stacks). Count in eager mode. Compilers may take
 // a load or store of a float2 or float4 apart, and then count it as several; those of ptx.h (ld128_shared, st64_shared) count as the one they are.
 void count_accesses(bool on);
 // By file and line. Bank model: 32 banks of 4 bytes, 128 bytes per wavefront, lanes served in order in groups that fill it (8 lanes of 16 bytes).

@@ -137,6 +137,8 @@ class RaceChecker final : public Checker {
   // check_access.cpp
   Observer observer(const ThreadState& thread) const;
   Observer observer(const Agent& agent) const;
+  void count(const ThreadState& thread, const void* pointer, size_t bytes, bool shared, bool is_write, uint32_t place);
+  void count(const Agent& agent, const void* pointer, size_t bytes, bool is_write);
   void access(const Observer& by, Access kind, const void* pointer, size_t bytes, uint32_t place);
   void access_chunks(const Observer& by, Access kind, const std::byte* base, std::span<const uint32_t> offsets, uint32_t place);
   void atomic_access(ThreadState& thread, const void* pointer, size_t bytes, AtomicKind kind, uint32_t place);

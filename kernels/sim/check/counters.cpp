@@ -4,6 +4,7 @@
 #include <map>
 #include <string_view>
 #include <tuple>
+#include <vector>
 
 #include "kernels/sim/check/check.h"
 #include "kernels/sim/check/check_internal.h"
@@ -124,6 +125,9 @@ void count_accesses(bool on) {
 std::vector<AccessCount> access_counts() {
   // Several program counters may belong to one line (an unrolled loop).
   std::map<std::tuple<std::string, int, bool, bool>, AccessCount> by_line;
+  std::vector<uint32_t> places;
+  for (const auto& [key, count] : totals) places.push_back(key.place);
+  know_places(places);
   for (const auto& [key, count] : totals) {
     const Site site = place_site(key.place);
     if (is_launch(site.file)) continue;

@@ -11,6 +11,7 @@
 #include <set>
 #include <string_view>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "kernels/api/check.h"
@@ -50,45 +51,69 @@ std::string shell_quoted(const std::string& text) {
   return quoted + "'";
 }
 
-// Asks addr2line, which knows the chain of inlined calls; innermost first. Line 0 where it knows no line.
-Site look_up(const std::string& module, uint64_t offset) {
-  char address[32];
-  std::snprintf(address, sizeof address, "0x%llx", static_cast<unsigned long long>(offset));
-  const std::string command = concat("addr2line -i -e ", shell_quoted(module), " ", address, " 2>/dev/null");
-  Site found{for_ever(concat(module, "+", address)), 0, ""};
-  FILE* pipe = popen(command.c_str(), "r");
-  if (pipe == nullptr) return found;
-  char line[4096];
-  bool any = false;
-  while (std::fgets(line, sizeof line, pipe) != nullptr) {
-    const std::string_view text = line;
-    const size_t colon = text.rfind(':');
-    if (colon == std::string_view::npos || text[0] == '?') continue;
-    const int number = std::atoi(line + colon + 1);
-    if (number == 0 || (any && is_library(found.file) == is_library(text.substr(0, colon)))) continue;
-    if (any && !is_library(found.file)) continue;
-    found = {for_ever(std::string(text.substr(0, colon))), number, ""};
-    any = true;
-  }
-  pclose(pipe);
-  return found;
-}
+struct Address {
+  std::string module;
+  uint64_t offset;
+};
 
-Site symbolise(const void* pc) {
+Address address_of(const void* pc) {
   Dl_info info;
-  if (dladdr(pc, &info) == 0 || info.dli_fname == nullptr) return {"an unknown program", 0, ""};
+  if (dladdr(pc, &info) == 0 || info.dli_fname == nullptr) return {};
   std::string module = info.dli_fname;
   char self[4096];
   if (module.find('/') == std::string::npos) {
     const char* real = realpath("/proc/self/exe", self);
     if (real != nullptr) module = real;
   }
-  const uint64_t call = static_cast<uint64_t>(static_cast<const char*>(pc) - static_cast<const char*>(info.dli_fbase)) - 1;  // not behind it
-  // Where the compiler has merged the code of several lines it names none: take what stands before.
+  return {module, static_cast<uint64_t>(static_cast<const char*>(pc) - static_cast<const char*>(info.dli_fbase)) - 1};  // the call, not behind it
+}
+
+// Asks addr2line, which knows the chain of inlined calls; innermost first. Line 0 where it knows no line. One process for all: it reads the whole
+// program's tables each time.
+std::vector<Site> look_up(const std::string& module, const std::vector<uint64_t>& offsets) {
+  std::vector<Site> found;
+  std::string command = concat("addr2line -a -i -e ", shell_quoted(module));
+  for (const uint64_t offset : offsets) {
+    char address[32];
+    std::snprintf(address, sizeof address, "0x%llx", static_cast<unsigned long long>(offset));
+    command += concat(" ", address);
+    found.push_back({for_ever(concat(module, "+", address)), 0, ""});
+  }
+  FILE* pipe = popen((command + " 2>/dev/null").c_str(), "r");
+  if (pipe == nullptr) return found;
+  char line[4096];
+  size_t next = 0;
+  while (std::fgets(line, sizeof line, pipe) != nullptr) {
+    const std::string_view text = line;
+    if (text.rfind("0x", 0) == 0) ++next;  // the address, then its chain
+    const size_t colon = text.rfind(':');
+    if (colon == std::string_view::npos || text[0] == '?' || next == 0 || next > found.size()) continue;
+    const int number = std::atoi(line + colon + 1);
+    Site& site = found[next - 1];
+    const bool any = site.line != 0;
+    if (number == 0 || (any && (!is_library(site.file) || is_library(text.substr(0, colon))))) continue;
+    site = {for_ever(std::string(text.substr(0, colon))), number, ""};
+  }
+  pclose(pipe);
+  return found;
+}
+
+std::map<uint32_t, Site> known_places;  // of program counters
+
+// Where the compiler has merged the code of several lines it names none: what stands before is taken.
+void look_up(const std::string& module, std::vector<std::pair<uint64_t, uint32_t>> places) {
   constexpr uint64_t kFarthest = 32;
-  Site found{};
-  for (uint64_t back = 0; found.line == 0 && back < std::min(kFarthest, call); ++back) found = look_up(module, call - back);
-  return found.line != 0 ? found : look_up(module, call);
+  for (uint64_t back = 0; back < kFarthest && !places.empty(); ++back) {
+    std::vector<uint64_t> offsets;
+    for (const auto& [offset, place] : places) offsets.push_back(offset - std::min(back, offset));
+    const std::vector<Site> found = look_up(module, offsets);
+    std::vector<std::pair<uint64_t, uint32_t>> left;
+    for (size_t i = 0; i < places.size(); ++i) {
+      if (back == 0 || found[i].line != 0) known_places[places[i].second] = found[i];
+      if (found[i].line == 0) left.push_back(places[i]);
+    }
+    places = left;
+  }
 }
 
 }  // namespace
@@ -114,13 +139,25 @@ uint32_t place_of(const Site& site) {
   return entry.place;
 }
 
+void know_places(const std::vector<uint32_t>& places) {
+  constexpr size_t kAtOnce = 1000;  // of a command line
+  std::map<std::string, std::vector<std::pair<uint64_t, uint32_t>>> unknown;
+  for (const uint32_t place : places) {
+    if ((place & kIsSite) != 0 || !known_places.try_emplace(place, Site{"an unknown program", 0, ""}).second) continue;
+    const auto offset = static_cast<int32_t>(place << 1) >> 1;  // 31 bits, signed
+    const Address address = address_of(anchor() + offset);
+    if (address.module.empty()) continue;
+    auto& of_module = unknown[address.module];
+    of_module.emplace_back(address.offset, place);
+    if (of_module.size() == kAtOnce) look_up(address.module, std::exchange(of_module, {}));
+  }
+  for (const auto& [module, of_module] : unknown) look_up(module, of_module);
+}
+
 Site place_site(uint32_t place) {
   if ((place & kIsSite) != 0) return sites()[place & ~kIsSite];
-  static std::map<uint32_t, Site> known;
-  const auto at = known.find(place);
-  if (at != known.end()) return at->second;
-  const auto offset = static_cast<int32_t>(place << 1) >> 1;  // 31 bits, signed
-  return known[place] = symbolise(anchor() + offset);
+  know_places({place});
+  return known_places[place];
 }
 
 std::string place_text(uint32_t place) {
