@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <memory>
 
 #include "kernels/api/kernel.h"
 #include "kernels/api/matmul.h"
@@ -100,7 +101,11 @@ TEST_CASE("values arrive in the order of their use, each is joined where it is f
       std::vector<std::string> log;
       events = &log;
       Late comm(arena, truth);
-      ValueGather gather(arena, comm);
+      auto gathers = std::make_unique<ValueGather>(arena, comm);
+      ValueGather& gather = *gathers;
+      const auto joins_so_far = [&] {
+        return static_cast<size_t>(std::count_if(log.begin(), log.end(), [](const std::string& e) { return e[0] == 'j'; }));
+      };
       for (int step = 0; step < 2; ++step) {
         for (const Range& range : arena.layout().owned(0))
           std::fill(values + range.begin, values + range.end, std::numeric_limits<float>::quiet_NaN());
@@ -126,8 +131,18 @@ TEST_CASE("values arrive in the order of their use, each is joined where it is f
         for (size_t i = 0; i < buckets; ++i) CHECK(joins[i] == "join" + started[i].substr(5));
         CHECK(alone > static_cast<size_t>(config.layers));  // a block computes before the next one waits
         gather.join(current_stream(Device{}));
-        CHECK(std::count_if(log.begin(), log.end(), [](const std::string& e) { return e[0] == 'j'; }) == static_cast<long>(buckets));
+        CHECK(joins_so_far() == buckets);
+        Stream other = current_stream(Device{});
+        other.native = &other;
+        gather.join(other);  // another stream has waited for nothing yet
+        CHECK(joins_so_far() == 2 * buckets);
       }
+      // When it goes, ops ask for nothing any more.
+      gather.start(current_stream(Device{}));
+      gathers.reset();
+      log.clear();
+      CHECK(model.loss(tokens, targets, {}, {}).item() == wanted);
+      CHECK(joins_so_far() == 0);
       events = nullptr;
       CHECK(std::equal(truth.begin(), truth.end(), values));
     }
