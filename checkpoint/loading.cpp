@@ -78,29 +78,77 @@ void check_tensors(const CheckpointReader& reader, std::span<const TensorIdentit
   }
 }
 
-void read_state(const CheckpointReader& reader, const StateDict& into, std::string_view prefix, const CopyIn& copy_in) {
+namespace {
+
+// Consecutive elements of an entry: whole rows of the first axis.
+struct Part {
+  std::string_view name;
+  Box box;
+  View data;
+};
+
+std::vector<Part> parts_of(const StateDict::Entry& e, int64_t most_bytes) {
+  const int64_t rows = e.box.empty() ? 1 : e.box[0].size();
+  std::vector<Part> parts;
+  if (rows == 0 || e.data.numel() == 0) return parts;
+  const int64_t row = e.data.numel() / rows, bytes = row * size_of(e.data.dtype), most = std::max<int64_t>(most_bytes / bytes, 1);
+  for (int64_t begin = 0; begin < rows; begin += most) {
+    const int64_t end = std::min(begin + most, rows);
+    Part& part = parts.emplace_back(Part{e.name, e.box, make_view(e.data.data + begin * bytes, e.data.dtype, {(end - begin) * row})});
+    if (!part.box.empty()) part.box[0] = {e.box[0].begin + begin, e.box[0].begin + end};
+  }
+  return parts;
+}
+
+// Reads parts into host memory and brings them to their device.
+void read_parts(const CheckpointReader& reader, std::span<const Part> parts, const CopyIn& copy_in) {
+  std::vector<std::vector<std::byte>> staged;
   std::vector<Wanted> wanted;
-  std::vector<std::pair<const StateDict::Entry*, std::vector<std::byte>>> staged;
+  for (const Part& part : parts) {
+    staged.emplace_back(static_cast<size_t>(part.data.bytes()));
+    wanted.push_back({reader.manifest().find(part.name), part.box, staged.back().data()});
+  }
+  reader.read(wanted);
+  for (size_t i = 0; i < parts.size(); ++i) copy_in(parts[i].data, staged[i].data(), staged[i].size());
+}
+
+}  // namespace
+
+void read_state(const CheckpointReader& reader, const StateDict& into, std::string_view prefix, const CopyIn& copy_in, int64_t most_staged) {
+  std::vector<Wanted> wanted;
+  std::vector<Part> waiting;
+  int64_t waiting_bytes = 0;
   for (const StateDict::Entry& e : into.tensors) {
     if (std::string_view(e.name).substr(0, prefix.size()) != prefix) continue;
     HEDDLE_CHECK(e.data.contiguous() && is_inside(e.box, e.global) && volume(e.box) == e.data.numel(), "checkpoint", "tensor \"", e.name, "\": box ",
                  box_text(e.box), " does not describe its view ", shape_text(e.data));
-    std::byte* to = e.data.data;
-    if (copy_in) {
-      staged.emplace_back(&e, std::vector<std::byte>(static_cast<size_t>(e.data.bytes())));
-      to = staged.back().second.data();
+    if (!copy_in) {
+      wanted.push_back({reader.manifest().find(e.name), e.box, e.data.data});
+      continue;
     }
-    wanted.push_back({reader.manifest().find(e.name), e.box, to});
+    for (Part& part : parts_of(e, most_staged)) {
+      if (waiting_bytes + part.data.bytes() > most_staged) {
+        read_parts(reader, waiting, copy_in);
+        waiting.clear();
+        waiting_bytes = 0;
+      }
+      waiting_bytes += part.data.bytes();
+      waiting.push_back(std::move(part));
+    }
   }
+  if (copy_in) return read_parts(reader, waiting, copy_in);
   reader.read(wanted);
-  for (const auto& [entry, bytes] : staged) copy_in(entry->data, bytes.data(), bytes.size());
 }
 
-uint64_t fold_state_entry(const StateDict::Entry& entry, const CopyOut& copy_out) {
+uint64_t fold_state_entry(const StateDict::Entry& entry, const CopyOut& copy_out, int64_t most_staged) {
   if (!copy_out) return fold_piece(entry.name, entry.data.dtype, entry.global, entry.box, entry.data.data);
-  std::vector<std::byte> host(static_cast<size_t>(entry.data.bytes()));
-  copy_out(host.data(), entry.data, host.size());
-  return fold_piece(entry.name, entry.data.dtype, entry.global, entry.box, host.data());
+  uint64_t sum = 0;
+  for (const Part& part : parts_of(entry, most_staged)) {
+    std::vector<std::byte> host(static_cast<size_t>(part.data.bytes()));
+    copy_out(host.data(), part.data, host.size());
+    sum += fold_piece(entry.name, entry.data.dtype, entry.global, part.box, host.data());
+  }
+  return sum;
 }
 
 CheckpointReader open_checkpoint(FileSystem& fs, const std::string& given) {

@@ -23,10 +23,14 @@ struct TensorIdentity {
 // unexpected and mis-shaped ones are listed all at once, Error(bad_data).
 void check_tensors(const CheckpointReader& reader, std::span<const TensorIdentity> wanted, std::string_view prefix);
 
-// Fills every entry of `into` whose name begins with `prefix`. check_tensors() has passed.
-void read_state(const CheckpointReader& reader, const StateDict& into, std::string_view prefix, const CopyIn& copy_in);
+inline constexpr int64_t kMostStaged = int64_t{64} << 20;  // bytes of host memory at a time between a device and a file or a hash
 
-uint64_t fold_state_entry(const StateDict::Entry& entry, const CopyOut& copy_out);
+// Fills every entry of `into` whose name begins with `prefix`. check_tensors() has passed. What copy_in brings to a device is read in parts of at
+// most `most_staged` bytes, or a row of a tensor's first axis.
+void read_state(const CheckpointReader& reader, const StateDict& into, std::string_view prefix, const CopyIn& copy_in,
+                int64_t most_staged = kMostStaged);
+
+uint64_t fold_state_entry(const StateDict::Entry& entry, const CopyOut& copy_out, int64_t most_staged = kMostStaged);
 
 // Opens what `path` names: a checkpoint directory, its MANIFEST, or a run directory, whose newest verified checkpoint of the current branch it is.
 // Changes nothing on disk.

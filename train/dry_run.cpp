@@ -146,8 +146,8 @@ std::vector<TableRow> run_rows(const Plan& plan, DType dtype, const Layout& layo
   }
   const MemoryPlan memory = plan_memory(c, plan.shape, layout, dtype);
   const int64_t forever = c.keep_every > 0 ? c.steps / c.keep_every : 0;
-  rows.push_back({"disk", bytes_text(memory.snapshot * static_cast<double>(c.keep_last + 1 + forever)),
-                  concat(counted(c.keep_last + 1 + forever, "checkpoint"), " of ", bytes_text(memory.snapshot), "; ", bytes_text(free_disk(c.out)),
+  rows.push_back({"disk", bytes_text(memory.checkpoint * static_cast<double>(c.keep_last + 1 + forever)),
+                  concat(counted(c.keep_last + 1 + forever, "checkpoint"), " of ", bytes_text(memory.checkpoint), "; ", bytes_text(free_disk(c.out)),
                          " are free")});
   const StepTime step = measure_step(plan);
   if (step.seconds) {

@@ -129,7 +129,8 @@ namespace {
 MemoryPlan plan_state(const RunConfig& c, const Layout& layout, DType dtype) {
   const double value = static_cast<double>(size_of(dtype)), trained = static_cast<double>(layout.trainable().size());
   const double matrices = static_cast<double>(layout.section(Section::matrix).size());
-  Kept kept{matrices, trained - matrices};
+  const Kept all{matrices, trained - matrices};
+  Kept kept = all;
   double owned = 0;  // the most of any rank
   if (const int ranks = layout.mesh().dp; ranks > 1) {
     Kept most;
@@ -145,8 +146,9 @@ MemoryPlan plan_state(const RunConfig& c, const Layout& layout, DType dtype) {
   plan.masters = dtype == DType::f32 ? 0 : 4 * kept.total();
   plan.gradients = 4 * trained + reduction_bytes(c, layout, owned);
   plan.optimizer = optimizer_bytes(c, kept);
-  plan.snapshot = 4 * kept.total() + plan.optimizer;
-  if (dtype == DType::f32) plan.snapshot += value * static_cast<double>(layout.section(Section::frozen).size());
+  const double frozen = dtype == DType::f32 ? value * static_cast<double>(layout.section(Section::frozen).size()) : 0;
+  plan.snapshot = 4 * kept.total() + plan.optimizer + frozen;
+  plan.checkpoint = 4 * all.total() + optimizer_bytes(c, all) + frozen;
   return plan;
 }
 

@@ -16,6 +16,7 @@ struct MemoryPlan {
   double parameters = 0, masters = 0, gradients = 0, optimizer = 0;
   double activations = 0;  // saved for backward in one micro-step
   double snapshot = 0;     // of the state, from which checkpoints are written; host memory
+  double checkpoint = 0;   // on the disk, what all ranks write
   double total() const { return parameters + masters + gradients + optimizer + activations + snapshot; }
 };
 

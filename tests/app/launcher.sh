@@ -62,7 +62,7 @@ expect 2 2 bench collectives --most-bytes 1
 # Ranks that step together, and what they wait for one another.
 expect 0 2 bench train-step --layers 1 --heads 2 --dim 16 --seq 16 --batch 2 --vocab 100 --repeats 3 --warmup-steps 1 --threads 1 --device cpu
 said 1 '"ranks": 2, '
-[ "$(sed -n 's/.*"exposed_comm_ms": \([0-9.]*\), "waited_ms_max": \([0-9.]*\),.*/\1 \2/p' log | awk '{ print $2 > 0 && $2 >= $1 }')" = 1 ] || die 'what ranks wait for is not told'
+[ "$(sed -n 's/.*"exposed_comm_ms": \([0-9.]*\), "waited_ms_max": \([0-9.]*\),.*/\1 \2/p' log | awk '{ print ($2 > 0 && $2 >= $1) }')" = 1 ] || die 'what ranks wait for is not told'
 
 # mpirun gives its ranks terminals, whose output it writes to a log: no bar, no colour. Each line comes once.
 for ranks in 1 2; do

@@ -212,7 +212,7 @@ TEST_CASE("every recipe for GPUs is one, and fits 80 GB of each of eight") {
     REQUIRE(r.code == 0);
     CHECK(test::bytes_behind(r.out, "\n  peak") + test::bytes_behind(r.out, "\n  reserve") < 80e9);
   }
-  CHECK(recipes >= 5);
+  CHECK(recipes >= 6);
 }
 
 }  // namespace
@@ -236,6 +236,8 @@ TEST_CASE("a dry run plans for a GPU that is not here, and for ranks that are no
     const double least = (zero ? 9 : 18) * 8.03e9, peak = test::bytes_behind(r.out, "\n  peak");
     CHECK(peak > least);
     CHECK(peak < 1.25 * least);
+    // All of master and moments, whoever keeps them.
+    CHECK(std::abs(test::bytes_behind(r.out, "checkpoints of ") - 12 * 8.03e9) < 1e9);
     // Every bucket once: the gradients, in fp32, and the values in bf16 where they are dealt out.
     const auto sent = [&](const std::string& name) {
       return test::bytes_behind(r.out.substr(r.out.find("calls", r.out.find("\n  " + name))), "calls");

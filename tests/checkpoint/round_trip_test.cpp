@@ -1,8 +1,10 @@
 // What a checkpoint promises when nothing goes wrong: layout, round trip, branches, retention, any slicing to any other.
 #include <atomic>
+#include <cstring>
 #include <fstream>
 #include <random>
 
+#include "checkpoint/loading.h"
 #include "checkpoint/run_directory.h"
 #include "tests/checkpoint/tiny_state.h"
 #include "tests/support/catch.h"
@@ -49,6 +51,39 @@ ExitCode code_of(const std::function<void()>& body, std::string* message = nullp
 }
 
 }  // namespace
+
+TEST_CASE("between a device and a file or a hash little passes through host memory at a time, whatever the state") {
+  const ScratchDirectory run;
+  save_steps(run.path(), {7});
+  const CheckpointReader reader = open_checkpoint(real_file_system(), run.path());
+  for (const int64_t most : {1, 24, 100, 4096}) {
+    CAPTURE(most);
+    TinyState state;
+    state.scramble();
+    int64_t largest = 0, calls = 0, reads = 0, row = 1;
+    const CopyIn copy_in = [&](const View& to, const std::byte* from, size_t bytes) {
+      std::memcpy(to.data, from, bytes);
+      largest = std::max(largest, static_cast<int64_t>(bytes));
+      ++calls;
+    };
+    for (const StateDict::Entry& e : state.dict.tensors)
+      row = std::max(row, e.data.bytes() / std::max<int64_t>(e.box.empty() ? 1 : e.box[0].size(), 1));
+    read_state(reader, state.dict, "", copy_in, most);
+    state.dict.scalars = reader.manifest().scalars;
+    CHECK(state.is_at_step(7));
+    CHECK(largest <= std::max(most, row));
+    CHECK(calls >= std::count_if(state.dict.tensors.begin(), state.dict.tensors.end(), [](const StateDict::Entry& e) { return e.data.numel() > 0; }));
+    for (const StateDict::Entry& e : state.dict.tensors) {
+      const CopyOut copy_out = [&](std::byte* to, const View& from, size_t bytes) {
+        std::memcpy(to, from.data, bytes);
+        CHECK(static_cast<int64_t>(bytes) <= std::max(most, row));
+        ++reads;
+      };
+      CHECK(fold_state_entry(e, copy_out, most) == fold_state_entry(e, {}));
+    }
+    CHECK(reads == calls);
+  }
+}
 
 TEST_CASE("a step that no file name could hold is refused, the one below it is not") {
   const ScratchDirectory run;

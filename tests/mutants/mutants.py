@@ -32,7 +32,7 @@ STAGES = {
     "app": ("app", "infer", "train"),
 }
 # Minutes of random kills and stops: what they find, their neighbours find in seconds. And what runs on the simulated GPU, which heddle-mutate is for.
-LEFT_OUT = ("kills_test", "random_flags_test", "cuda_step_tests", "app_gpu_tests", "kernels_cuda_", "nccl_")
+LEFT_OUT = ("kills_test", "supervised_kills_test", "rank_kills_test", "hang", "supervise", "random_flags_test", "cuda_step_tests", "app_gpu_tests", "kernels_cuda_", "nccl_")
 SIMULATED = ("parallel/nccl_communicator.cpp", "core/device_cuda.cpp")  # what only tests that are left out come by
 DRAWS = 8  # places tried in a file whose faults do not compile or change nothing
 MARK = ".heddle-mutants"  # in a scratch copy's root: nothing else is written into
