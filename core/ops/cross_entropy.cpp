@@ -26,6 +26,41 @@ class LossNode final : public Node {
   Tensor dx_, dw_;  // dw_ only when the weight is not a leaf
 };
 
+// loss_n = weight_n CE(z_n, target_n): dz = dy weight (softmax(z) - onehot), by phase 2 over a copy of z. It takes a factor a row as it takes
+// weights.
+class CrossEntropyNode final : public Node {
+ public:
+  std::string_view name() const override { return "cross_entropy"; }
+  void backward(std::span<const Tensor> dy, std::span<GradSlot> dx) override {
+    const Tensor& logits = logits_.get(name());
+    const Device device = logits.device();
+    Tensor factors = dy[0];  // (N)
+    if (weights_) {
+      factors = Tensor::empty_like(dy[0]);
+      launch(kernels::multiply, {dy[0].view(), weights_.get(name()).view(), {factors.view(), false}}, device);
+    }
+    Tensor dz = Tensor::empty(logits.shape(), logits.dtype(), device);                                // (N, V)
+    const Tensor losses = Tensor::empty(dy[0].shape(), dy[0].dtype(), device, MemoryTag::workspace);  // (N), not wanted
+    launch(kernels::axpby, {.a = logits.view(), .out = {dz.view(), false}}, device);
+    args.logits = rows_of(dz);
+    args.targets = make_view(targets_.get(name()).impl().data, DType::i32, {losses.numel()});
+    args.stats = stats_.view();
+    args.losses = losses.view();
+    args.weights = factors.view();
+    args.write_gradient = true;
+    launch(kernels::cross_entropy, args, device);
+    dx[0].give(dz);
+  }
+  void release_saved() override {
+    for (Saved* s : {&logits_, &targets_, &weights_}) s->reset();
+    stats_ = Tensor();
+  }
+
+  Saved logits_, targets_, weights_;  // weights in the dtype of the losses
+  Tensor stats_;                      // (1, N, 3)
+  kernels::CrossEntropyArgs args;     // the options
+};
+
 void check_loss(std::string_view op, const Tensor& x, const Tensor& weight, const Tensor& targets, const LossOptions& options) {
   check_floating(x, op, "x");
   check_same_dtype(x, weight, op);
@@ -152,6 +187,44 @@ Tensor linear_cross_entropy(const Tensor& x, const Weight& head, const Tensor& t
     record(node, {&x, &head.slot()}, {&loss});
   }
   return loss;
+}
+
+Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const CrossEntropyOptions& options) {
+  constexpr std::string_view op = "cross_entropy";
+  check_floating(logits, op, "logits");
+  HEDDLE_CHECK(logits.rank() >= 1 && targets && targets.dtype() == DType::i32 && targets.is_contiguous() && logits.size(-1) > 0 &&
+                   targets.numel() * logits.size(-1) == logits.numel(),
+               op, "targets ", shape_text(targets.view()), " for logits ", shape_text(logits.view()));
+  const int64_t n = targets.numel();
+  HEDDLE_CHECK(!options.weights || (options.weights.dtype() == DType::f32 && options.weights.is_contiguous() && options.weights.numel() == n), op,
+               "weights ", shape_text(options.weights.view()), " for targets ", shape_text(targets.view()));
+  const Device device = logits.device();
+  const Tensor z = contiguous(logits);
+  const DType sum_type = accumulator_of(z.dtype());
+  const Tensor stats = Tensor::empty({1, n, 3}, sum_type, device);
+  Tensor losses = Tensor::empty({n}, sum_type, device);  // (N)
+  const View target_rows = make_view(targets.impl().data, DType::i32, {n});
+  launch(
+      kernels::cross_entropy_stats,
+      {.logits = rows_of(z), .targets = target_rows, .stats = make_view(stats.impl().data, sum_type, {n, 3}), .ignore_index = options.ignore_index},
+      device);
+  kernels::CrossEntropyArgs args{.targets = target_rows, .stats = stats.view(), .losses = losses.view()};
+  args.ignore_index = options.ignore_index;
+  args.z_loss = options.z_loss;
+  if (options.weights) args.weights = make_view(options.weights.impl().data, DType::f32, {n});
+  launch(kernels::cross_entropy, args, device);
+  if (recording({&logits})) {
+    auto node = std::make_shared<CrossEntropyNode>();
+    node->logits_ = Saved(z), node->targets_ = Saved(targets), node->stats_ = stats;
+    if (options.weights) {
+      const NoGradGuard no_grad;
+      node->weights_ = Saved(reshape(cast(options.weights, sum_type), {n}));
+    }
+    node->args.ignore_index = options.ignore_index;
+    node->args.z_loss = options.z_loss;
+    record(node, {&logits}, {&losses});
+  }
+  return losses;
 }
 
 Tensor token_losses(const Tensor& x, const Weight& head, const Tensor& targets, const LossOptions& options) {

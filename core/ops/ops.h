@@ -79,6 +79,15 @@ struct LossOptions {
 // recording, the forward pass also computes dx and adds the weight's gradient, so backward must start at this tensor. Of a head that holds a shard,
 // the loss is that of all shards, the gradient of x this shard's summand.
 Tensor linear_cross_entropy(const Tensor& x, const Weight& weight, const Tensor& targets, const LossOptions& options = {});  // ()
+struct CrossEntropyOptions {
+  int32_t ignore_index = -1;
+  float z_loss = 0;
+  Tensor weights;  // (N) f32: a factor on a row's loss and gradient, which has no gradient of its own; undefined: 1
+};
+// The cross entropy of logits (..., V) that exist, one for each target (...) i32, 0 where ignored; any function of it may follow.
+// linear_cross_entropy does not keep the logits and reads them once less.
+Tensor cross_entropy(const Tensor& logits, const Tensor& targets, const CrossEntropyOptions& options = {});  // (N) f32
+
 // The negative log likelihood of every target, 0 where ignored; never recorded. z_loss, scale, step and nll do not apply.
 Tensor token_losses(const Tensor& x, const Weight& weight, const Tensor& targets, const LossOptions& options = {});  // (N) f32
 

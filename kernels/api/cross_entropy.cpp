@@ -32,7 +32,10 @@ Refusal contradiction(const CrossEntropyArgs& args) {
   if (args.stats.rank == 3) rules.shape("stats", args.stats, {args.stats.size(0), n, 3});
   rules.need(args.shard.first >= 0 && args.shard.vocabulary >= 0, "a shard that begins at ", args.shard.first, " of ", args.shard.vocabulary);
   if (args.nll) rules.dtype("nll", args.nll, args.losses.dtype).shape("nll", args.nll, {n});
-  if (args.weights) rules.dtype("weights", args.weights, DType::f32).shape("weights", args.weights, {n});
+  if (args.weights) {
+    const bool wide = args.weights.dtype == args.losses.dtype;
+    rules.dtype("weights", args.weights, wide ? args.losses.dtype : DType::f32).shape("weights", args.weights, {n});
+  }
   return rules;
 }
 

@@ -10,7 +10,7 @@
 //
 // Phase 2, cross_entropy: the loss from the statistics of all S shards, and the gradient of this one
 //   stats (S, N, 3) in the order of the shards, joined one after the other; S = 1: phase 1's own
-//   weights (N) f32, a factor on all that row n gives; absent: 1
+//   weights (N) f32 or the dtype of the losses, a factor on all that row n gives; absent: 1
 //   lse = max + log sum;  loss[n] = weight[n] (lse - logits[n][target] + z_loss lse^2)         (z-loss: Chowdhery et al. 2022, PaLM)
 //   losses (N) <- loss[n], 0 for ignored rows; f32 (f64 for f64)
 //   nll (N) <- loss[n] without the z term; may be absent

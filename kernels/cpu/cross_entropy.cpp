@@ -57,7 +57,10 @@ template <class T>
 void losses(const CrossEntropyArgs& args) {
   const int64_t columns = args.write_gradient ? args.logits.size(1) : 0, held = args.shard.held(columns), stride = args.logits.stride[0];
   const int32_t* const targets = args.targets.as<const int32_t>();
-  const float* const weights = args.weights.as<const float>();
+  const auto weight_of = [&args](int64_t n) {
+    if (!args.weights) return T{1};
+    return args.weights.dtype == DType::f32 ? static_cast<T>(args.weights.as<const float>()[n]) : args.weights.as<const T>()[n];
+  };
   T* const losses = args.losses.as<T>();
   T* const nll = args.nll.as<T>();
   const T z_loss = static_cast<T>(args.z_loss);
@@ -80,7 +83,7 @@ void losses(const CrossEntropyArgs& args) {
         continue;
       }
       const RowStats<T> row = joined<T>(args.stats, n);
-      const T weight = weights ? static_cast<T>(weights[n]) : T{1}, one = scale * weight;
+      const T weight = weight_of(n), one = scale * weight;
       const T log_sum = std::log(row.sum), lse = row.max + log_sum;
       const T loss = log_sum - (row.target - row.max);
       losses[n] = weight * (loss + z_loss * lse * lse);

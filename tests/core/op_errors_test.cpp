@@ -57,6 +57,10 @@ DEVICE_TEST_CASE("embedding and loss") {
   CHECK_THROWS_WITH(linear_cross_entropy(f32({2, 3}), f32({5, 3}), i32({2}), {.weights = f32({3})}), Contains("weights f32 (3)"));
   CHECK_THROWS_WITH(linear_cross_entropy(f32({2, 3}), f32({5, 3}), i32({2}), {.weights = i32({2})}), Contains("weights i32 (2)"));
   CHECK_THROWS_WITH(token_losses(f32({2, 3}), f32({5, 3}), i32({2}), {.weights = f32({1})}), Contains("[token_losses]") && Contains("weights"));
+  CHECK_THROWS_WITH(cross_entropy(f32({2, 5}), i32({3})), Contains("[cross_entropy] targets i32 (3) for logits f32 (2, 5)"));
+  CHECK_THROWS_WITH(cross_entropy(f32({2, 5}), f32({2})), Contains("targets f32 (2)"));
+  CHECK_THROWS_WITH(cross_entropy(i32({2, 5}), i32({2})), Contains("logits must be a floating tensor"));
+  CHECK_THROWS_WITH(cross_entropy(f32({2, 5}), i32({2}), {.weights = f32({3})}), Contains("weights f32 (3)"));
   for (const VocabShard& shard : {VocabShard{0, 6}, VocabShard{5, 10}, VocabShard{5, 7}}) {
     CHECK_THROWS_WITH(linear_cross_entropy(f32({2, 3}), f32({5, 3}), i32({2}), {.shard = shard}), Contains("LossOptions::gather"));
     CHECK_THROWS_WITH(token_losses(f32({2, 3}), f32({5, 3}), i32({2}), {.shard = shard}), Contains("LossOptions::gather"));
@@ -66,6 +70,7 @@ DEVICE_TEST_CASE("embedding and loss") {
 TEST_CASE("tokens and targets outside the vocabulary") {  // values, which the host reads on the CPU alone
   CHECK_THROWS_WITH(embedding(i32({1, 2}, 5), f32({5, 3})), Contains("5"));
   CHECK_THROWS_WITH(linear_cross_entropy(f32({2, 3}), f32({5, 3}), i32({2}, 9), {}), Contains("9"));
+  CHECK_THROWS_WITH(cross_entropy(f32({2, 5}), i32({2}, 5)), Contains("targets[0] = 5, V = 5"));
 }
 
 DEVICE_TEST_CASE("elementwise and geometry") {
@@ -90,6 +95,7 @@ DEVICE_TEST_CASE("empty batches pass through forward and backward sizes of zero"
   CHECK(linear(x, w).shape() == Shape{0, 3});
   CHECK(layer_norm(x, {}, {}, {}).y.shape() == Shape{0, 4});
   CHECK(linear_cross_entropy(x, w, i32({0}), {}).item() == 0);
+  CHECK(cross_entropy(x, i32({0})).shape() == Shape{0});
   CHECK(sum(x).item() == 0);
   const test::Poisoned poisoned;
   const Tensor head = test::random({3, 4}, 1);

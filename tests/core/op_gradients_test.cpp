@@ -134,6 +134,20 @@ DEVICE_TEST_CASE("gradients of linear_cross_entropy") {
   CHECK_GRADIENTS(one([=](auto in) { return linear_cross_entropy(in[0], in[1], targets, options); }), input({7, 4}, 1), input({7, 4}, 2));
 }
 
+DEVICE_TEST_CASE("gradients of cross_entropy: anything may follow it") {
+  const float z_loss = GENERATE(0.0f, 0.05f);
+  const bool weighted = GENERATE(false, true);
+  CAPTURE(z_loss, weighted);
+  const Tensor targets = ints({3, -1, 0, 6, 6, 2, -1}, {7}), folded = ints({1, 0, 4, 4, -9, 2}, {2, 3});
+  const Tensor weights = weighted ? test::tensor({1, 2, -0.5, 0.25, 0, 3, 1}, {7}) : Tensor();
+  const CrossEntropyOptions options{.z_loss = z_loss, .weights = weights};
+  CHECK_GRADIENTS(one([=](auto in) { return cross_entropy(in[0], targets, options); }), input({7, 8}, 1));
+  CHECK_GRADIENTS(one([=](auto in) { return add(mean(mul(cross_entropy(in[0], targets, options), in[1])), sum(in[0]), 3, 0.5); }), input({7, 8}, 1),
+                  input({7}, 2));
+  CHECK_GRADIENTS(one([=](auto in) { return cross_entropy(transpose(in[0], 1, 2), folded, {.ignore_index = -9, .z_loss = z_loss}); }),
+                  input({2, 5, 3}, 1));
+}
+
 DEVICE_TEST_CASE("gradients of linear_cross_entropy with a computed head and with a head tied to the embedding") {
   const Tensor targets = ints({3, 0, 6, 6, 2, 1}, {2, 3}), tokens = ints({0, 3, 5, 5, 1, 0}, {2, 3});
   CHECK_GRADIENTS(one([=](auto in) { return linear_cross_entropy(in[0], scale(in[1], 0.5), targets, {.chunk_rows = 4}); }), input({2, 3, 4}, 1),

@@ -214,6 +214,42 @@ DEVICE_TEST_CASE("qk_norm is an RMSNorm of each q and k head") {
   for (DType dtype : kDtypes) CHECK(compare(c, dtype) == "");
 }
 
+DEVICE_TEST_CASE("cross_entropy is a softmax, a logarithm and a choice") {
+  constexpr int64_t n = 6, v = 11;
+  static constexpr int32_t target[n] = {4, 0, -1, 10, 4, 7};
+  const OpCase c{"cross_entropy",
+                 {{n, v}},
+                 [](auto in) {
+                   return cast(cross_entropy(in[0], ints({target, target + n}, {n})), in[0].dtype());
+                 },
+                 [](auto in) {
+                   std::vector<double> chosen(n * v);
+                   for (int64_t r = 0; r < n; ++r) {
+                     if (target[r] >= 0) chosen[static_cast<size_t>(r * v + target[r])] = -1;
+                   }
+                   const Tensor terms = mul(log(softmax(in[0])), tensor(chosen, {n, v}, in[0].dtype()));
+                   return reshape(matmul(terms, full({v, 1}, 1, in[0].dtype())), {n});
+                 },
+                 [](const std::vector<Matrix>& in, const Matrix& dy) {
+                   const auto slope = [](Ranged x) { return 1 / (x.v - x.e); };
+                   Matrix y(1, n), dz(n, v);
+                   for (int64_t r = 0; r < n; ++r) {
+                     if (target[r] < 0) continue;
+                     double largest = -1e300;
+                     for (int64_t j = 0; j < v; ++j) largest = std::max(largest, in[0](r, j).v);
+                     const auto term = [&](int64_t j) { return exp(in[0](r, j) - Ranged(largest)); };
+                     const Ranged sum = total(v, term), inverse = apply([](double x) { return 1 / x; }, sum, slope(sum) * slope(sum));
+                     const Ranged p = store(term(target[r]) * inverse),
+                                  g = store(dy(0, r) * apply([](double x) { return 1 / x; }, p, slope(p) * slope(p)));
+                     y(0, r) = store(Ranged(-1) * store(apply([](double x) { return std::log(x); }, p, slope(p))));
+                     for (int64_t j = 0; j < v; ++j) dz(r, j) = store(store(term(j) * inverse) * (g * p - (j == target[r] ? g : Ranged(0))));
+                   }
+                   return std::vector{y, dz};
+                 },
+                 {n}};
+  for (DType dtype : kDtypes) CHECK(compare(c, dtype) == "");
+}
+
 TEST_CASE("the rope table holds cos and sin of position times theta^(-2i/D)") {
   kernels::register_cpu_kernels();
   for (const double theta : {10000.0, 500000.0, 100.0}) {
