@@ -42,7 +42,7 @@ struct ScatterParams {
 };
 
 template <class T, class Out, int kElements>
-__global__ void __launch_bounds__(kScatterThreads) embedding_scatter_kernel(const ScatterParams<T, Out> p) {
+__global__ void __launch_bounds__(kScatterThreads, 2) embedding_scatter_kernel(const ScatterParams<T, Out> p) {
   using Vector = Piece<T, kElements>;
   constexpr int kAhead = Vector::kBytes == 16 ? 8 : 16;  // loads in flight
   const int lane = static_cast<int>(threadIdx.x) % 32, row = static_cast<int>(blockIdx.x) * kScatterWarps + static_cast<int>(threadIdx.x) / 32;

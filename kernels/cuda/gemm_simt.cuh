@@ -211,7 +211,7 @@ __global__ void __launch_bounds__(Config::value.threads(), Config::value.blocks)
       }
     }
     ptx::warp_sync();
-    finish_staged<16, Rows, kConfig.bf16_operands ? 1 : 2>(epilogue, staging, m0 + warp_row + chunk * 16);
+    finish_staged<16, Rows, 1>(epilogue, staging, m0 + warp_row + chunk * 16);
   }
   epilogue.template store_sums<kConfig.warp_m(), Rows::kPerRow>(m0 + warp_row);
 }

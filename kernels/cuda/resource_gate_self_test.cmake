@@ -65,6 +65,7 @@ endfunction()
 
 file(REMOVE_RECURSE ${WORK})
 expect("clean" "")
+expect("code for another architecture" "no kernel in" LOG "for 'sm_90a'" "for 'sm_80'")
 expect("spill" "registers spilled" LOG "0 bytes spill stores" "8 bytes spill stores")
 expect("stack" "local memory used" LOG "0 bytes stack" "16 bytes stack")
 expect("serialised wgmma" "ptxas gave something up" LOG "ptxas info    : Used"

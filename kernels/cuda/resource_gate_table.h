@@ -23,7 +23,7 @@ using Counts = std::array<int, kCountedSize>;
 struct Row {
   Launch launch;
   int registers = 0, static_shared = 0, spilled = 0;
-  Occupancy sm80, sm90;                              // of a kernel that sm_90 is the first to run, sm80 is 0
+  Occupancy sm80, sm90;                              // of code for sm_90, sm80 is 0
   Counts counts = {-1, -1, -1, -1, -1, -1, -1, -1};  // -1: not looked at
   int local_accesses = 0;
   MainLoops loops;

@@ -1,4 +1,4 @@
-# cmake -DSOURCES=a.cu,b.cu -DARCH=80 -DROOT=... -DOUT=... -DGATE=program [-DCUOBJDUMP=program] [-DWRITE=ON] -P sass_check.cmake
+# cmake -DSOURCES=a.cu,b.cu -DARCH=80 -DROOT=... -DOUT=... -DGATE=program [-DWITH=DIR] [-DCUOBJDUMP=program] [-DWRITE=ON] -P sass_check.cmake
 #
 # The machine code that compile_check.cmake left in OUT, read by cuobjdump (part of the CUDA toolkit, and PyPI's nvidia-cuda-cuobjdump, which needs
 # nvidia-nvdisasm beside it) and judged by resource_gate: no local memory, the instructions a kernel lives from, their numbers as in the golden table.
@@ -7,10 +7,17 @@ if(NOT CUOBJDUMP)
   return()
 endif()
 set(sass "")
+set(objects "")
+if(WITH)
+  file(GLOB objects ${WITH}/*.cu.o)
+endif()
 string(REPLACE "," ";" sources "${SOURCES}")
 foreach(source ${sources})
   get_filename_component(name ${source} NAME)
-  execute_process(COMMAND ${CUOBJDUMP} -sass ${OUT}/${name}.o OUTPUT_VARIABLE text ERROR_VARIABLE error RESULT_VARIABLE status)
+  list(APPEND objects ${OUT}/${name}.o)
+endforeach()
+foreach(object ${objects})
+  execute_process(COMMAND ${CUOBJDUMP} -arch sm_${ARCH} -sass ${object} OUTPUT_VARIABLE text ERROR_VARIABLE error RESULT_VARIABLE status)
   if(NOT status EQUAL 0)
     message("machine code not looked at: ${CUOBJDUMP}: ${error}")  # without nvdisasm it prints none
     return()
