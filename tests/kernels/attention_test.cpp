@@ -19,7 +19,9 @@ using test::Buffer;
 using test::kDevice;
 using test::kFloating;
 
-enum class Documents { none, growing, scattered };  // scattered: starts that do not rise with the token
+// scattered: starts that do not rise with the token. odd_one: of each 64 tokens one, another in each sequence, sees but itself, the others all;
+// odd_many: the other way round.
+enum class Documents { none, growing, scattered, odd_one, odd_many };
 
 struct Case {
   int64_t b = 1, t = 1, s = 0, h = 1, kv = 1, d = 8;  // s: 0 means t
@@ -27,7 +29,7 @@ struct Case {
   DType dtype = DType::f32;
   Documents documents = Documents::none;
   bool lse = true, aligned = false;  // aligned: all rows start at multiples of 16 bytes
-  bool chosen_only = false;          // forward by the first candidate alone
+  bool chosen_only = false;          // by the first candidate alone
   double spread = 1;
 };
 
@@ -80,6 +82,8 @@ struct Attention {
     start.fill([&](int64_t i) {
       const int64_t b = i / x.t, t = i % x.t;
       if (x.documents == Documents::scattered) return static_cast<double>((i * 7919 + 13 * b) % (t + 1));
+      if (x.documents == Documents::odd_one || x.documents == Documents::odd_many)
+        return (t % 64 == b % 64) == (x.documents == Documents::odd_one) ? static_cast<double>(t) : 0.0;
       int64_t first = 0, length = 3 + 2 * b;
       while (first + length <= t) {
         first += length;
@@ -156,7 +160,7 @@ void check_case(const Case& x) {
 
   // Backward reads the stored out in delta: its roundings act there, relative to sum |d_out| |out| <= the magnitude used here.
   const double grad_terms = terms + 2 * static_cast<double>(x.d) + static_cast<double>(x.t * x.h) + 10;
-  by_every_candidate(attention_backward, a.backward, [&](std::string_view candidate) {
+  by_candidates(attention_backward, a.backward, x.chosen_only ? 1 : 99, [&](std::string_view candidate) {
     a.grad.buffer.poison();
     a.run_backward();
     const double delta_terms = grad_terms + stored + in_out + operands(candidate);
@@ -265,6 +269,17 @@ TEST_CASE("attention: aligned rows of 64, 96 and 128 in bf16") {
     check_case({.b = 2, .t = 1, .s = 133, .h = 2, .kv = 1, .d = d, .dtype = kType, .lse = false, .aligned = true});
     check_case({.b = 1, .t = 70, .s = 200, .h = 2, .kv = 2, .d = d, .window = 40, .dtype = kType, .aligned = true});
   }
+}
+
+// Which tiles need no mask, and which no visit, is decided by all tokens of a tile: each of them in turn differs from the others.
+TEST_CASE("attention: one token of a tile sees less than its neighbours, or more") {
+  for (Documents documents : {Documents::odd_one, Documents::odd_many})
+    check_case({.b = 64, .t = 128, .h = 1, .kv = 1, .d = 96, .dtype = DType::bf16, .documents = documents, .aligned = true, .chosen_only = true});
+  for (DType dtype : kFloating) check_case({.b = 32, .t = 70, .h = 1, .kv = 1, .d = 8, .dtype = dtype, .documents = Documents::odd_one});
+}
+
+TEST_CASE("attention: every head size whose rows lie aligned") {
+  for (int64_t d = 8; d <= 256; d += d < 136 ? 8 : 24) check_case({.b = 1, .t = 17, .h = 1, .kv = 1, .d = d, .dtype = DType::bf16, .aligned = true});
 }
 
 TEST_CASE("attention: nothing to attend to") {

@@ -1,6 +1,7 @@
 // LayerNorm and RMSNorm against float64, and their gradients against finite differences.
 #include "kernels/api/norm.h"
 
+#include <array>
 #include <optional>
 
 #include "tests/kernels/kernel_case.h"
@@ -208,6 +209,46 @@ TEST_CASE("norm: per head on rank 4 views of a packed buffer, in place", "[norm]
   }
 }
 
+// (B, T, H, D) at the corner of a larger buffer: no two of the axes are dense together.
+TEST_CASE("norm: boxes within larger boxes; nothing around them is written", "[norm]") {
+  const int64_t b = 3, t = 3, h = 4, rows = b * t * h;
+  for (DType dtype : kFloating) {
+    for (const int64_t d : {8, 20, 600}) {
+      for (const NormKind kind : kKinds) {
+        std::array<Buffer, 4> around;  // of x, y, dy, dx
+        for (uint32_t i = 0; i < 4; ++i) (around[i] = Buffer(dtype, {b, t + 1, h + 1, d + 8})).normal(i + 1);
+        const std::array<Buffer, 4> before = around;
+        const auto box = [&](size_t i) {
+          View v = around[i].view();
+          v.shape = {b, t, h, d};
+          return v;
+        };
+        Buffer gain(dtype, {d}), d_gain(dtype, {d}), mean(accumulator_of(dtype), {rows}), rstd = mean;
+        gain.normal(5);
+        const View layer_mean = kind == NormKind::layer ? mean.view() : absent();
+        const NormForwardArgs args{kind, box(0), {}, gain.view(), {}, {}, box(1), layer_mean, rstd.view()};
+        const oracle::NormResult want = oracle::norm_forward(args);
+        run(norm_forward, args);
+        CHECK_CLOSE(args.y, want.y.want, want.y.magnitude, Bound{dtype, static_cast<double>(d) + 10});
+        const NormBackwardArgs back{kind, args.x, gain.view(), layer_mean, rstd.view(), box(2), {}, {box(3)}, {d_gain.view()}, {}, {}};
+        const oracle::NormGradient gradient = oracle::norm_backward(back);
+        run(norm_backward, back);
+        CHECK_CLOSE(back.dx.to, gradient.dx.want, gradient.dx.magnitude, Bound{dtype, static_cast<double>(d) + 12});
+        CHECK_CLOSE(d_gain.view(), gradient.d_gain.want, gradient.d_gain.magnitude, Bound{dtype, static_cast<double>(rows) + 8});
+        int64_t wrong = 0;
+        for (size_t i = 0; i < 4; ++i) {
+          const std::vector<double> was = test::values(before[i].view()), is = test::values(around[i].view());
+          for (int64_t at = 0; at < static_cast<int64_t>(was.size()); ++at) {
+            const bool inside = at % (d + 8) < d && at / (d + 8) % (h + 1) < h && at / (d + 8) / (h + 1) % (t + 1) < t;
+            wrong += (!inside || i % 2 == 0) && is[static_cast<size_t>(at)] != was[static_cast<size_t>(at)];
+          }
+        }
+        CHECK(wrong == 0);
+      }
+    }
+  }
+}
+
 TEST_CASE("norm backward: dx may be dy or d_residual", "[norm]") {
   for (DType dtype : kFloating) {
     for (NormKind kind : kKinds) {
@@ -250,10 +291,10 @@ TEST_CASE("norm backward: dx may be dy or d_residual", "[norm]") {
   }
 }
 
-// More rows than the blocks of a GPU take at once, and than there are partial sums of rows.
+// More rows than the blocks of a GPU take at once, and than there are partial sums of rows; long ones, several at a time for each warp.
 TEST_CASE("norm: many rows", "[norm]") {
   for (DType dtype : kFloating) {
-    for (const auto& [n, c] : std::vector<std::pair<int64_t, int64_t>>{{34000, 8}, {1100, 1032}}) {
+    for (const auto& [n, c] : std::vector<std::pair<int64_t, int64_t>>{{34000, 8}, {1100, 1032}, {75, 8203}}) {
       const DType statistic = accumulator_of(dtype);
       Buffer x(dtype, {n, c}), dy(dtype, {n, c}), y(dtype, {n, c}), mean(statistic, {n}), rstd = mean, dx = y, d_gain(statistic, {c}),
                                                                                           d_bias = d_gain;

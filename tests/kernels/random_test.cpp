@@ -117,9 +117,15 @@ TEST_CASE("dropout: any alignment of the shard, of x and of out, any sink", "[ra
       }
     }
   }
+}
+
+TEST_CASE("random: no elements, no launch, wherever the shard begins") {
   const Buffer nothing(DType::f32, {0});
-  run(dropout, DropoutArgs{nothing.view(), {nothing.view()}, key, 5, 0.4f});
-  run(normal, NormalArgs{nothing.view(), key, 5});
+  for (uint64_t first = 0; first < 9; ++first) {
+    run(dropout, DropoutArgs{nothing.view(), {nothing.view()}, {3, RngPurpose::dropout, 4, 11}, first, 0.4f});
+    run(normal, NormalArgs{nothing.view(), {1, RngPurpose::init}, first});
+    CHECK(nothing.guards_intact());
+  }
 }
 
 TEST_CASE("dropout: keep rate, scale, element by element", "[random]") {

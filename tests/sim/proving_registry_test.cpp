@@ -4,8 +4,10 @@
 #include <string>
 #include <vector>
 
+#include "kernels/api/embedding.h"
 #include "kernels/api/pointwise.h"
 #include "kernels/api/random.h"
+#include "kernels/api/reduce.h"
 #include "kernels/cuda/attention_decode_config.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm_sm80_config.h"
@@ -191,9 +193,14 @@ TEST_CASE("registry: attention forward", "[registry]") {
     INFO(refusal(attention_forward, "flash2_sm80", args));
     CHECK(refusal(attention_forward, "flash2_sm80", args).find(why) != std::string::npos);
   };
-  CHECK(refusal(attention_forward, "flash2_sm80", good) == "");
+  for (int64_t d = 8; d <= 256; d += 8) {  // rows of whole pieces: only the head dimension decides
+    AttentionForwardArgs args = good;
+    args.q.shape[3] = d;
+    const bool built = d == 64 || d == 96 || d == 128;
+    INFO(d);
+    CHECK(refusal(attention_forward, "flash2_sm80", args) == (built ? "" : concat("head dimensions 64, 96 and 128 only, not ", d)));
+  }
   refuses([](auto& args) { args.q.dtype = DType::f32; }, "bf16 only");
-  refuses([](auto& args) { args.q.shape[3] = 80; }, "64, 96 and 128 only, not 80");
   refuses([](auto& args) { args.scale = 0; }, "scale must be positive");
   refuses([](auto& args) { args.q.data += 2; }, "multiples of 16 bytes");
   refuses([](auto& args) { args.k.stride[1] = 129; }, "multiples of 16 bytes");
@@ -201,6 +208,23 @@ TEST_CASE("registry: attention forward", "[registry]") {
   refuses([](auto& args) { args.out.data += 8; }, "multiples of 16 bytes");
   refuses([](auto& args) { args.k.shape[1] = (int64_t{1} << 30) + 1; }, "more than 2^30 keys");
   refuses([](auto& args) { args.q.shape[0] = int64_t{1} << 30; }, "more than 65535 sequences or heads");
+
+  // Each limit itself is within it.
+  const auto limit = [&](const char* candidate, auto&& make, int64_t most, const std::string& why) {
+    AttentionForwardArgs args = good;
+    make(args, most);
+    CHECK(refusal(attention_forward, candidate, args) == "");
+    make(args, most + 1);
+    CHECK(refusal(attention_forward, candidate, args).find(why) != std::string::npos);
+  };
+  const auto keys = [](auto& args, int64_t n) { args.k.shape[1] = args.v.shape[1] = n; };
+  const auto sequences = [](auto& args, int64_t n) { args.q.shape = {n, 1, 1, 64}; };
+  const auto heads = [](auto& args, int64_t n) { args.q.shape = {1, 1, n, 64}; };
+  for (const char* candidate : {"flash2_sm80", "simt"}) limit(candidate, keys, (int64_t{1} << 30) - 1, "more than 2^30 keys");
+  limit("flash2_sm80", sequences, 65535, "more than 65535 sequences or heads");
+  limit("flash2_sm80", heads, 65535, "more than 65535 sequences or heads");
+  limit("simt", sequences, (int64_t{1} << 31) - 1, "2^31 rows and more");
+  limit("simt", heads, (int64_t{1} << 31) - 1, "2^31 rows and more");
 
   const auto decode_refuses = [&](auto&& change, const std::string& why) {
     AttentionForwardArgs args = good;
@@ -295,6 +319,56 @@ TEST_CASE("registry: norm forward", "[registry]") {
       INFO("columns " << columns);
       CHECK(check_norm({kind, 3, columns, true, through(norm_forward)}) == "");
     }
+}
+
+// f64 is the CPU's, for gradient checks: no candidate of a GPU takes it, whoever is asked last.
+TEST_CASE("registry: numbers of f64 are refused by every candidate", "[registry]") {
+  const SmallDevice device;
+  const auto all_refuse = [](auto& kernel, const auto& args, const auto& taken) {
+    for (const auto& candidate : kernel.candidates(DeviceType::cuda)) {
+      INFO(kernel.op() << " by " << candidate.name);
+      CHECK(refusal(kernel, std::string(candidate.name), args) != "");
+    }
+    CHECK_THROWS_AS(kernel.choose(DeviceType::cuda, args), Error);
+    CHECK_NOTHROW(kernel.choose(DeviceType::cuda, taken));
+  };
+  const auto both = [&](auto& kernel, const auto& make) { all_refuse(kernel, make(DType::f64), make(DType::f32)); };
+  both(matmul, [](DType t) {
+    return MatmulArgs{.a = at(4096, t, {64, 64}), .b = at(8192, t, {64, 64}), .trans_b = true, .c = {at(12288, t, {64, 64})}};
+  });
+  both(attention_forward, [](DType t) {
+    const View heads = at(4096, t, {1, 8, 2, 64});
+    AttentionForwardArgs args{.q = heads, .k = heads, .v = heads, .out = heads};
+    args.scale = 1;
+    return args;
+  });
+  both(attention_backward, [](DType t) {
+    const View heads = at(4096, t, {1, 8, 2, 64});
+    AttentionBackwardArgs args{.q = heads, .k = heads, .v = heads, .out = heads, .lse = at(4096, t, {1, 2, 8}), .d_out = heads};
+    args.dq = args.dk = args.dv = heads;
+    args.scale = 1;
+    return args;
+  });
+  both(norm_backward, [](DType t) {
+    const View rows = at(4096, t, {4, 64});
+    NormBackwardArgs args{.kind = NormKind::rms, .x = rows};
+    args.rstd = at(4096, t, {4});
+    args.dy = rows;
+    args.dx = {rows};
+    return args;
+  });
+  both(embedding_backward, [](DType t) {
+    EmbeddingBackwardArgs args{};
+    args.tokens = at(4096, DType::i32, {2, 8});
+    args.d_out = at(4096, t, {2, 8, 64});
+    args.d_weight = {at(4096, t, {100, 64})};
+    return args;
+  });
+  both(softmax, [](DType t) {
+    SoftmaxArgs args{};
+    args.x = args.out = at(4096, t, {4, 64});
+    return args;
+  });
 }
 
 TEST_CASE("registry: dropout", "[registry]") {
