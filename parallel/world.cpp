@@ -30,6 +30,8 @@ std::unique_ptr<Control> world_control(double patience) {
       MPI_Finalize();
       fail("mpi", "this MPI library allows no calls from two threads at once (MPI_THREAD_MULTIPLE); use a build of it that does");
     }
+    // What becomes of a request MPICH tells one of these two, whichever communicator it is of.
+    for (MPI_Comm comm : {MPI_COMM_WORLD, MPI_COMM_SELF}) MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
     std::atexit([] {
       if (!mpi_is_running()) return;
       let_watchdogs_end();

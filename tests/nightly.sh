@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . cmake/packages.sh
 . tests/environment.sh
 
-parts=(tests clang compile-matrix kills ranks random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build gpu-quickstart fuzz stall mutants cuda-mutants equivalence)
+parts=(tests clang compile-matrix kills ranks mpich random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build gpu-quickstart fuzz stall mutants cuda-mutants equivalence)
 usage() {
   cat <<TEXT
 usage: tests/nightly.sh [--kills N] [--flag-sets N] [--power-loss-states N] [--fuzz-seconds N] [--mutants-seed N] [PART...]
@@ -64,6 +64,18 @@ all_by_clang() {
     { grep -E -A 5 'error:' "$logs/build-clang.log" | head -n 40; return 1; }
   ctest --test-dir build/clang-strict -j $tests_at_once --no-tests=error --output-on-failure
 }
+# Control and collectives under the other MPI; two ranks, since its idle ones keep their cores.
+under_mpich() {
+  local mpicc mpirun
+  mpicc=$(command -v mpicc.mpich) && mpirun=$(command -v mpirun.mpich) || { echo "left out: MPICH is not here (package mpich)"; return 0; }
+  # It takes more ranks than cores without being told.
+  printf '#!/bin/sh\nfor a do shift; [ "$a" = --oversubscribe ] || set -- "$@" "$a"; done\nexec %s "$@"\n' "$mpirun" >"$logs/mpirun"
+  chmod +x "$logs/mpirun"
+  cmake --preset cpu -B build/mpich -DHEDDLE_WERROR=ON -DMPI_C_COMPILER="$mpicc" -DHEDDLE_MPIRUN="$PWD/$logs/mpirun" >"$logs/configure-mpich.log" 2>&1 &&
+    cmake --build build/mpich --parallel "$(nproc)" --target mpi_tests >"$logs/build-mpich.log" 2>&1 ||
+    { tail -n 20 "$logs/configure-mpich.log" "$logs/build-mpich.log"; return 1; }
+  ctest --test-dir build/mpich -R '^mpi_tests_2_ranks$' --no-tests=error --output-on-failure
+}
 # All tests of the simulated CUDA machine, built another way: simulated NAME OPTIONS...
 simulated() {
   local folder=build/nightly-$1
@@ -113,7 +125,7 @@ cuda_mutants() {
 }
 
 need_packages "$logs/apt.log" $heddle_packages || exit 1
-optional_packages "$logs/apt.log" "gdb|the test sim_gdb" "qemu-user|the test cpu_check" "clang|the part clang" "libomp-dev|the part clang" \
+optional_packages "$logs/apt.log" "gdb|the test sim_gdb" "qemu-user|the test cpu_check" "mpich|the part mpich" "clang|the part clang" "libomp-dev|the part clang" \
   "libclang-rt-dev|fuzzing" "clang-16|compiling for znver4" "g++-aarch64-linux-gnu|compiling for aarch64"
 build || { tail -n 40 "$logs/build.log" "$logs/configure.log"; exit 1; }
 part tests ./test.sh --strict --full --keep-going
@@ -122,6 +134,7 @@ part compile-matrix tests/compile_matrix.sh --strict
 part kills env HEDDLE_KILLS="$kills" $cpu/bin/kills_test
 part supervised-kills env HEDDLE_SUPERVISED_KILLS="$kills" $cpu/bin/supervised_kills_test
 part ranks env HEDDLE_RANK_CASES=all ctest --test-dir $cpu -R '^rank_training_' --no-tests=error --output-on-failure --timeout 1500
+part mpich under_mpich
 part random-flags env HEDDLE_FLAG_SETS="$flag_sets" HEDDLE_FLAG_SEED="$RANDOM" $cpu/bin/random_flags_test
 part power-loss env HEDDLE_POWER_LOSS_STATES="$states" $cpu/bin/test_checkpoint_power_loss
 part simulated-gcc in_every_mode gcc -DCMAKE_CXX_COMPILER=g++ -DHEDDLE_SIM_CHECK_COMPILER=OFF
