@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . cmake/packages.sh
 . tests/environment.sh
 
-parts=(tests clang compile-matrix kills ranks mpich random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build gpu-quickstart fuzz stall mutants cuda-mutants equivalence)
+parts=(tests clang compile-matrix kills supervised-kills ranks mpich random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build gpu-quickstart fuzz stall mutants cuda-mutants equivalence)
 usage() {
   cat <<TEXT
 usage: tests/nightly.sh [--kills N] [--flag-sets N] [--power-loss-states N] [--fuzz-seconds N] [--mutants-seed N] [PART...]
