@@ -216,6 +216,42 @@ TEST_CASE("reduce_scatter gives each rank its part of the sum, all_gather joins 
   }
 }
 
+TEST_CASE("large sums, several under way and joined in another order than they began, in parts of any size") {
+  const int n = world().size();
+  std::vector<int64_t> counts;
+  int64_t all = 0, begin = 0;
+  for (int r = 0; r < n; ++r) {
+    if (r == world().rank()) begin = all;
+    counts.push_back(20000 + 777 * r);
+    all += counts.back();
+  }
+  for (const int64_t most : {int64_t{1} << 30, int64_t{5000}}) {
+    for (const DType type : {DType::f32, DType::f64}) {
+      CAPTURE(name_of(type), most);
+      Buffer reduced = mine(type, all), scattered = mine(type, all), apart = mine(type, all),
+             part(type, {counts[static_cast<size_t>(world().rank())]});
+      View own = scattered.view();
+      own.shape[0] = part.view().numel();
+      own.data += begin * size_of(type);
+      Communicator& comm = world(most);
+      const Work first = comm.all_reduce(reduced.view(), stream());
+      const Work second = comm.reduce_scatter(scattered.view(), own, counts, stream());  // in place
+      const Work third = comm.reduce_scatter(apart.view(), part.view(), counts, stream());
+      third.join(stream());
+      first.join(stream());
+      second.join(stream());
+      CHECK(values(reduced.view()) == expected(all, sum_at));
+      for (const View& mine : {own, part.view()}) {
+        const std::vector<double> got = values(mine);
+        int wrong = 0;
+        for (size_t i = 0; i < got.size(); ++i) wrong += got[i] != sum_at(begin + static_cast<int64_t>(i));
+        CHECK(wrong == 0);
+      }
+      CHECK((reduced.guards_intact() && scattered.guards_intact() && apart.guards_intact() && part.guards_intact()));
+    }
+  }
+}
+
 TEST_CASE("parts may be uneven, empty, and lie where they belong") {
   // Rank r has 5 r elements: the first none, the last the most.
   std::vector<int64_t> counts;
