@@ -13,6 +13,8 @@
 #include "kernels/api/printable.h"
 #include "parallel/communicator.h"
 #include "parallel/control.h"
+#include "parallel/pulse.h"
+#include "parallel/watchdog.h"
 #include "train/config/shape.h"
 #include "train/report/console.h"
 
@@ -86,6 +88,7 @@ std::vector<Collective> collectives() {
 
 void bench_collectives(const BenchOptions& options) {
   const std::unique_ptr<Control> control = world_control();
+  const Watchdog watchdog(*control);
   const int n = control->size(), rank = control->rank();
   const Device device = choose_device(options.config.device);
   const std::unique_ptr<Communicator> comm = control->communicator(device);
@@ -121,6 +124,7 @@ void bench_collectives(const BenchOptions& options) {
       std::vector<double> times;
       for (int64_t i = 0; i < options.repeats; ++i) {
         control->barrier();
+        mark_progress();
         const auto begin = std::chrono::steady_clock::now();
         once();
         times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());

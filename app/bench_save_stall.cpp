@@ -12,6 +12,7 @@
 #include "checkpoint/checkpoints.h"
 #include "core/state.h"
 #include "kernels/api/check.h"
+#include "parallel/watchdog.h"
 #include "train/step_timer.h"
 
 namespace heddle::app {
@@ -44,6 +45,7 @@ std::string bench_save_stall(BenchOptions options) {
   constexpr int kPlainSteps = 6;     // measured before each save
   StepTimer session(options.config, options.shape, "bench");
   const std::unique_ptr<Control> control = world_control();
+  const Watchdog watchdog(*control);
   const ScratchRun run(options.save_dir, *control);
   Checkpoints checkpoints(run.path, *control);
   checkpoints.find_newest();

@@ -15,6 +15,7 @@
 #include "kernels/api/philox.h"
 #include "kernels/api/random.h"
 #include "parallel/control.h"
+#include "parallel/watchdog.h"
 #include "train/config/shape.h"
 #include "train/step_timer.h"
 
@@ -92,6 +93,7 @@ MatmulRate model_matmul_rate(const TransformerConfig& config, int64_t rows, DTyp
 std::string bench_train_step(BenchOptions options) {
   const std::unique_ptr<Control> control = world_control();
   const int ranks = control->size();
+  const Watchdog watchdog(*control);
   const int64_t idle = process_bytes("VmRSS");
   StepTimer session(options.config, options.shape, "bench",
                     ranks == 1 ? nullptr : control->communicator(choose_device(options.config.device), {.time_joins = true}));

@@ -24,30 +24,6 @@ namespace {
 
 constexpr int kStopping[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
 
-// This process's children and theirs, as far as they are no zombies.
-std::vector<pid_t> descendants() {
-  std::vector<std::pair<pid_t, pid_t>> all;  // (parent, process)
-  std::error_code unknown;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc", unknown)) {
-    const std::string name = entry.path().filename().string();
-    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    std::string stat;
-    std::ifstream in(entry.path() / "stat");
-    std::getline(in, stat);
-    const size_t end = stat.rfind(") ");  // "pid (name) state parent ..."
-    if (end == std::string::npos || end + 4 >= stat.size() || stat[end + 2] == 'Z') continue;
-    all.emplace_back(std::atoi(stat.c_str() + end + 4), std::atoi(name.c_str()));
-  }
-  std::vector<pid_t> tree = {::getpid()};
-  for (size_t i = 0; i < tree.size(); ++i) {
-    for (const auto& [parent, process] : all) {
-      if (parent == tree[i]) tree.push_back(process);
-    }
-  }
-  tree.erase(tree.begin());
-  return tree;
-}
-
 int code_of(int status) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
@@ -63,8 +39,11 @@ HeldSignals::HeldSignals() {
   }
   sigaddset(&held_, SIGCHLD);
   sigprocmask(SIG_BLOCK, &held_, &before_);
+  std::signal(SIGCHLD, SIG_DFL);  // who ignores it, as some starters do, hears of no child
+  pipe_before_ = std::signal(SIGPIPE, SIG_IGN);
 }
 HeldSignals::~HeldSignals() {
+  std::signal(SIGPIPE, pipe_before_);
   sigprocmask(SIG_SETMASK, &before_, nullptr);
 }
 
@@ -76,7 +55,7 @@ std::optional<int> HeldSignals::take(double seconds) const {
   return signal > 0 ? std::optional(signal) : std::nullopt;
 }
 
-Job::Job(const std::vector<std::string>& command, const HeldSignals& signals) {
+Job::Job(const std::vector<std::string>& command, const HeldSignals& signals, std::vector<Process> spared) : spared_(std::move(spared)) {
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   std::vector<char*> argv;
   for (const std::string& word : command) argv.push_back(const_cast<char*>(word.c_str()));
@@ -91,6 +70,8 @@ Job::Job(const std::vector<std::string>& command, const HeldSignals& signals) {
     if (::getppid() != parent) ::_exit(1);
     const int nothing = ::open("/dev/null", O_RDONLY);
     if (nothing >= 0) ::dup2(nothing, STDIN_FILENO);
+    std::signal(SIGPIPE, signals.pipe_before());
+    std::signal(SIGXFSZ, SIG_DFL);  // this program ignores it
     sigprocmask(SIG_SETMASK, &signals.before(), nullptr);
     ::execvp(argv[0], argv.data());
     const int error = errno;
@@ -115,6 +96,19 @@ void Job::signal(int number) const {
   if (!code_) ::kill(pid_, number);
 }
 
+bool Job::ask_to_stop() const {
+  bool asked = false;
+  for (const Process& p : tree()) {
+    if (handles(p, SIGUSR1)) asked = ::kill(p.id, SIGUSR1) == 0 || asked;
+  }
+  if (!asked) signal(SIGTERM);
+  return asked;
+}
+bool Job::is_stopping() const {
+  const std::vector<Process> all = tree();
+  return std::any_of(all.begin(), all.end(), [](const Process& p) { return handles(p, SIGUSR1); });
+}
+
 std::optional<int> Job::poll() {
   int status = 0;
   for (pid_t ended; (ended = ::waitpid(-1, &status, WNOHANG)) > 0;) {
@@ -123,22 +117,17 @@ std::optional<int> Job::poll() {
   return code_;
 }
 
-bool Job::has_children() const {
-  const std::vector<pid_t> tree = descendants();
-  return std::any_of(tree.begin(), tree.end(), [this](pid_t process) { return process != pid_; });
-}
-
 int Job::end_all(double seconds) {
   const auto begin = std::chrono::steady_clock::now();
   std::vector<pid_t> killed;
   for (;;) {
     poll();
-    const std::vector<pid_t> left = descendants();
+    const std::vector<Process> left = tree();
     if (left.empty()) return static_cast<int>(killed.size());
     if (std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() > seconds) return -static_cast<int>(left.size());
-    for (const pid_t process : left) {
-      ::kill(process, SIGKILL);
-      if (std::find(killed.begin(), killed.end(), process) == killed.end()) killed.push_back(process);
+    for (const Process& p : left) {
+      ::kill(p.id, SIGKILL);
+      if (std::find(killed.begin(), killed.end(), p.id) == killed.end()) killed.push_back(p.id);
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }

@@ -27,16 +27,19 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kInterrupted = 128 + SIGINT;
-constexpr double kSameRequest = 1;  // seconds within which a second request is the first one, delivered twice
-constexpr double kPatience = 10;    // of a job that was told to end at once
-constexpr double kLingering = 4;    // of a launcher that has outlived its ranks
+constexpr const char* kNotOurs = "another job has it";
+constexpr double kSameRequest = 1;    // seconds within which a second request is the first one, delivered twice
+constexpr double kPatience = 10;      // of a job that was told to end at once
+constexpr double kLingering = 6;      // of a launcher that has outlived its ranks
+constexpr double kSavePatience = 60;  // of what has outlived a job that was asked to stop
 
 constexpr CommandHelp kHelp = {
     "supervise", "[flags] -- COMMAND...",
     "Runs a training job and starts the same command again when it fails: heddle pretrain goes on from its newest checkpoint that verifies. Between "
-    "two starts every process of the first is gone. SIGTERM, SIGHUP, SIGUSR1 and Ctrl-C reach the job as SIGUSR1, which launchers hand to their "
-    "ranks: "
-    "it saves, and the supervisor ends with 75 (Ctrl-C: 130); a second signal ends it at once. [x] is the default.\n"
+    "two starts every process of the first is gone. SIGTERM, SIGHUP, SIGUSR1 and Ctrl-C reach the job's processes as SIGUSR1, or SIGTERM where none "
+    "handles that: it saves, and the supervisor ends with 75 (Ctrl-C: 130), or as the job did when there is no checkpoint; a second signal ends it "
+    "at "
+    "once. [x] is the default.\n"
     "Not started again: 0; 75, unless --requeue; 2, 65 and 78, which another start would meet as well; 69, 71 and 73 before the first checkpoint. "
     "All else is: 1, 74, 86 (a rank hung), 128+n (a process died of signal n).",
     "  heddle supervise -- mpirun -np 8 heddle pretrain --config run.toml --out run\n"
@@ -72,8 +75,12 @@ uint64_t newest_step(const std::string& run) {
 
 // Where the command's `heddle pretrain` will write. "": it has none.
 std::string run_of(const std::vector<std::string>& command) {
-  const auto at = std::find(command.begin(), command.end(), "pretrain");
-  if (at == command.end()) return "";
+  // Another program's `pretrain` is another program's.
+  auto at = command.begin();
+  do {
+    at = std::find(at == command.begin() ? at : at + 1, command.end(), "pretrain");
+    if (at == command.end()) return "";
+  } while (at == command.begin() || std::filesystem::path(*(at - 1)).filename().string().rfind("heddle", 0) != 0);
   std::vector<std::string> environment;
   for (char** entry = environ; entry && *entry; ++entry) environment.emplace_back(*entry);
   const PretrainArguments parsed = parse_pretrain(Args(&*at + 1, static_cast<size_t>(command.end() - at - 1)), environment);
@@ -89,7 +96,7 @@ void say(const std::string& text) {
   std::cerr << "heddle: [supervise] " << printable(text) << std::endl;
 }
 
-// One line an end. Kept until there is a run directory: a start that fails makes none.
+// One line an end. Kept until there is a run directory, which a start that fails does not make.
 class Incidents {
  public:
   Incidents(std::string file, bool in_run) : file_(std::move(file)), in_run_(in_run) {}
@@ -97,13 +104,19 @@ class Incidents {
   void add(const std::string& record) {
     waiting_ += record + "\n";
     std::error_code unknown;
-    if (in_run_ && !std::filesystem::exists(std::filesystem::path(file_).parent_path() / "LOCK", unknown)) return;
+    if (in_run_ && !std::filesystem::is_directory(std::filesystem::path(file_).parent_path(), unknown)) return;
     try {
       AppendLog(file_, AppendLog::Open::or_create).append(waiting_);
     } catch (const Error& e) {
       say(concat("the incident is not written down: ", e.what()));
     }
     waiting_.clear();
+  }
+  // Says so when there never was a run directory although the job had trained for it.
+  void end() const {
+    if (!waiting_.empty())
+      say(concat("the run directory ", std::filesystem::path(file_).parent_path().string(),
+                 " never came to be, so no incident is written down and no progress was seen; --run says where the job writes"));
   }
 
  private:
@@ -137,6 +150,7 @@ class Requests {
     return signal == SIGUSR1 ? SIGTERM : signal;
   }
   int first() const { return first_; }
+  bool urgent() const { return urgent_; }
   // Told to end at once, and did not.
   bool out_of_patience() const { return urgent_ && std::chrono::duration<double>(Clock::now() - since_).count() > kPatience; }
 
@@ -146,49 +160,66 @@ class Requests {
   Clock::time_point since_;
 };
 
-// A program that does nothing but start ranks and wait for them.
-bool is_launcher(const std::string& program) {
-  constexpr std::string_view kLaunchers[] = {"mpirun", "mpiexec", "mpiexec.hydra", "mpiexec.openmpi", "mpirun.openmpi", "orterun", "prterun", "srun"};
-  const std::string name = std::filesystem::path(program).filename().string();
-  return std::find(std::begin(kLaunchers), std::end(kLaunchers), name) != std::end(kLaunchers);
-}
-
-// Sees that a launcher is of no further use: Open MPI's 4.1 may wait for ever once a rank was killed while it came to life.
+// Sees that a launcher waits for ranks that are gone: Open MPI's 4.1 may do so for ever once a rank was killed while it came to life. Ranks on other
+// machines are not seen; but none goes on for long without those of this one.
 class Lingering {
  public:
-  explicit Lingering(const std::string& program) : launcher_(is_launcher(program)) {}
   bool is_over(const Job& job) {
-    if (!launcher_) return false;
-    if (job.has_children()) has_had_ranks_ = true, since_ = Clock::now();
+    const std::vector<Process> tree = job.tree();
     ++looks_;
-    return has_had_ranks_ && std::chrono::duration<double>(Clock::now() - since_).count() > kLingering;
+    bool has_ranks = false;
+    for (const Process& p : tree) {
+      if (!is_rank(p)) continue;
+      has_ranks = true;
+      const auto parent = std::find_if(tree.begin(), tree.end(), [&](const Process& other) { return other.id == p.parent; });
+      if (parent != tree.end() && !is_rank(*parent) && !is_launcher(*parent)) launchers_.push_back(*parent);
+    }
+    const bool waits = !has_ranks && std::any_of(tree.begin(), tree.end(), [this](const Process& p) { return p.state != 'T' && is_launcher(p); });
+    if (!waits) since_ = Clock::now();
+    return waits && std::chrono::duration<double>(Clock::now() - since_).count() > kLingering;
   }
   // Until the next look: ranks may end soon after they have begun.
-  double interval() const { return launcher_ && !has_had_ranks_ && looks_ < 100 ? 0.1 : 1; }
+  double interval() const { return launchers_.empty() && looks_ < 100 ? 0.1 : 1; }
 
  private:
-  bool launcher_, has_had_ranks_ = false;
+  bool is_launcher(const Process& p) const {
+    return std::any_of(launchers_.begin(), launchers_.end(), [&](const Process& launcher) { return launcher.is(p); });
+  }
+  std::vector<Process> launchers_;  // parents of ranks
   int looks_ = 0;
-  Clock::time_point since_;
+  Clock::time_point since_ = Clock::now();
 };
 
 // One start, from its first process to its last.
-int run_once(const SuperviseOptions& o, const HeldSignals& signals, Requests& requests) {
-  Job job(o.command, signals);
-  Lingering lingering(o.command.front());
+int run_once(const SuperviseOptions& o, const HeldSignals& signals, Requests& requests, const std::vector<Process>& spared) {
+  Job job(o.command, signals, spared);
+  const auto listen = [&](double seconds) {
+    const std::optional<int> signal = signals.take(seconds);
+    if (!signal || *signal == SIGCHLD) return;
+    const int pass_on = requests.take(*signal);
+    if (pass_on == SIGUSR1) {
+      say(job.ask_to_stop() ? "asked to stop: the job finishes its step and saves; a second signal ends it at once"
+                            : "asked to stop: nothing of the job handles SIGUSR1, it got SIGTERM; a second signal ends it at once");
+    } else if (pass_on != 0) {
+      job.signal(pass_on);
+    }
+  };
+  Lingering lingering;
   std::optional<int> code;
   while (!(code = job.poll())) {
-    const std::optional<int> signal = signals.take(lingering.interval());
-    if (signal && *signal != SIGCHLD) {
-      const int pass_on = requests.take(*signal);
-      if (pass_on == SIGUSR1) say("asked to stop: the job finishes its step and saves; a second signal ends it at once");
-      if (pass_on != 0) job.signal(pass_on);
-    }
+    listen(lingering.interval());
     if (requests.out_of_patience()) job.end_all(kPatience);
     if (lingering.is_over(job)) {
-      say(concat(o.command.front(), " has outlived its ranks and is killed"));
+      say("the launcher has outlived its ranks and is killed");
       job.end_all(kPatience);
     }
+  }
+  // What is left of a job that was asked to stop may be saving: a wrapper has ended before it.
+  const Clock::time_point ended = Clock::now();
+  while (requests.first() != 0 && !requests.urgent() && job.is_stopping() &&
+         std::chrono::duration<double>(Clock::now() - ended).count() < kSavePatience) {
+    job.poll();
+    listen(0.2);
   }
   const int left = job.end_all(kPatience);
   if (left > 0) say(concat(counted(left, "process"), " of the job had outlived it and ", left == 1 ? "was" : "were", " killed"));
@@ -256,13 +287,17 @@ Verdict judge(const Ending& e, bool requeue) {
       return v;
     case ExitCode::in_use:
       if (e.asked != 0 || e.restarted) break;  // what a killed job left on another machine may hold it for a while
-      v.why = "another job has it";
+      v.why = kNotOurs;
       return v;
     default: break;
   }
   if (e.asked != 0) {
-    v.code = stopped_code(e.asked);
-    v.why = code == ExitCode::requeue ? "stopped" : "it ended while it was stopping: what its newest checkpoint lacks is trained again";
+    const bool saved = code == ExitCode::requeue || e.code == kInterrupted;
+    if (saved || e.has_checkpoint) v.code = stopped_code(e.asked);
+    v.why = saved              ? "stopped"
+            : e.is_newer       ? "stopped; it goes on from that checkpoint"
+            : e.has_checkpoint ? "it ended while it was stopping: what its newest checkpoint lacks is trained again"
+                               : "it ended while it was stopping, and there is no checkpoint";
     return v;
   }
   if (e.code == kInterrupted) {
@@ -274,7 +309,7 @@ Verdict judge(const Ending& e, bool requeue) {
     return v;
   }
   v.restart = true;
-  v.counts = code != ExitCode::requeue;
+  v.counts = code != ExitCode::requeue || !e.is_newer;
   return v;
 }
 
@@ -298,6 +333,7 @@ int supervise_command(Args args) {
   SuperviseOptions o;
   if (!parse_supervise(args, o)) return 0;
   const HeldSignals signals;
+  const std::vector<Process> spared = descendants();  // a script's that has become this program
   Incidents incidents(o.incidents.empty() ? o.run + "/incidents.jsonl" : o.incidents, o.incidents.empty());
   Requests requests;
   Ending ending;
@@ -306,11 +342,19 @@ int supervise_command(Args args) {
   for (int64_t start = 1;; ++start) {
     const uint64_t before = newest_step(o.run);
     const Clock::time_point begin = Clock::now();
-    ending.code = run_once(o, signals, requests);
+    try {
+      ending.code = run_once(o, signals, requests, spared);
+    } catch (const Error& e) {
+      if (start == 1) throw;
+      say(e.what());  // a program that is just being replaced, a machine short of processes
+      ending.code = static_cast<int>(ExitCode::runtime);
+    }
     ending.asked = requests.first();
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     const uint64_t after = newest_step(o.run);
-    if (after > before) {
+    ending.is_newer = after > before;
+    ending.has_checkpoint = after > 0;
+    if (ending.is_newer) {
       ending.has_progress = true;
       in_vain = 0;
       wait = o.backoff;
@@ -335,12 +379,15 @@ int supervise_command(Args args) {
     std::vector<Metric> values(std::begin(record), std::end(record));
     const std::string time = now_text(), meaning = meaning_of(ending.code);
     values[0].value = std::string_view(time), values[3].value = std::string_view(meaning);
-    incidents.add(metrics_line(after, values));
+    if (verdict.why != kNotOurs || !o.incidents.empty()) incidents.add(metrics_line(after, values));
     if (trouble) {
       say(concat("start ", start, " ended with ", ending.code, " (", meaning, ") after ", duration_text(seconds), "; the newest checkpoint is ",
                  after == 0 ? "none" : concat("step ", after), verdict.restart ? "" : concat("; ", verdict.why)));
     }
-    if (!verdict.restart) return verdict.code;
+    if (!verdict.restart) {
+      if (start > 1 || verdict.code == 0) incidents.end();
+      return verdict.code;
+    }
     if (verdict.counts) {
       ++in_vain;
       wait *= 2;

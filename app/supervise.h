@@ -30,10 +30,12 @@ struct Verdict {
 };
 // How a start ended.
 struct Ending {
-  int code = 0;               // 128 + n: signal n
-  int asked = 0;              // the signal that asked the supervisor to stop; 0: none
-  bool restarted = false;     // it was not the first start
-  bool has_progress = false;  // some start of this supervisor has left a newer checkpoint
+  int code = 0;                 // 128 + n: signal n
+  int asked = 0;                // the signal that asked the supervisor to stop; 0: none
+  bool restarted = false;       // it was not the first start
+  bool has_progress = false;    // some start of this supervisor has left a newer checkpoint
+  bool is_newer = false;        // this one has
+  bool has_checkpoint = false;  // there is one
 };
 Verdict judge(const Ending& ending, bool requeue);
 

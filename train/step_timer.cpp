@@ -5,6 +5,7 @@
 
 #include "core/device.h"
 #include "kernels/api/philox.h"
+#include "parallel/pulse.h"
 #include "train/assembly.h"
 #include "train/config/shape.h"
 #include "train/memory_plan.h"
@@ -57,6 +58,7 @@ double StepTimer::step(int64_t micro_steps) {
                       .lr = 1,
                       .clip_norm = static_cast<float>(run_config.grad_clip),
                       .z_loss = static_cast<float>(run_config.z_loss)};
+  mark_progress();
   const auto start = std::chrono::steady_clock::now();
   loss = trainer->step(plan, fill)->loss;
   synchronize(device);

@@ -43,10 +43,15 @@ grep -q '^{"step":0,"time":"20.*"start":3,"code":137,"meaning":"killed by SIGKIL
 supervised 1 1 --max-restarts 0 -- sh -c "$job 1"
 # The lock of a job that is not quite dead is waited for, once there was one.
 supervised 73 4 --max-restarts 3 -- sh -c 'echo x >>starts; [ "$(wc -l <starts)" = 1 ] && exit 1; exit 73'
-supervised 0 4 --requeue --max-restarts 0 -- sh -c 'echo x >>starts; [ "$(wc -l <starts)" = 4 ] || exit 75'
+# 75 without a newer checkpoint is no progress either.
+supervised 75 3 --requeue --max-restarts 2 -- sh -c 'echo x >>starts; exit 75'
+# Another program's `pretrain` is another program's.
+supervised 0 1 -- sh -c 'echo x >>starts' litgpt pretrain pythia
 
 # Newer checkpoints renew the budget.
 newer='echo x >>starts; n=$(wc -l <starts); mkdir -p fake/ckpt/s$n-i$n; touch fake/ckpt/s$n-i$n/MANIFEST'
+supervised 0 4 --requeue --max-restarts 0 -- sh -c "$newer; [ \$n = 4 ] || exit 75"
+rm -rf fake
 supervised 0 6 --max-restarts 1 -- sh -c "$newer; [ \$n = 6 ] || exit 1"
 supervised 1 3 --max-restarts 2 -- sh -c "echo x >>starts; mkdir -p fake/ckpt/s9-i9; exit 1"  # one without a manifest is none
 rm -rf fake
@@ -58,13 +63,45 @@ supervised 1 2 --max-restarts 1 -- sh -c 'for p in $(cat left 2>/dev/null); do [
 for p in $(cat left); do [ ! -e "/proc/$p" ] || die "process $p outlived its job"; done
 said 'of the job had outlived it'
 
-# A launcher that waits for ranks which are gone.
-mkdir -p bin
-printf '#!/bin/sh\necho x >>starts\n(sleep 0.5; exit 3)\nread -r nothing <never\n' >bin/mpirun
-chmod +x bin/mpirun
+# A launcher that waits for ranks which are gone, whatever it is called.
+printf '#!/bin/sh\necho x >>starts\nenv OMPI_COMM_WORLD_RANK=0 sleep 0.5\nread -r nothing <never\n' >launch
+chmod +x launch
 mkfifo never
-supervised 137 2 --max-restarts 1 -- bin/mpirun
-said 'bin/mpirun has outlived its ranks and is killed'
+supervised 137 1 --max-restarts 0 -- env X=1 ./launch
+said 'the launcher has outlived its ranks and is killed'
+
+# What was there before is none of the job's.
+sh -c 'sleep 1000 & echo $! >earlier; exec "$0" "$@"' "$heddle" supervise --run fake --incidents incidents.jsonl --max-restarts 1 --backoff 0s -- \
+  sh -c 'exit 1' >log 2>&1 || true
+earlier=$(cat earlier)
+[ -e "/proc/$earlier" ] || die 'a process that was there before the job was killed with it'
+kill "$earlier"
+
+# Nobody reads any more: the job is supervised all the same. Nor does a starter that ignores SIGCHLD make it wait for ever.
+rm -f starts incidents.jsonl
+("$heddle" supervise --run fake --incidents incidents.jsonl --backoff 0s --max-restarts 2 -- sh -c 'echo x >>starts; exit 1' 2>&1 || echo $? >code) | head -c 1 >log
+[ "$(cat code)" = 1 ] || die "a closed pipe: exit code $(cat code), expected 1"
+[ "$(wc -l <starts)" = 3 ] || die "a closed pipe: $(wc -l <starts) starts, expected 3"
+got=0
+env --ignore-signal=CHLD timeout 20 "$heddle" supervise --run fake --incidents incidents.jsonl -- sh -c 'exit 0' >log 2>&1 || got=$?
+[ "$got" = 0 ] || die "SIGCHLD ignored: exit code $got, expected 0"
+
+# A program that cannot be started is a mistake the first time, and trouble after that.
+printf '#!/bin/sh\necho x >>starts\nchmod -x ./job.sh\nexit 1\n' >job.sh
+chmod +x job.sh
+rm -f starts incidents.jsonl
+got=0
+"$heddle" supervise --run fake --incidents incidents.jsonl --backoff 0s --max-restarts 2 -- ./job.sh >log 2>&1 || got=$?
+[ "$got" = 1 ] || die "a program that cannot be started again: exit code $got, expected 1"
+[ "$(wc -l <incidents.jsonl)" = 3 ] || die "$(wc -l <incidents.jsonl) incidents, expected 3"
+said 'cannot start ./job.sh: Permission denied'
+
+# A run directory that never comes to be is told.
+"$heddle" supervise --run nowhere -- sh -c 'exit 0' >log 2>&1 || die 'a job that is done'
+said 'the run directory nowhere never came to be'
+mkdir third
+"$heddle" supervise --run third --max-restarts 1 --backoff 0s -- sh -c 'exit 1' >log 2>&1 || true
+[ "$(wc -l <third/incidents.jsonl)" = 2 ] || die 'incidents of a program that is none of heddle'
 
 # Mistakes.
 refused() {
@@ -128,15 +165,29 @@ start "$heddle"
 kill -TERM $supervisor $(cat /proc/$supervisor/task/$supervisor/children)
 ended 75
 saved
-# A job that does not react, and an impatient person.
-rm -f ready
-"$heddle" supervise --run fake --incidents incidents.jsonl -- sh -c 'trap "" USR1; touch ready; sleep 1000; exit 0' >log 2>&1 &
+# A wrapper in between is spared, and what it runs is asked.
+start sh -c '"$0" "$@"; exit 75' "$heddle"
+kill -TERM $supervisor
+ended 75
+saved
+# A job that does not react, and an impatient person; one that knows nothing of SIGUSR1. Neither has a checkpoint.
+rm -rf ready fake
+"$heddle" supervise --run fake --incidents incidents.jsonl -- sh -c 'trap "touch told" USR1; touch ready; while :; do sleep 0.05; done' >log 2>&1 &
 supervisor=$!
 until_true [ -e ready ]
 kill -USR1 $supervisor
+until_true [ -e told ]
 sleep 1.1
 kill -TERM $supervisor
-ended 75
+ended 143
+said 'there is no checkpoint'
+rm -f ready
+"$heddle" supervise --run fake --incidents incidents.jsonl -- sh -c 'touch ready; sleep 1000; exit 0' >log 2>&1 &
+supervisor=$!
+until_true [ -e ready ]
+kill -USR1 $supervisor
+ended 143
+said 'it got SIGTERM'
 # A job that dies without a word: supervised to its end.
 "$heddle" pretrain ${run#pretrain } --out whole --steps 400 >log 2>&1 || die whole
 rm -rf run
