@@ -259,7 +259,7 @@ class MpiCommunicator final : public Communicator {
       begins.push_back(data.numel() * r / size());
       counts.push_back(data.numel() * (r + 1) / size() - begins.back());
     }
-    const auto part = [=, this](int r) { return flat(data, begins[static_cast<size_t>(r)], counts[static_cast<size_t>(r)]); };
+    const auto part = [=](int r) { return flat(data, begins[static_cast<size_t>(r)], counts[static_cast<size_t>(r)]); };
     auto part_sum = send_parts("all_reduce", data, counts, part(rank()));
     return timed([part_sum, part, tag = next_tag(), this, group = group_] {
       part_sum->finish();

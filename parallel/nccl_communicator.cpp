@@ -336,6 +336,7 @@ std::unique_ptr<Communicator> nccl_communicator(Control& control, Device device,
   require_own_devices(control, cuda_device_uuid(device.index), device, patience);
   auto comm = std::make_unique<NcclCommunicator>(control, device, patience, options);
   preflight(*comm, control, device, patience);
+  comm->take_waited();
   return comm;
 }
 
