@@ -97,10 +97,14 @@ void Job::signal(int number) const {
 }
 
 bool Job::ask_to_stop() const {
-  bool asked = false;
-  for (const Process& p : tree()) {
-    if (handles(p, SIGUSR1)) asked = ::kill(p.id, SIGUSR1) == 0 || asked;
+  // Looked at twice: whoever starts a program blocks all signals for a moment.
+  std::vector<Process> handling = tree();
+  for (int look = 0; look < 2; ++look) {
+    std::erase_if(handling, [](const Process& p) { return !handles(p, SIGUSR1); });
+    if (look == 0) std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
+  bool asked = false;
+  for (const Process& p : handling) asked = ::kill(p.id, SIGUSR1) == 0 || asked;
   if (!asked) signal(SIGTERM);
   return asked;
 }
