@@ -111,29 +111,26 @@ std::string bench_train_step(BenchOptions options) {
   const int64_t peak_rss = process_bytes("VmHWM") - idle;
   const int64_t tokens = session.tokens();
   const TransformerConfig& config = session.model.config();
-  // Each rank's, in rank order.
-  const auto of_ranks = [&control](double mine) {
-    std::vector<double> all;
-    for (const std::string& text : control->gather_text(std::to_string(mine * 1e9))) all.push_back(std::stod(text) * 1e-9);
-    return all;
-  };
-  const std::vector<double> steps = of_ranks(median(times)), waited = of_ranks(median(waits));
-  const double step = *std::max_element(steps.begin(), steps.end()), flops = config.flops_per_token(c.seq) * static_cast<double>(tokens);
+  std::vector<double> mine(static_cast<size_t>(2 * ranks));
+  mine[static_cast<size_t>(control->rank())] = median(times);
+  mine[static_cast<size_t>(ranks + control->rank())] = median(waits);
+  const std::vector<double> all = control->sum_in_rank_order(mine);  // each rank's
+  const auto steps_end = all.begin() + ranks;
+  const double step = *std::max_element(all.begin(), steps_end), flops = config.flops_per_token(c.seq) * static_cast<double>(tokens);
   const double matmul = model_matmul_rate(config, tokens, session.arena.values().dtype(), session.device, 5).mean;
   const double rate = flops / step / 1e9;
   char line[1024];
   std::snprintf(
       line, sizeof line,
       "{\"bench\": \"train-step\", \"dtype\": \"%s\", \"optimizer\": \"%s\", \"parameters\": %lld, \"vocab\": %lld, \"ranks\": %d, \"batch\": %lld, "
-      "\"seq\": %lld, "
-      "\"tokens_per_s\": %.1f, \"step_ms\": %.2f, \"step_ms_min\": %.2f, \"step_ms_max\": %.2f, \"exposed_comm_ms\": %.2f, \"waited_ms_max\": %.2f, "
-      "\"gflops\": %.1f, \"matmul_gflops\": %.1f, "
+      "\"seq\": %lld, \"tokens_per_s\": %.1f, \"step_ms\": %.2f, \"step_ms_min\": %.2f, \"step_ms_max\": %.2f, \"exposed_comm_ms\": %.2f, "
+      "\"waited_ms_max\": %.2f, \"gflops\": %.1f, \"matmul_gflops\": %.1f, "
       "\"matmul_fraction\": %.3f, \"peak_bytes\": %zu, \"peak_rss_above_idle_bytes\": %lld, \"allocations_after_warmup\": %llu, \"loss\": %.4f}",
       std::string(name_of(session.arena.values().dtype())).c_str(), c.optimizer == OptimizerChoice::muon ? "muon" : "adamw",
       static_cast<long long>(session.model.parameter_count()), static_cast<long long>(config.vocab), ranks, static_cast<long long>(c.batch),
       static_cast<long long>(c.seq), static_cast<double>(tokens * ranks) / step, step * 1e3, *std::min_element(times.begin(), times.end()) * 1e3,
-      *std::max_element(times.begin(), times.end()) * 1e3, *std::min_element(waited.begin(), waited.end()) * 1e3,
-      *std::max_element(waited.begin(), waited.end()) * 1e3, rate, matmul, rate / matmul, memory.peak_total, static_cast<long long>(peak_rss),
+      *std::max_element(times.begin(), times.end()) * 1e3, *std::min_element(steps_end, all.end()) * 1e3,
+      *std::max_element(steps_end, all.end()) * 1e3, rate, matmul, rate / matmul, memory.peak_total, static_cast<long long>(peak_rss),
       static_cast<unsigned long long>(memory.device_allocations - warm_allocations), session.loss);
   return line;
 }

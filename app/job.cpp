@@ -9,10 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <ctime>
-#include <filesystem>
-#include <fstream>
 #include <system_error>
 #include <thread>
 #include <utility>

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "app/process_tree.h"
+#include "parallel/process_tree.h"
 
 namespace heddle::app {
 

@@ -27,7 +27,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kInterrupted = 128 + SIGINT;
-constexpr const char* kNotOurs = "another job has it";
 constexpr double kSameRequest = 1;    // seconds within which a second request is the first one, delivered twice
 constexpr double kPatience = 10;      // of a job that was told to end at once
 constexpr double kLingering = 6;      // of a launcher that has outlived its ranks
@@ -38,8 +37,7 @@ constexpr CommandHelp kHelp = {
     "Runs a training job and starts the same command again when it fails: heddle pretrain goes on from its newest checkpoint that verifies. Between "
     "two starts every process of the first is gone. SIGTERM, SIGHUP, SIGUSR1 and Ctrl-C reach the job's processes as SIGUSR1, or SIGTERM where none "
     "handles that: it saves, and the supervisor ends with 75 (Ctrl-C: 130), or as the job did when there is no checkpoint; a second signal ends it "
-    "at "
-    "once. [x] is the default.\n"
+    "at once. [x] is the default.\n"
     "Not started again: 0; 75, unless --requeue; 2, 65 and 78, which another start would meet as well; 69, 71 and 73 before the first checkpoint. "
     "All else is: 1, 74, 86 (a rank hung), 128+n (a process died of signal n).",
     "  heddle supervise -- mpirun -np 8 heddle pretrain --config run.toml --out run\n"
@@ -169,10 +167,10 @@ class Lingering {
     ++looks_;
     bool has_ranks = false;
     for (const Process& p : tree) {
-      if (!is_rank(p)) continue;
+      if (!rank_of(p)) continue;
       has_ranks = true;
       const auto parent = std::find_if(tree.begin(), tree.end(), [&](const Process& other) { return other.id == p.parent; });
-      if (parent != tree.end() && !is_rank(*parent) && !is_launcher(*parent)) launchers_.push_back(*parent);
+      if (parent != tree.end() && !rank_of(*parent) && !is_launcher(*parent)) launchers_.push_back(*parent);
     }
     const bool waits = !has_ranks && std::any_of(tree.begin(), tree.end(), [this](const Process& p) { return p.state != 'T' && is_launcher(p); });
     if (!waits) since_ = Clock::now();
@@ -287,7 +285,8 @@ Verdict judge(const Ending& e, bool requeue) {
       return v;
     case ExitCode::in_use:
       if (e.asked != 0 || e.restarted) break;  // what a killed job left on another machine may hold it for a while
-      v.why = kNotOurs;
+      v.why = "another job has it";
+      v.ours = false;
       return v;
     default: break;
   }
@@ -379,7 +378,7 @@ int supervise_command(Args args) {
     std::vector<Metric> values(std::begin(record), std::end(record));
     const std::string time = now_text(), meaning = meaning_of(ending.code);
     values[0].value = std::string_view(time), values[3].value = std::string_view(meaning);
-    if (verdict.why != kNotOurs || !o.incidents.empty()) incidents.add(metrics_line(after, values));
+    if (verdict.ours || !o.incidents.empty()) incidents.add(metrics_line(after, values));
     if (trouble) {
       say(concat("start ", start, " ended with ", ending.code, " (", meaning, ") after ", duration_text(seconds), "; the newest checkpoint is ",
                  after == 0 ? "none" : concat("step ", after), verdict.restart ? "" : concat("; ", verdict.why)));

@@ -26,6 +26,7 @@ struct Verdict {
   bool restart = false;
   bool counts = true;  // against the budget
   int code = 0;        // what the supervisor ends with otherwise
+  bool ours = true;    // false: the run is another job's
   std::string why;
 };
 // How a start ended.

@@ -3,11 +3,10 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
+#include <optional>
 
 #include "kernels/api/check.h"
+#include "parallel/process_tree.h"
 
 namespace heddle {
 
@@ -42,25 +41,9 @@ std::string host_name() {
 
 std::string stopped_siblings() {
   std::string out;
-  std::error_code unknown;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc", unknown)) {
-    const std::string pid = entry.path().filename().string();
-    if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
-    std::string stat, environment;
-    std::getline(std::ifstream(entry.path() / "stat"), stat);
-    const size_t name_end = stat.rfind(") ");  // "pid (name) state parent ..."
-    if (name_end == std::string::npos || name_end + 4 >= stat.size()) continue;
-    const char state = stat[name_end + 2];
-    if ((state != 'T' && state != 't') || std::atoi(stat.c_str() + name_end + 4) != ::getppid()) continue;
-    std::ifstream in(entry.path() / "environ", std::ios::binary);
-    environment = concat('\0', std::string(std::istreambuf_iterator<char>(in), {}));
-    for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID"}) {
-      const std::string key = concat('\0', name, '=');
-      const size_t at = environment.find(key);
-      if (at == std::string::npos) continue;
-      out += concat(out.empty() ? "rank " : ", rank ", std::atoi(environment.c_str() + at + key.size()), " (process ", pid, ")");
-      break;
-    }
+  for (const Process& p : processes()) {
+    if ((p.state != 'T' && p.state != 't') || p.parent != ::getppid()) continue;
+    if (const std::optional<int> rank = rank_of(p)) out += concat(out.empty() ? "rank " : ", rank ", *rank, " (process ", p.id, ")");
   }
   return out;
 }

@@ -83,7 +83,10 @@ class PartSum {
       : requests_(std::move(requests)), arrivals_(std::move(arrivals)), sum_(sum), others_(others) {
     place_ = arrivals_->take(static_cast<size_t>(others * sum.bytes()));
   }
-  ~PartSum() { arrivals_->give_back(std::move(place_)); }
+  ~PartSum() {
+    requests_.reset();  // waits: until then messages may arrive
+    arrivals_->give_back(std::move(place_));
+  }
   PartSum(const PartSum&) = delete;
   PartSum& operator=(const PartSum&) = delete;
 

@@ -3,34 +3,14 @@
 set -eu
 heddle=$1
 mpirun=${2:-}
-if [ -z "$mpirun" ] || ! command -v "$mpirun" >/dev/null; then
-  echo "skipped: this build or machine has no MPI"
-  exit 77
-fi
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
-work=$(mktemp -d "${TMPDIR:-/tmp}/heddle-hang-XXXXXX")
-trap 'rm -rf "$work"' EXIT
-cd "$work"
+. "$(dirname "$0")/../support/program.sh"
+need_mpi
+trap '[ $? = 0 ] || [ -z "${ranks:-}" ] || kill -KILL $ranks 2>/dev/null || true; rm -rf "$work"' EXIT
 
-die() {
-  echo "FAILED: $*" >&2
-  tail -n 30 "$work/log" >&2
-  [ -z "${ranks:-}" ] || kill -KILL $ranks 2>/dev/null || true
-  exit 1
-}
 awk 'BEGIN { srand(1); for (w = 0; w < 60000; ++w) { k = 1 + int(rand() * 7); s = ""; for (i = 0; i < k; ++i) s = s sprintf("%c", 97 + int(rand() * 20)); printf "%s ", s } }' >words.txt
 "$heddle" tokenize --input words.txt --tokenizer bytes --out shards >log 2>&1 || die tokenize
 
 limit=2
-# Until a command succeeds, for a minute at most.
-until_true() {
-  waited=0
-  until "$@"; do
-    waited=$((waited + 1))
-    [ $waited -lt 6000 ] || die "not within a minute: $*"
-    sleep 0.01
-  done
-}
 now() { date +%s%3N; }
 has_steps() { [ -s run/metrics.jsonl ] && [ "$(wc -l <run/metrics.jsonl)" -ge "$1" ]; }
 is_saving() {  # a checkpoint without its manifest

@@ -3,20 +3,10 @@
 set -eu
 heddle=$1
 mpirun=${2:-}
-if [ -z "$mpirun" ] || ! command -v "$mpirun" >/dev/null; then
-  echo "skipped: this build or machine has no MPI"
-  exit 77
-fi
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 TERM=xterm
-work=$(mktemp -d "${TMPDIR:-/tmp}/heddle-launcher-XXXXXX")
-trap 'rm -rf "$work"' EXIT
-cd "$work"
+. "$(dirname "$0")/../support/program.sh"
+need_mpi
+export TERM=xterm
 
-die() {
-  echo "FAILED: $*" >&2
-  tail -n 30 "$work/log" >&2
-  exit 1
-}
 # expect CODE RANKS ARGUMENTS...: the exit code; what all ranks wrote is in log.
 expect() {
   code=$1 ranks=$2 got=0
@@ -106,17 +96,14 @@ start() {
   rm -rf long
   go_on "$@"
 }
+has_new_steps() { [ -s long/metrics.jsonl ] && [ "$(wc -l <long/metrics.jsonl)" -gt "$lines" ]; }
 go_on() {
   lines=0
   [ ! -e long ] || lines=$(wc -l <long/metrics.jsonl)
   "$mpirun" -np 2 --oversubscribe "$heddle" pretrain --data 'shards/*_train_*.bin' --out long --device cpu --layers 1 --heads 2 --dim 16 --seq 16 \
     --batch 2 --steps 10000000 --threads 1 --no-tensorboard --log-every 1000000 "$@" >log 2>&1 &
-  job=$! waited=0
-  until [ -s long/metrics.jsonl ] && [ "$(wc -l <long/metrics.jsonl)" -gt "$lines" ]; do
-    waited=$((waited + 1))
-    [ $waited -lt 600 ] || die 'no step within a minute'
-    sleep 0.1
-  done
+  job=$!
+  until_true has_new_steps
 }
 stopped() {
   code=$1 signal=$2 whom=$3 got=0

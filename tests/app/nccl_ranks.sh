@@ -2,17 +2,9 @@
 # Ranks on simulated GPUs, which talk through NCCL, are one rank on one: sh nccl_ranks.sh HEDDLE MPIRUN RANKS.
 set -eu
 heddle=$1 mpirun=$2 many=$3
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1 OMP_NUM_THREADS=1
-export HEDDLE_SIM_DEVICES=$many HEDDLE_SIM_THREADS=1 HEDDLE_SIM_HOST_KERNELS=never
-work=$(mktemp -d "${TMPDIR:-/tmp}/heddle-nccl-XXXXXX")
-trap 'rm -rf "$work"' EXIT
-cd "$work"
+. "$(dirname "$0")/../support/program.sh"
+export OMP_NUM_THREADS=1 HEDDLE_SIM_DEVICES=$many HEDDLE_SIM_THREADS=1 HEDDLE_SIM_HOST_KERNELS=never
 
-die() {
-  echo "FAILED: $*" >&2
-  tail -n 20 "$work"/*.log >&2
-  exit 1
-}
 # train RANKS RUN FLAGS...: seq 16, 4 sequences a step in micro-steps of one.
 train() {
   ranks=$1 run=$2

@@ -3,25 +3,9 @@
 set -eu
 heddle=$1
 mpirun=${2:-}
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
-work=$(mktemp -d "${TMPDIR:-/tmp}/heddle-supervise-XXXXXX")
-trap 'rm -rf "$work"' EXIT
-cd "$work"
+. "$(dirname "$0")/../support/program.sh"
 
-die() {
-  echo "FAILED: $*" >&2
-  tail -n 30 "$work/log" >&2
-  exit 1
-}
 said() { grep -q -F -e "$1" log || die "the log does not say '$1'"; }
-until_true() {
-  waited=0
-  until "$@"; do
-    waited=$((waited + 1))
-    [ $waited -lt 6000 ] || die "not within a minute: $*"
-    sleep 0.01
-  done
-}
 # supervised CODE STARTS FLAGS... -- COMMAND...: ends with this code after so many starts, which the command writes into `starts`.
 supervised() {
   code=$1 starts=$2 got=0
@@ -145,8 +129,6 @@ saved() {
   "$heddle" inspect run --digest | grep -q "step $step digest" || die "step $step was logged, but not saved"
   [ "$(wc -l <run/incidents.jsonl)" = 1 ] || die 'one end is one incident'
 }
-with_ranks=0
-if [ -n "$mpirun" ] && command -v "$mpirun" >/dev/null; then with_ranks=1; fi
 for signal in TERM USR1 HUP INT; do
   code=75
   [ $signal != INT ] || code=130
@@ -154,7 +136,7 @@ for signal in TERM USR1 HUP INT; do
   kill -s $signal $supervisor
   ended $code
   saved
-  [ $with_ranks = 1 ] || continue
+  has_mpi || continue
   start "$mpirun" -np 2 --oversubscribe "$heddle"
   kill -s $signal $supervisor
   ended $code

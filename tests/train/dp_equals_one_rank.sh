@@ -3,20 +3,9 @@
 set -eu
 heddle=$1
 mpirun=${2:-}
-if [ -z "$mpirun" ] || ! command -v "$mpirun" >/dev/null; then
-  echo "skipped: this build or machine has no MPI"
-  exit 77
-fi
-export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_mpi_yield_when_idle=1
-work=$(mktemp -d "${TMPDIR:-/tmp}/heddle-dp-XXXXXX")
-trap 'rm -rf "$work"' EXIT
-cd "$work"
+. "$(dirname "$0")/../support/program.sh"
+need_mpi
 
-die() {
-  echo "FAILED: $*" >&2
-  tail -n 20 "$work"/*.log >&2
-  exit 1
-}
 # train RANKS RUN FLAGS...: seq 32, 2 sequences a micro-step, 8 a step, so that one rank makes 4 micro-steps and two ranks make 2 each.
 train() {
   ranks=$1 run=$2

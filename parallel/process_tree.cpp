@@ -1,4 +1,4 @@
-#include "app/process_tree.h"
+#include "parallel/process_tree.h"
 
 #include <unistd.h>
 
@@ -13,12 +13,18 @@
 
 #include "kernels/api/check.h"
 
-namespace heddle::app {
+namespace heddle {
 namespace {
 
-constexpr int kStartField = 22;  // of /proc/[pid]/stat
+std::string text_of(const Process& process, const char* file) {
+  std::ifstream in(concat("/proc/", process.id, "/", file), std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
 
-std::vector<Process> all_processes() {
+}  // namespace
+
+std::vector<Process> processes() {
+  constexpr int kStartField = 22;  // of /proc/[pid]/stat
   std::vector<Process> all;
   std::error_code unknown;
   for (const auto& entry : std::filesystem::directory_iterator("/proc", unknown)) {
@@ -40,15 +46,8 @@ std::vector<Process> all_processes() {
   return all;
 }
 
-std::string text_of(const Process& process, const char* file) {
-  std::ifstream in(concat("/proc/", process.id, "/", file), std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
-}  // namespace
-
 std::vector<Process> descendants(const std::vector<Process>& spared) {
-  const std::vector<Process> all = all_processes();
+  const std::vector<Process> all = processes();
   std::vector<Process> tree = {{.id = ::getpid()}};
   for (size_t i = 0; i < tree.size(); ++i) {
     for (const Process& p : all) {
@@ -69,12 +68,13 @@ bool handles(const Process& process, int signal) {
   return false;
 }
 
-bool is_rank(const Process& process) {
+std::optional<int> rank_of(const Process& process) {
   const std::string environment = '\0' + text_of(process, "environ");
   for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}) {
-    if (environment.find(concat('\0', name, '=')) != std::string::npos) return true;
+    const std::string key = concat('\0', name, '=');
+    if (const size_t at = environment.find(key); at != std::string::npos) return std::atoi(environment.c_str() + at + key.size());
   }
-  return false;
+  return std::nullopt;
 }
 
-}  // namespace heddle::app
+}  // namespace heddle
