@@ -29,27 +29,55 @@ def conditions(code):
 
 def operand_after(code, at):
     """The end of the operand that begins at `at`, if it is a name, a number or a call or subscript of one; else -1."""
-    m = re.match(r"(?:[\w:]+(?:(?:\.|->)\w+)*)", code[at:])
+    m = re.match(r"\d[\w.']*(?:(?<=[eEpP])[-+]\w+)?|[\w:]+(?:(?:\.|->)\w+)*", code[at:])
     if not m:
         return -1
     end = at + m.end()
     if code[end : end + 1] == "<":
         return -1
-    while code[end : end + 1] in ("(", "["):
-        if code[end] == "[":
-            depth, i = 0, end
-            while i < len(code):
-                depth += (code[i] == "[") - (code[i] == "]")
-                if depth == 0:
-                    break
-                i += 1
-            end = i + 1
-        else:
+    while True:
+        if code[end : end + 1] in ("[", "{"):
+            end = after_closing(code, end)
+        elif code[end : end + 1] == "(":
             close = closing(code, end)
             if close < 0:
                 return -1
             end = close + 1
-    return -1 if code[end : end + 1] in (".", "-") and code[end : end + 2] in (".", "->") else end
+        elif m := re.match(r"(?:\.|->)\w+", code[end:]):
+            end += m.end()
+        else:
+            break
+    return -1 if code[end : end + 1] == "." or code[end : end + 2] in ("->", "++", "--") else end
+
+
+def after_closing(code, at):
+    """Behind the bracket or brace that closes the one at `at`."""
+    opens, closes, depth = code[at], {"[": "]", "{": "}"}[code[at]], 0
+    for i in range(at, len(code)):
+        depth += (code[i] == opens) - (code[i] == closes)
+        if depth == 0:
+            return i + 1
+    return len(code)
+
+
+def among_arguments(code, at):
+    """Whether what follows the parenthesis or comma at `at` is an argument of a call or stands in a list: no declarator and no template's argument."""
+    depth, angle = 0, 0
+    for i in range(at if code[at] == "(" else at - 1, -1, -1):
+        if code[i] in ")]}":
+            depth += 1
+        elif code[i] in "([{":
+            if depth == 0:
+                listed = code[i] == "{" and re.search(r"[\w>\]({]$|(?:[=,]|\breturn) $", code[max(0, i - 8) : i])
+                return bool(code[i] == "(" or listed) and angle <= 0
+            depth -= 1
+        elif depth == 0 and code[i] == ">" and re.match(r"[>(,:]|\)", code[i + 1]):
+            angle -= 1
+        elif depth == 0 and code[i] == "<" and re.match(r"\w", code[i - 1]):
+            angle += 1
+        elif depth == 0 and code[i] == ";":
+            return False
+    return False
 
 
 def declares(code, at):
@@ -62,13 +90,16 @@ def declares(code, at):
             if depth == 0:
                 break
     before = code[code.rfind("\n", 0, at) + 1 : at]
+    statement = code[max(code.rfind(c, 0, at) for c in ";{}") + 1 : at]
+    if re.match(r"\s*[\w:]+ \w+\[[^=()]*$", statement) and not re.match(r"\s*(?:return|else|case) ", statement):  # a later one of several declarators
+        return True
     declarator = re.search(r"(\S*)\s*(\(&|[\w>*&:]+ )\w+$|\(&\w+\)$", before)
     return bool(declarator) and not re.search(r"\b(?:return|else|case) \w+$", before)
 
 
 def places(text):
     """Wraps of one source; a fault is (line of the text, what it does)."""
-    code = masked(text)
+    code = re.sub(r"HEDDLE_SHARED\([^;]*;", lambda m: " " * len(m.group()), masked(text))  # constants
     found = []
 
     def wrap(start, end, prefix, suffix, what):
@@ -79,12 +110,7 @@ def places(text):
             wrap(start, end, NAMESPACE + "on(@) || (", ")", "if (%s): always" % squeeze(text[start:end]))
         wrap(start, end, "!" + NAMESPACE + "on(@) && (", ")", "%s (%s): never" % (keyword, squeeze(text[start:end])))
     for m in re.finditer(r"(?<=[\w)\]])\[", code):  # subscripts
-        depth, i = 0, m.start()
-        while i < len(code):
-            depth += (code[i] == "[") - (code[i] == "]")
-            if depth == 0:
-                break
-            i += 1
+        i = after_closing(code, m.start()) - 1
         inside = text[m.end() : i]
         if declares(code, m.start()):
             continue
@@ -107,7 +133,7 @@ def places(text):
         else:
             wrap(m.end(), end, NAMESPACE + "moved(@, ", ", 1)", "%s: one off" % what)
     moved = {(w.start, w.end) for w in found}
-    for m in re.finditer(r"(?<![\w.'])(\d+)(?![\w.'])", code):  # whole numbers, but those that are one off already
+    for m in re.finditer(r"(?<![\w.'])(?<![eEpP][-+])(\d+)(?![\w.'])", code):  # whole numbers, but those that are one off already
         if (m.start(), m.end()) in moved or "HEDDLE_LAUNCH" in code[code.rfind("\n", 0, m.start()) : m.start()]:  # its bytes of shared memory
             continue
         wrap(m.start(), m.end(), NAMESPACE + "moved(@, ", ", 1)", "%s: %d" % (m.group(), int(m.group()) + 1))
@@ -123,7 +149,9 @@ def places(text):
         wrap(m.start(1), m.end(), "if (%son(@)) {} else " % NAMESPACE, "", "%s left out" % squeeze(text[m.start(1) : m.end()]))
     for m in re.finditer(r"[(,] ?(%s), (%s)(?=[,)])" % (PRIMARY, PRIMARY), code):  # arguments, swapped
         before = code[max(0, m.start() - 40) : m.start() + 1]
-        if m.group(1) == m.group(2) or m.group(1).isdigit() or m.group(2).isdigit() or re.search(r"(?:template|for|\]) ?\($|\b(?:fmaf|f?min|f?max)f?\($", before):
+        if m.group(1) == m.group(2) or m.group(1).isdigit() or m.group(2).isdigit() or re.search(r"(?:template|for|\]) ?\($|\b(?:fmaf|f?min|f?max)f?\($|bit_cast\($", before):
+            continue
+        if not among_arguments(code, m.start()) or ".add(DeviceType" in code[code.rfind("\n", 0, m.start()) : m.start()] or m.group(1) in ("int", "float", "bool"):
             continue
         a, b = m.group(1), m.group(2)
         wrap(m.start(1), m.end(2), "", "", "%s, %s swapped" % (a, b))
@@ -160,7 +188,7 @@ def plant(file, text, share, first, keep=lambda fault: True):
         if hasattr(w, "swap"):
             a, b = w.swap
             middle = w.start + len(a)
-            inserts += [(w.start, w.end, -1, f"{NAMESPACE}first({n}, "), (middle, w.start, 1, f", {b})")]
+            inserts += [(w.start, middle, -1, f"{NAMESPACE}first({n}, "), (middle, w.start, 1, f", {b})")]
             second = w.end - len(b)
             inserts += [(second, w.end, -1, f"{NAMESPACE}first({n}, "), (w.end, second, 1, f", {a})")]
         else:

@@ -3,6 +3,7 @@
 
 import argparse
 import concurrent.futures
+import hashlib
 import itertools
 import json
 import math
@@ -170,20 +171,25 @@ class Planted:
 
         for round in range(12):
             changed, bad = self.write(), set()
+            planted = {(record["file"], record["number"]) for record in self.records.values()}
             todo = [output for output in database if round == 0 or objects.get(output) is False or includes.get(output, set()) & changed]
             with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
                 for output, result, said in pool.map(one, todo):
                     objects[output] = result
                     if result is not False:
                         continue
-                    places = re.findall(re.escape(str(self.tree)) + r"/(kernels/cuda/[\w.]+):(\d+)", said)
-                    new = {(file, int(line)) for file, line in places} - self.refused
-                    if not new:
+                    place = re.escape(str(self.tree)) + r"/(kernels/cuda/[\w.]+):(\d+)"
+                    for wrong in (place + r":\d+: (?:fatal |internal compiler )?error", place):  # what only led there is refused when nothing else is named
+                        new = {(file, int(line)) for file, line in re.findall(wrong, said)} & planted - self.refused
+                        if new:
+                            break
+                    else:
                         sys.exit(f"cuda_mutants: {output} does not compile with its faults:\n{said[:4000]}")
                     bad |= new
             if not bad:
                 return objects
-            print(f"{len(bad)} lines do not compile with their faults", flush=True)
+            for file, line in sorted(bad):
+                print(f"{file}:{line}: left without faults, as it does not compile with them", flush=True)
             self.refused |= bad
         sys.exit("cuda_mutants: the faults do not compile")
 
@@ -227,79 +233,103 @@ def keys(record):
     return (file, line, fault), (file, line, f"{fault} (copy {copy})")
 
 
+def last_words(results):
+    """What is known of each fault from runs before."""
+    records = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    return {identity(record): record for record in records}
+
+
+def digest_of_sources():
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted((ROOT / "kernels/cuda").glob("*.*")))).hexdigest()
+
+
 def main(arguments=None, plant=Planted, run=Program):
     parser = argparse.ArgumentParser(description="Faults of every CUDA kernel, found by its tests or explained.")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/cpu", help="where kernels_cuda_plain and kernels_cuda_check are built [build/cpu]")
     parser.add_argument("--share", type=float, default=100, help="per cent of the faults, always the same ones [%(default)s]")
     parser.add_argument("--kind", choices=("all", "source", "sync"), default="all", help="faults of the source, synchronisation left out, or both [%(default)s]")
+    parser.add_argument("--flavour", choices=("all", "plain"), default="all", help="plain: what that flavour does not find is not tried by the checker [%(default)s]")
     parser.add_argument("--only", default=".", help="files whose path matches this regular expression [%(default)s]")
     parser.add_argument("--tests", default="~[cpu]~[access]", help="test cases, as Catch2 takes them [%(default)s]")
     parser.add_argument("--open", action="store_true", help="only what cuda_open.txt says survives: is it found by now?")
+    parser.add_argument("--survivors", action="store_true", help="only what survived or was left here before, after the tests were mended")
+    parser.add_argument("--go-on", action="store_true", help="of the same sources what was found or left here before is not tried again")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at a time [%(default)s]")
     given = parser.parse_args(arguments)
-    begin, known, unsolved = time.monotonic(), equivalents(), equivalents("cuda_open.txt")
+    begin, known, unsolved, checked = time.monotonic(), equivalents(), equivalents("cuda_open.txt"), equivalents("cuda_checked.txt")
     build = given.build.resolve()
     tree = build / "cuda_mutants"
     tree.mkdir(parents=True, exist_ok=True)
-    counts = dict.fromkeys(("found", "survived", "explained", "open", "unreached"), 0)
+    counts = dict.fromkeys(("found", "left", "survived", "explained", "open", "checked", "unreached"), 0)
+    results, sources = tree / "results.jsonl", digest_of_sources()
+    before, rest = last_words(results), set()  # those that the checker is to look at
 
     def choose(record):
+        if given.survivors and before.get(identity(record), {}).get("verdict") not in ("survived", "left"):
+            return False
         return re.search(given.only, record["file"]) and cuda_faults.share_of(record["file"], record["line"], record["fault"], record["copy"], given.share)
 
     def spent():
         return f"{time.monotonic() - begin:.0f} s, {resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime:.0f} s of processors"
 
-    def known_as(record):
+    def known_as(record, flavour):
         for key in keys(record):
             if key in known:
                 return "explained", known[key]
+            if key in checked and flavour == "plain":
+                return "checked", checked[key]
             if key in unsolved:
                 return None if given.open else ("open", unsolved[key])
-        return ("left out", "") if given.open else None
+        if given.open:
+            return "left out", ""
+        last = before.get(identity(record), {})
+        again = not given.go_on or flavour != "plain" or last.get("sources") != sources or last["verdict"] not in ("found", "left")
+        return None if again else (last["verdict"], last["by"])
 
     def tell(record, verdict, by):
         if verdict == "left out":
             return
         counts[verdict] += 1
-        with (tree / "results.jsonl").open("a") as log:
-            log.write(json.dumps({**record, "verdict": verdict, "by": by}) + "\n")
-        if verdict == "survived":
-            print(f"survived {record['file']}:{record['number']}\n  line  {record['line']}\n  fault {record['fault']} (copy {record['copy']})", flush=True)
+        if verdict in ("left", "checked"):
+            rest.add(identity(record))
+        with results.open("a") as log:
+            log.write(json.dumps({**record, "verdict": verdict, "by": by, "sources": sources}) + "\n")
+        if verdict in ("survived", "left"):
+            print(f"{verdict} {record['file']}:{record['number']}\n  line  {record['line']}\n  fault {record['fault']} (copy {record['copy']})", flush=True)
 
-    def try_planted(flavour, chosen, tests):
-        """Tells what finds each fault, and which are not found: their records."""
+    def try_planted(flavour, chosen):
+        """Tells what finds each fault, file by file, and in the plain flavour what is left."""
         told = {}
 
         def untold(record):  # asked for each fault again when something does not compile
             if chosen(record) and identity(record) not in told:
-                told[identity(record)] = known_as(record)
+                told[identity(record)] = known_as(record, flavour)
                 if told[identity(record)]:
                     tell(record, *told[identity(record)])
             return chosen(record) and not told[identity(record)]
 
         planted = plant(build, tree, given.jobs, flavour, untold)
-        programs = [run(path, [tests]) for path in planted.link()]
+        programs = [run(path, [given.tests]) for path in planted.link()]
         print(f"{flavour}: {len(planted.records)} faults are compiled; {spent()}", flush=True)
-        left, reached = {str(n): record for n, record in planted.records.items()}, set()
+        untried, reached = {str(n): record for n, record in planted.records.items()}, set()
         for program in programs:
-            if not left:
-                break
             reached |= set(program.reach("HEDDLE_MUTANTS_REACHED", given.jobs))
-            print(f"{program.path.name} comes by {len(reached & set(left))} of {len(left)} untried faults; {spent()}", flush=True)
-            for n, case in program.try_each(list(left), given.jobs):
-                tell(left.pop(n), "found", case + (f" ({flavour})" if flavour != "plain" else ""))
-        for n in [n for n in left if n not in reached and flavour == "plain"]:
-            tell(left.pop(n), "unreached", "")
-        print(f"{flavour}: {len(left)} faults are left; {spent()}", flush=True)
-        return {identity(record): record for record in left.values()}
+        print(f"the tests come by {len(reached & set(untried))} of them; {spent()}", flush=True)
+        for file, numbers in itertools.groupby(untried, lambda n: untried[n]["file"]):
+            left = {n: untried[n] for n in numbers}
+            for program in programs:
+                for n, case in program.try_each([n for n in left if n in reached], given.jobs):
+                    tell(left.pop(n), "found", case + (f" ({flavour})" if flavour != "plain" else ""))
+            for n, record in left.items():
+                tell(record, "survived" if flavour != "plain" else "left" if n in reached else "unreached", "")
+            print(f"{flavour}: {file}: {len(left)} are not found; {spent()}", flush=True)
 
     if given.kind != "sync":
-        left = try_planted("plain", choose, given.tests)
-        if left:  # what the checker sees; counts of accesses are those of kernels without faults in them
-            left = try_planted("check", lambda record: identity(record) in left, given.tests)
-        for record in left.values():
-            tell(record, "survived", "")
-    if given.kind != "source":
+        try_planted("plain", choose)
+        if given.flavour == "all" and rest:
+            counts["left"] = counts["checked"] = 0
+            try_planted("check", lambda record: choose(record) and identity(record) in rest)
+    if given.kind != "source" and given.flavour == "all":
         program, work = run(build / "bin/kernels_cuda_check", [given.tests]), []
         for mutation, cases in sorted(program.reach("HEDDLE_SIM_MUTATE_LIST", given.jobs).items()):
             if not mutation.startswith("kernels/cuda/"):
@@ -310,12 +340,12 @@ def main(arguments=None, plant=Planted, run=Program):
                 work.append((record, cases, {"HEDDLE_SIM_MUTATE": mutation}))
         print(f"{len(work)} synchronisations; {spent()}", flush=True)
         with concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
-            for record, (verdict, by) in pool.map(lambda w: (w[0], known_as(w[0]) or program.verdict(*w[1:])), work):
+            for record, (verdict, by) in pool.map(lambda w: (w[0], known_as(w[0], "check") or program.verdict(*w[1:])), work):
                 tell(record, verdict, by)
-    judged = counts["found"] + counts["survived"]
-    print(f"{counts['found']} of {judged} found ({100 * counts['found'] / max(judged, 1):.1f} %) in {spent()}; {counts['explained']} are explained in equivalents.txt, {counts['open']} open in cuda_open.txt, "
-          f"{counts['unreached']} are in constants or in what no test runs")  # fmt: skip
-    return 1 if counts["survived"] else 0
+    missed = counts["survived"] + counts["left"]
+    print(f"{counts['found']} of {counts['found'] + missed} found ({100 * counts['found'] / max(counts['found'] + missed, 1):.1f} %) in {spent()}; {counts['explained']} are explained in equivalents.txt, "
+          f"{counts['open']} open in cuda_open.txt, {counts['checked']} left to the checker by cuda_checked.txt, {counts['unreached']} are in constants or in what no test runs")  # fmt: skip
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import unittest
+import unittest.mock
 
 import cuda_faults
 import cuda_mutants
@@ -80,7 +81,10 @@ class FakeProgram:
     def reach(self, variable, jobs):
         return {str(n): ["a test"] for n in range(5)}
 
+    tried = []  # flavour and fault
+
     def try_each(self, faults, jobs):
+        FakeProgram.tried += [(self.path.name, int(n)) for n in faults]
         return [(n, "a test") for n in faults if n in self.reach("", 1) and int(n) not in FakePlanted.unfound[self.path.name]]
 
 
@@ -219,6 +223,26 @@ class CudaFaults(unittest.TestCase):
         for untouched in ("(float (&x)[kN]", "  float held[kN];", "    ptx::warp_sync();"):  # sizes; what races would show
             self.assertIn(untouched, text)
 
+    def test_swapped_arguments_have_their_own_faults(self):
+        text, records, _ = cuda_faults.plant("kernels/cuda/a.cuh", "void f() {\n  g(false, n);\n  return h(x[i], p.b(c));\n}\n", 100, 1)
+        number = {record["fault"]: record["id"] for record in records}
+        text, swap = text.replace(cuda_faults.NAMESPACE, ""), number["false, n swapped"]
+        self.assertIn(f"g(other({number['not false']}, first({swap}, false, n), true), first({swap}, n, false));", text)
+
+    def test_what_is_no_argument_is_not_swapped(self):
+        for line in ("int a, b, c, d;", "View<const T> p, q, r, s;", "float w[4], x[4], y[4], z[4];", "f<A, B, C, D>(x);", "HEDDLE_SHARED(float, sums, [2][32]);", "using L = void (*)(const P&, int, Stream);",
+                     'matmul.add(DeviceType::cuda, {"simt", refuses, nullptr, run});', "__builtin_bit_cast(uint64_t, value);", "struct P { int a, b, c, d; };"):  # fmt: skip
+            faults = [record["fault"] for record in cuda_faults.plant("a", f"struct S {{\n  {line}\n}};\n", 100, 1)[1]]
+            self.assertEqual([fault for fault in faults if "swapped" in fault], [], line)
+        for line in ("const P p{1, x, y, z};", "return {1, x, y, z};", "u = {1, x, y, z};", "f({1, x, y, z});", "f<A>(x, y, z);", "f(A<B>(1), x, y);"):
+            faults = [record["fault"] for record in cuda_faults.plant("a", f"void f() {{\n  {line}\n}}\n", 100, 1)[1]]
+            self.assertEqual(len([fault for fault in faults if "swapped" in fault]), 1, line)
+
+    def test_an_operand_is_whole(self):
+        for operand in ("int64_t{row}", "0x1p-32", "1e-5f", "f(x).row", "y[j].x", "a::b<", "p->q(3)[1].z", "0x1'0000'0001", "i++"):
+            faults = [record["fault"] for record in cuda_faults.plant("a", f"void f() {{\n  g(x + {operand});\n}}\n", 100, 1)[1] if "sign" in record["fault"]]
+            self.assertEqual(faults, [] if operand[-1] in "<+" else [f"+ {operand}: the other sign"])
+
     def test_a_share_is_the_same_part_each_time(self):
         tenth, half = (
             {n for n in range(4000) if cuda_faults.share_of("f", f"line {n}", "fault", 0, share)} for share in (10, 50)
@@ -229,10 +253,14 @@ class CudaFaults(unittest.TestCase):
 
 
 class CudaMutants(unittest.TestCase):
-    def run_main(self, plain, check):
-        FakePlanted.unfound = {"plain": plain, "check": check}
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as out:
-            code = cuda_mutants.main(["--kind", "source", "--build", folder], FakePlanted, FakeProgram)
+    def run_main(self, plain, check, *arguments, folder=None, checked=()):
+        """The exit code and what it says; `checked`: what cuda_checked.txt has."""
+        lists = {"cuda_checked.txt": {("kernels/cuda/a.cuh", "a", f"fault {n}"): "why" for n in checked}}
+        FakePlanted.unfound, FakeProgram.tried = {"plain": plain, "check": check}, []
+        with tempfile.TemporaryDirectory() as own, contextlib.redirect_stdout(io.StringIO()) as out, unittest.mock.patch.object(
+            cuda_mutants, "equivalents", lambda name="equivalents.txt": lists.get(name, {})
+        ):
+            code = cuda_mutants.main(["--kind", "source", "--build", folder or own, *arguments], FakePlanted, FakeProgram)
         return code, out.getvalue()
 
     def test_a_fault_that_nothing_finds_makes_the_run_red(self):
@@ -240,12 +268,39 @@ class CudaMutants(unittest.TestCase):
         code, out = self.run_main(plain=(2, 3), check=(3,))
         self.assertEqual(code, 1)
         self.assertIn("survived kernels/cuda/a.cuh:1\n  line  a\n  fault fault 3 (copy 0)", out)
-        self.assertNotIn("fault fault 2", out)
+        self.assertIn("left kernels/cuda/a.cuh:1\n  line  a\n  fault fault 2 (copy 0)", out)
+        self.assertEqual(out.count("survived "), 1)
         self.assertIn("4 of 5 found (80.0 %)", out)
         self.assertIn("1 are in constants or in what no test runs", out)
 
     def test_what_the_checker_finds_is_found(self):
         self.assertEqual(self.run_main(plain=(2, 3), check=())[0], 0)
+
+    def test_the_plain_flavour_alone_tells_what_it_leaves(self):
+        code, out = self.run_main((2, 3), (), "--flavour", "plain")
+        self.assertEqual((code, out.count("left kernels/cuda/a.cuh:1"), {flavour for flavour, _ in FakeProgram.tried}), (1, 2, {"plain"}))
+        self.assertEqual(self.run_main((), (), "--flavour", "plain")[0], 0)
+
+    def test_what_only_the_checker_finds_is_left_to_it_and_must_be_found(self):
+        code, out = self.run_main((2, 3), (), "--flavour", "plain", checked=(2, 3))
+        self.assertEqual((code, FakeProgram.tried), (0, [("plain", n) for n in (0, 1, 4)]))
+        self.assertIn("2 left to the checker", out)
+        self.assertEqual(self.run_main((2, 3), (), checked=(2, 3))[0], 0)
+        self.assertEqual(FakeProgram.tried, [("plain", n) for n in (0, 1, 4)] + [("check", n) for n in (2, 3)])
+        code, out = self.run_main((2, 3), (3,), checked=(2, 3))
+        self.assertEqual((code, out.count("survived ")), (1, 1))
+
+    def test_what_was_told_is_not_tried_again(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.run_main((2, 3), (), "--flavour", "plain", folder=folder)
+            code, out = self.run_main((2, 3), (3,), "--go-on", folder=folder)  # a break between the flavours has lost nothing
+            self.assertEqual((code, FakeProgram.tried), (1, [("check", 2), ("check", 3)]))
+            self.assertIn("4 of 5 found", out)
+            code, out = self.run_main((), (), "--survivors", folder=folder)
+            self.assertEqual((code, FakeProgram.tried), (0, [("plain", 3)]))
+            with unittest.mock.patch.object(cuda_mutants, "digest_of_sources", lambda: "others"):
+                self.run_main((), (), "--go-on", folder=folder)
+            self.assertEqual(FakeProgram.tried, [("plain", n) for n in range(5)])
 
     @unittest.skipUnless(shutil.which("g++"), "g++ is not here")
     def test_faults_are_tried_by_forks_where_a_run_comes_by_them(self):
