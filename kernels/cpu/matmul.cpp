@@ -8,6 +8,7 @@ namespace heddle::kernels::cpu {
 
 void register_cpu_matmul() {
   if (!matmul.candidates(DeviceType::cpu).empty()) return;
+  add_matmul_bf16();
   add_matmul_packed();
   add_matmul_libraries();
 }

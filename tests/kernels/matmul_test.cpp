@@ -183,8 +183,16 @@ TEST_CASE("matmul: several tiles with every epilogue") {
   check_case({.m = 40, .n = 1100, .k = 12, .trans_a = true, .accumulate = true, .column_sum = true, .accumulate_sum = true});
   for (DType dtype : kFloating) {  // long in k, whole panels of columns: the weight gradient
     for (bool accumulate : {false, true}) {
-      check_case(
-          {.m = 98, .n = 64, .k = 1300, .dtype = dtype, .c_dtype = accumulator_of(dtype), .trans_a = true, .accumulate = accumulate, .padding = 3});
+      for (int64_t m : {98, 128}) {
+        check_case({.m = m,
+                    .n = m == 98 ? 64 : 224,
+                    .k = 1300,
+                    .dtype = dtype,
+                    .c_dtype = accumulator_of(dtype),
+                    .trans_a = true,
+                    .accumulate = accumulate,
+                    .padding = 3});
+      }
     }
   }
   check_case({.m = 25, .n = 24, .k = 2100, .dtype = DType::bf16, .trans_a = true, .accumulate = true});
@@ -213,7 +221,7 @@ TEST_CASE("matmul: long in K with every epilogue and transposition") {
 TEST_CASE("matmul: outliers, NaN and Inf are neither lost nor spread") {
   for (const auto& candidate : candidates()) {
     for (DType dtype : {DType::f32, DType::bf16}) {
-      Operands o({.m = 40, .n = 70, .k = 50, .dtype = dtype, .trans_b = true, .aligned = dtype == DType::bf16});
+      Operands o({.m = 100, .n = 70, .k = 50, .dtype = dtype, .trans_b = true, .aligned = dtype == DType::bf16});
       o.a.put(3 * 50 + 7, 1e30);
       o.a.put(5 * 50 + 1, std::numeric_limits<double>::quiet_NaN());
       o.b.put(11 * 50 + 2, std::numeric_limits<double>::infinity());
@@ -230,6 +238,7 @@ TEST_CASE("matmul: the bits do not depend on the number of threads") {
       Case{.m = 400, .n = 300, .k = 100, .trans_b = true, .bias = true, .preact = true, .column_sum = true, .epilogue = Epilogue::gelu},
       Case{.m = 384, .n = 192, .k = 100, .trans_a = true, .accumulate = true},
       Case{.m = 200, .n = 112, .k = 1300, .trans_a = true},
+      Case{.m = 192, .n = 96, .k = 1300, .dtype = DType::bf16, .c_dtype = DType::f32, .trans_a = true},
       Case{.m = 400, .n = 112, .k = 321},  // one more than a slice of K holds
       Case{.m = 400, .n = 112, .k = 641, .trans_a = true},
       Case{.m = 600, .n = 65, .k = 128, .dtype = DType::bf16, .c_dtype = DType::bf16, .trans_b = true, .column_sum = true, .aligned = kCuda},
