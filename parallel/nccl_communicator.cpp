@@ -246,7 +246,7 @@ class NcclCommunicator final : public Communicator {
     std::shared_ptr<Event> done = EventPool::take(events_);
     done->record(stream_);
     return Work([done = std::move(done), joins = joins_, device = device_](Stream stream) {
-      if (!joins) return done->wait(stream);
+      if (!joins || runtime(device.type).capturing(stream)) return done->wait(stream);  // recorded events measure nothing
       Joined& join = joins->emplace_back(Joined{CudaMoment(device), CudaMoment(device)});
       join.begin.record(stream);
       done->wait(stream);

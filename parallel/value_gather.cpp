@@ -25,14 +25,16 @@ struct ValueGather::Bucket {
 
 class ValueGather::Source final : public WeightSource {
  public:
-  Source(std::shared_ptr<Bucket> bucket, Tensor values) : bucket_(std::move(bucket)), values_(std::move(values)) {}
+  Source(ValueGather& gather, std::shared_ptr<Bucket> bucket, Tensor values)
+      : gather_(gather), bucket_(std::move(bucket)), values_(std::move(values)) {}
   Tensor acquire(Stream stream) override {
-    bucket_->join(stream);
+    gather_.join(*bucket_, stream);
     return values_;
   }
   void release(Stream) noexcept override {}
 
  private:
+  ValueGather& gather_;  // takes its sources back when it goes
   std::shared_ptr<Bucket> bucket_;
   Tensor values_;
 };
@@ -51,7 +53,7 @@ ValueGather::ValueGather(const Arena& arena, Communicator& comm) : arena_(arena)
     const std::shared_ptr<Bucket>& bucket = buckets_[slot.bucket];
     bucket->first_parameter = std::min(bucket->first_parameter, slot.parameter);
     Parameter parameter = arena.parameters()[i];
-    parameter.set_source(std::make_shared<Source>(bucket, parameter.tensor()));
+    parameter.set_source(std::make_shared<Source>(*this, bucket, parameter.tensor()));
   }
   order_.resize(buckets_.size());
   std::iota(order_.begin(), order_.end(), size_t{0});
@@ -64,6 +66,7 @@ ValueGather::~ValueGather() {
 }
 
 void ValueGather::start(Stream stream) {
+  owed_ = false;
   for (const size_t i : order_) {
     Bucket& bucket = *buckets_[i];
     bucket.work = gather_bucket(comm_, arena_.values(), parts_[i], stream);
@@ -72,8 +75,26 @@ void ValueGather::start(Stream stream) {
   }
 }
 
-void ValueGather::join(Stream stream) {
+void ValueGather::join(Bucket& bucket, Stream stream) {
+  if (owed_) start(stream);
+  bucket.join(stream);
+}
+
+void ValueGather::join_begun(Stream stream) {
   for (const std::shared_ptr<Bucket>& bucket : buckets_) bucket->join(stream);
+}
+
+void ValueGather::join(Stream stream) {
+  if (owed_) start(stream);
+  join_begun(stream);
+}
+
+void ValueGather::forget() {
+  owed_ = false;
+  for (const std::shared_ptr<Bucket>& bucket : buckets_) {
+    bucket->under_way = false;
+    bucket->work = {};
+  }
 }
 
 }  // namespace heddle

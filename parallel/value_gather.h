@@ -23,17 +23,23 @@ class ValueGather {
 
   // After what this rank owns was written, on the stream; collective.
   void start(Stream stream);
+  // The same, begun by whoever first joins a bucket: for work that is recorded and launched later.
+  void owe() { owed_ = true; }
+  void join_begun(Stream stream);  // what start() began, and nothing that is owed
+  void forget();                   // nothing is owed or under way: a graph does it
   // The stream sees all values: for who reads the arena past its parameters.
   void join(Stream stream);
 
  private:
   struct Bucket;
   class Source;
+  void join(Bucket& bucket, Stream stream);
   const Arena& arena_;
   Communicator& comm_;
   std::vector<BucketParts> parts_;
   std::vector<std::shared_ptr<Bucket>> buckets_;
   std::vector<size_t> order_;  // of first use
+  bool owed_ = false;
 };
 
 }  // namespace heddle

@@ -53,7 +53,8 @@ Trainer::Options trainer_options(const RunConfig& c) {
           .document_mask = c.doc_mask,
           .deterministic = c.deterministic,
           .sharded = c.zero > 0,
-          .wire = rounded ? std::optional(DType::bf16) : std::nullopt};
+          .wire = rounded ? std::optional(DType::bf16) : std::nullopt,
+          .graphs = c.graphs == GraphsChoice::automatic};
 }
 
 Schedule make_schedule(const RunConfig& c) {

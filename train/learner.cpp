@@ -20,6 +20,7 @@ class TransformerLearner final : public Learner {
     const TransformerConfig& m = model_.config();
     return concat(counted(m.layers, "layer"), " of ", m.dim, ", ", counted(m.heads, "head"), " (", m.kv_heads, " KV), vocabulary ", m.vocab);
   }
+  bool recordable() const override { return true; }
   double flops_per_token(int64_t seq) const override { return model_.config().flops_per_token(seq); }
   bool generate(std::span<const int32_t> prompt, int64_t most, const SamplingOptions& options,
                 const std::function<bool(int32_t, const Tensor&)>& emit) const override {

@@ -198,8 +198,11 @@ void Run::build() {
                                   compute_dtype(config.precision, device));
   arena->init(static_cast<uint64_t>(config.seed));
   optimizer = make_optimizer(config, *arena);
+  Trainer::Options options = trainer_options(config);
+  options.graphs = options.graphs && learner->recordable();
+  options.tell = [this](const std::string& line) { console.line(line); };
   trainer = std::make_unique<Trainer>([this](const Batch& batch, const ObjectiveOptions& options) { return learner->loss(batch, options); }, *arena,
-                                      *optimizer, mesh.dp(), trainer_options(config));
+                                      *optimizer, mesh.dp(), options);
   spikes = SpikeGuard({.nonfinite_limit = config.nonfinite_limit, .rollbacks = config.spike_rollbacks});
   bad_batches = std::make_unique<BadBatchLedger>(file("bad_batches.jsonl"));
   optimizer->add_state(state);

@@ -56,6 +56,7 @@ StepCount count_step(const RunConfig& given, const TransformerConfig& shape, int
   RunConfig config = given;
   config.device = device == DeviceType::cpu ? DeviceChoice::cpu : DeviceChoice::cuda;
   config.memory_check = false;
+  config.graphs = GraphsChoice::off;                                      // what the host does once is counted in the steps that follow
   if (const Device there{device, 0}; has_device(there)) runtime(device);  // lists its kernels
   StepCount count;
   const Rehearsal rehearsal;

@@ -37,6 +37,7 @@ StepTimer::StepTimer(const RunConfig& config, const TransformerConfig& shape, st
   optimizer = make_optimizer(run_config, arena);
   Trainer::Options options = trainer_options(run_config);
   options.document_mask = documents && config.doc_mask;
+  options.graphs = options.graphs && comm->size() == 1;  // joins of recorded collectives cannot be timed
   trainer = std::make_unique<Trainer>(next_token_objective(model), arena, *optimizer, *comm, options);
 }
 

@@ -36,7 +36,8 @@ Trainer::Trainer(Objective objective, Arena& arena, Optimizer& optimizer, Commun
       buckets_(arena, comm, {.sharded = options.sharded, .ordered = options.deterministic, .wire = options.wire}),
       norm_(arena, comm, options.sharded),
       leaves_(arena.leaves()),
-      staging_(std::in_place, device_, upload_bytes(options), static_cast<int>(slots_)) {
+      staging_(std::in_place, device_, upload_bytes(options), static_cast<int>(slots_)),
+      graphs_(device_, options.graphs, options.deterministic, options.tell) {
   const Shape shape{options.batch, options.seq};
   upload_ = Tensor::zeros({static_cast<int64_t>(upload_bytes(options) / sizeof(int32_t))}, DType::i32, device_, MemoryTag::workspace);
   const auto part = [&](int64_t i) {
@@ -73,7 +74,7 @@ void Trainer::masters_changed() {
   if (values_) values_->start(stream);
 }
 
-std::optional<Tensor> Trainer::micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
+bool Trainer::upload(int64_t index, const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
   const std::span<std::byte> slot = staging_->next();
   const int64_t n = options_.batch * options_.seq;
   const StepInput input{.lr = plan.lr,
@@ -83,42 +84,53 @@ std::optional<Tensor> Trainer::micro_step(int64_t index, const StepPlan& plan, c
   std::memcpy(slot.data(), &input, sizeof input);
   auto* const numbers = reinterpret_cast<int32_t*>(slot.data() + kBatchAt);
   fill(index, BatchView{options_.batch, options_.seq, numbers, numbers + n, numbers + 2 * n});
-  if (stop && stop()) return std::nullopt;
-  const Stream stream = current_stream(device_);
-  staging_->send(upload_.impl().data, stream);
-  if (index == 0) copy_async(control_.device_state(), device_, upload_.impl().data, device_, sizeof(StepInput), stream);
-  return objective_(batch_, {.z_loss = plan.z_loss, .step = control_.device_state(), .nll = nll_});
+  if (stop && stop()) return false;
+  staging_->send(upload_.impl().data, current_stream(device_));
+  return true;
+}
+
+void Trainer::begin_sums(int64_t units) {
+  buckets_.begin_step(units);
+  if (!options_.deterministic) arena_.begin_step();
 }
 
 // The last micro-step's hooks start the reduction of each bucket while backward goes on.
-bool Trainer::run(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
+void Trainer::compute(int64_t index, const StepPlan& plan) {
   const bool tree = options_.deterministic;
   const int64_t units = plan.micro_steps;
-  if (tree && (!unit_losses_ || unit_losses_.numel() != units * comm_.size()))
-    unit_losses_ = Tensor::zeros({units * comm_.size()}, loss_.dtype(), device_);
-  buckets_.begin_step(units);
-  if (!tree) arena_.begin_step();
-  for (int64_t m = 0; m < units; ++m) {
-    if (tree) arena_.begin_step();
-    const std::optional<Tensor> loss = micro_step(m, plan, fill, stop);
-    if (!loss) return false;
-    if (tree) {
-      const int64_t unit = comm_.rank() * units + m;
-      launch(kernels::axpby, {.a = flat_view(nll_, {0, 1}), .out = {flat_view(unit_losses_, {unit, unit + 1}), false}}, device_);
-    } else {
-      launch(kernels::axpby, {.a = nll_.view(), .out = {loss_.view(), m > 0}}, device_);
-    }
-    if (m + 1 < units) {
-      backward(*loss, leaves_);
-      if (tree) buckets_.keep_unit();
-    } else {
-      buckets_.begin();
-      backward(*loss, leaves_, [this](const Tensor& leaf) { buckets_.ready(leaf); });
-    }
+  const Stream stream = current_stream(device_);
+  if (index == 0) copy_async(control_.device_state(), device_, upload_.impl().data, device_, sizeof(StepInput), stream);
+  if (tree) arena_.begin_step();
+  const Tensor loss = objective_(batch_, {.z_loss = plan.z_loss, .step = control_.device_state(), .nll = nll_});
+  if (tree) {
+    const int64_t unit = comm_.rank() * units + index;
+    launch(kernels::axpby, {.a = flat_view(nll_, {0, 1}), .out = {flat_view(unit_losses_, {unit, unit + 1}), false}}, device_);
+  } else {
+    launch(kernels::axpby, {.a = nll_.view(), .out = {loss_.view(), index > 0}}, device_);
   }
-  buckets_.finish(current_stream(device_));
+  if (index + 1 < units) {
+    backward(loss, leaves_);
+    if (tree) buckets_.keep_unit();
+    return;
+  }
+  buckets_.begin();
+  backward(loss, leaves_, [this](const Tensor& leaf) { buckets_.ready(leaf); });
+  buckets_.finish(stream);
   if (tree) join_unit_losses(units);
-  return true;
+  update();
+}
+
+// Every rank decides from what all of them found, in rank order: no two can come to different decisions.
+void Trainer::update() {
+  const Stream stream = current_stream(device_);
+  const View fault = make_view(reinterpret_cast<std::byte*>(&fault_word(device_)->kind), DType::i32, {1});
+  const Work losses = comm_.all_gather(make_view(loss_.impl().data, loss_.dtype(), {1}), losses_.view(), {}, stream);
+  comm_.all_gather(fault, faults_.view(), {}, stream).join(stream);
+  losses.join(stream);
+  control_.finish_norm(norm_.squared(stream), losses_, faults_.view());
+  if (values_) values_->join(stream);  // of what no op has asked for
+  optimizer_.step(control_.device_state());
+  control_.advance();
 }
 
 void Trainer::join_unit_losses(int64_t units) {
@@ -147,23 +159,37 @@ void Trainer::join_unit_losses(int64_t units) {
 }
 
 bool Trainer::start(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop) {
-  if (plan.micro_steps >= slots_) {  // so that no micro-step waits for the copy of another
-    slots_ = plan.micro_steps + 1;
+  const int64_t units = plan.micro_steps;
+  if (units >= slots_) {  // so that no micro-step waits for the copy of another
+    slots_ = units + 1;
     staging_.emplace(device_, upload_bytes(options_), static_cast<int>(slots_));
   }
-  if (!run(plan, fill, stop)) return false;
-  // Every rank decides from what all of them found, in rank order: no two can come to different decisions.
+  if (options_.deterministic && (!unit_losses_ || unit_losses_.numel() != units * comm_.size()))
+    unit_losses_ = Tensor::zeros({units * comm_.size()}, loss_.dtype(), device_);
   const Stream stream = current_stream(device_);
-  const View fault = make_view(reinterpret_cast<std::byte*>(&fault_word(device_)->kind), DType::i32, {1});
-  const Work losses = comm_.all_gather(make_view(loss_.impl().data, loss_.dtype(), {1}), losses_.view(), {}, stream);
-  comm_.all_gather(fault, faults_.view(), {}, stream).join(stream);
-  losses.join(stream);
-  control_.finish_norm(norm_.squared(stream), losses_, faults_.view());
-  if (values_) values_->join(stream);  // of what no op has asked for
-  optimizer_.step(control_.device_state());
-  if (values_) values_->start(stream);
-  control_.advance();
+  graphs_.begin_step({.micro_steps = units, .z_loss = plan.z_loss});
+  if (!graphs_.replays()) begin_sums(units);
+  for (int64_t m = 0; m < units; ++m) {
+    if (!upload(m, plan, fill, stop)) {
+      graphs_.stop_step();
+      return false;
+    }
+    const bool gathers = m == 0 && values_ && !graphs_.direct();  // within the graph, from where each bucket is joined by who asks for it first
+    if (gathers) values_->join_begun(stream);
+    const auto work = [&] {
+      if (gathers) values_->owe();
+      compute(m, plan);
+      if (gathers) values_->join(stream);
+    };
+    if (!graphs_.run(m, stream, work)) {
+      begin_sums(units);
+      compute(m, plan);
+    }
+    if (gathers) values_->forget();
+  }
+  if (values_) graphs_.direct() ? values_->start(stream) : values_->owe();
   control_.send_result();
+  graphs_.end_step();
   return true;
 }
 

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "core/arena.h"
@@ -18,6 +19,7 @@
 #include "parallel/grad_buckets.h"
 #include "parallel/shared_norm.h"
 #include "parallel/value_gather.h"
+#include "train/step_graphs.h"
 
 namespace heddle {
 
@@ -59,6 +61,9 @@ class Trainer {
     // ZeRO-1: `optimizer` updates what Layout::owned() gives this rank, from the ranks' sums of that alone, and the values go to all.
     bool sharded = false;
     std::optional<DType> wire;  // of gradients between ranks; not with `deterministic`
+    // On a GPU steps are recorded and launched as graphs (train/step_graphs.h). Whatever `objective` queues must be the same for every batch.
+    bool graphs = false;
+    std::function<void(const std::string&)> tell;  // hears in a line of what was recorded
   };
   // `objective` over parameters of `arena`, whose layout is for the ranks of `comm` where they own parts of it.
   Trainer(Objective objective, Arena& arena, Optimizer& optimizer, Communicator& comm, Options options);
@@ -82,10 +87,14 @@ class Trainer {
   void masters_changed();
 
  private:
-  // What to go backward from; nll_ is its loss. The first micro-step of a step brings the StepInput along. nullopt: `stop` said so.
-  std::optional<Tensor> micro_step(int64_t index, const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
-  // Fills the gradients and loss_, unless `stop` says so: false.
-  bool run(const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
+  // A micro-step's samples, with the first the StepInput, on their way into upload_. False: `stop` said so.
+  bool upload(int64_t index, const StepPlan& plan, const FillBatch& fill, const std::function<bool()>& stop);
+  // All else of a micro-step, which reads upload_: forward and backward, after the last also what all of them come to. Launched again as a graph it
+  // finds all that it needs in device memory.
+  void compute(int64_t index, const StepPlan& plan);
+  void begin_sums(int64_t units);
+  // The decision from what all ranks found, and the update.
+  void update();
   // loss_ <- the sum over the units of all ranks, in the order of their gradients.
   void join_unit_losses(int64_t units);
 
@@ -107,6 +116,7 @@ class Trainer {
   Tensor nll_, loss_;               // () f32: shares of the step's mean loss, of this micro-step and of all so far
   Tensor unit_losses_;              // (units of all ranks) f32: nll_ of each
   Tensor losses_, faults_;          // (ranks): what every rank's came to; faults_ i32
+  StepGraphs graphs_;               // the last: they know the addresses of all that is above
 };
 
 }  // namespace heddle

@@ -55,6 +55,24 @@ done
 [ "$("$heddle" inspect one --digest)" = "$("$heddle" inspect several --digest)" ] || die "the digests of one and $many ranks differ"
 echo "deterministic: $("$heddle" inspect one --digest)"
 
+# Steps as graphs, collectives and all: the bits of steps launched kernel by kernel, over validations, a stop and a start.
+for ways in "--zero 0" "--zero 1 --optimizer muon" "--deterministic"; do
+  rm -rf off auto off.log auto.log
+  for graphs in off auto; do
+    for steps in 8 20; do
+      train "$many" $graphs $ways --graphs $graphs --steps $steps --total-batch-tokens 128 --val 'shards/*_train_*.bin' --eval-every 5
+    done
+    "$heddle" inspect $graphs --digest >$graphs.digest
+    sed 's/"tokens_per_s":[^,}]*,//; s/"step_ms":[^,}]*//' $graphs/metrics.jsonl >$graphs.numbers
+  done
+  [ "$(wc -l <off.numbers)" = 20 ] || die "$ways: $(wc -l <off.numbers) records of 20 steps"
+  cmp off.numbers auto.numbers || die "$ways: metrics by graphs differ"
+  cmp off.digest auto.digest || die "$ways: the digests by graphs differ"
+  [ "$(grep -c 'was recorded as' auto.log)" = 2 ] || die "$ways: the second step of each start was not recorded"
+  grep -q 'was recorded as' off.log && die "$ways: recorded with --graphs off"
+done
+echo "graphs: the same bits"
+
 # A launcher that shows each rank one GPU, its own: all of them are cuda:0, and different.
 printf '#!/bin/sh\nHEDDLE_SIM_FIRST_DEVICE=$OMPI_COMM_WORLD_LOCAL_RANK exec "$@"\n' >own.sh
 chmod +x own.sh

@@ -15,6 +15,7 @@ constexpr auto kOptimizer = std::to_array<string_view>({"adamw", "muon"});
 constexpr auto kSchedule = std::to_array<string_view>({"cosine", "linear", "constant", "wsd"});
 constexpr auto kPrecision = std::to_array<string_view>({"auto", "bf16", "fp32"});
 constexpr auto kGradReduce = std::to_array<string_view>({"fp32", "bf16"});
+constexpr auto kGraphs = std::to_array<string_view>({"auto", "off"});
 constexpr auto kDevice = std::to_array<string_view>({"auto", "cpu", "cuda"});
 
 constexpr auto kMust = ResumeClass::must_match;
@@ -139,6 +140,8 @@ std::vector<Option<C>> make_table() {
       "of gradients on their way between ranks; bf16 halves the bytes, sums are fp32 all the same");
   add("recompute", &C::recompute, kFree, "", "recompute each block in backward: less memory, same result");
   add("deterministic", &C::deterministic, kOverride, "", "bit-identical for any --dp and --zero; gradients are summed by --batch, which must stay");
+  add("graphs", choice<&C::graphs>(kGraphs), kFree, "auto|off",
+      "auto: on cuda, steps after the first are recorded and launched as graphs, with the same bits");
   add("kernel", &C::kernel, kFree, "OP=NAME...", "use this kernel candidate for an op; a wrong name lists them").optional();
 
   group = "Output";

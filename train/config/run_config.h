@@ -25,6 +25,7 @@ enum class ScheduleChoice : uint8_t { cosine, linear, constant, wsd };
 enum class PrecisionChoice : uint8_t { automatic, bf16, fp32 };
 enum class DeviceChoice : uint8_t { automatic, cpu, cuda };
 enum class GradReduceChoice : uint8_t { fp32, bf16 };
+enum class GraphsChoice : uint8_t { automatic, off };
 
 // Where a value comes from; a later one wins over an earlier one.
 enum class Source : uint8_t {
@@ -104,6 +105,7 @@ struct RunConfig {
   int64_t zero = 0;  // ZeRO stage; follows from dp
   GradReduceChoice grad_reduce = GradReduceChoice::fp32;
   bool recompute = false, deterministic = false;
+  GraphsChoice graphs = GraphsChoice::automatic;
   std::vector<std::string> kernel;  // "op=candidate"
 
   // Output

@@ -60,6 +60,7 @@ struct RuntimeCounters {
   uint64_t enqueued = 0, executed = 0, pending = 0;  // pieces of work: kernels, copies, events, collectives
   uint64_t kernels = 0, host_kernels = 0;            // of those executed: kernels, and what launch_on_host did in place of one
   uint64_t live_allocations = 0;                     // of device memory
+  uint64_t calls = 0;                                // of the runtime by the program, launches included: what a step costs the host
 };
 RuntimeCounters runtime_counters();
 

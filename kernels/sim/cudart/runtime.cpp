@@ -338,6 +338,7 @@ cudaError_t guarded(const char* api, void* address, const std::function<void(Cal
       thread.own_streams.assign(rt.legacy.size(), nullptr);
     }
     rt.last_call = rt.milliseconds();
+    ++rt.counters.calls;
     body(call);
     rt.keep_moving(call.lock);
     rt.last_call = rt.milliseconds();
