@@ -16,6 +16,8 @@ struct BenchOptions {
   int64_t repeats = 20;                    // measured steps
   int64_t warmup = 3;                      // steps before them
   int64_t most_bytes = int64_t{64} << 20;  // collectives: the largest message
+  std::string card = "h200";               // floors
+  int64_t micro_steps = 1;                 // floors: of the step
   std::string save_dir;                    // save-stall: where checkpoints go, a directory on the disk to be measured; "": the working directory
 };
 
@@ -34,6 +36,10 @@ void bench_collectives(const BenchOptions& options);
 // The floor is the larger of FLOPs / the fastest matmul of this model and bytes / the rate of a copy of as many bytes, which caches may hold. An op
 // that is faster than that has no floor that is known: "n/a".
 void bench_ops(BenchOptions options);
+
+// Every kernel of a training step of this model on one GPU, counted in a rehearsal: FLOPs, bytes, the least time that they leave on `card`, and what
+// is expected of heddle's kernels; sums to tokens/s. Error(usage) names the cards.
+void bench_floors(const BenchOptions& options);
 
 // "1.25", or "n/a" for an op that took less time than its floor.
 std::string times_floor(double seconds, double floor);

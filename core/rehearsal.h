@@ -21,6 +21,9 @@ class Rehearsal {
   Rehearsal(const Rehearsal&) = delete;
   Rehearsal& operator=(const Rehearsal&) = delete;
 
+  // Hears of every kernel that is not run.
+  void listen(std::function<void(const kernels::RehearsedKernels::Call&)> listener) { kernels_.listen(std::move(listener)); }
+
  private:
   kernels::RehearsedKernels kernels_;
 };

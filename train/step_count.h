@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/storage.h"
+#include "kernels/api/cost.h"
 #include "models/transformer.h"
 #include "train/config/run_config.h"
 
@@ -24,5 +25,13 @@ struct StepCount {
 // Rank 0 of `ranks` data-parallel ones that train `config` (resolved), whose model is `shape`. `device`: where it would run. Scratch of CUDA kernels
 // is counted in builds that have them.
 StepCount count_step(const RunConfig& config, const TransformerConfig& shape, int ranks, DeviceType device);
+
+// The kernels of such a step, in the order of their first call.
+struct KernelCalls {
+  std::string op, candidate, shape;  // candidate: that would run; empty in a build that has none for the device
+  kernels::Cost cost;                // of one call
+  double calls = 0;
+};
+std::vector<KernelCalls> count_kernels(const RunConfig& config, const TransformerConfig& shape, int ranks, DeviceType device);
 
 }  // namespace heddle

@@ -7,14 +7,27 @@ namespace {
 
 constexpr std::string_view kName = "rehearsal";
 bool rehearsing = false;
+std::function<void(const RehearsedKernels::Call&)> listener;
+
+template <auto* kKernel, DeviceType kDevice, class Args>
+const Candidate<Args>* chosen(const Args& args) {
+  for (const Candidate<Args>& candidate : kKernel->candidates(kDevice)) {
+    if (candidate.name != kName && (!candidate.refuses || !candidate.refuses(args))) return &candidate;
+  }
+  return nullptr;
+}
 
 template <auto* kKernel, DeviceType kDevice, class Args>
 size_t scratch_of_chosen(const Args& args) {
-  for (const Candidate<Args>& candidate : kKernel->candidates(kDevice)) {
-    if (candidate.name == kName || (candidate.refuses && candidate.refuses(args))) continue;
-    return candidate.scratch ? candidate.scratch(args) : 0;
-  }
-  return 0;
+  const Candidate<Args>* const candidate = chosen<kKernel, kDevice, Args>(args);
+  return candidate && candidate->scratch ? candidate->scratch(args) : 0;
+}
+
+template <auto* kKernel, DeviceType kDevice, class Args>
+void tell(const Args& args, Stream) {
+  if (!listener) return;
+  const Candidate<Args>* const candidate = chosen<kKernel, kDevice, Args>(args);
+  listener({kKernel->op(), candidate ? candidate->name : "", shape_of_call(args), cost_of(args)});
 }
 
 // It stays listed, so it refuses whatever comes at another time.
@@ -28,7 +41,7 @@ void list(Kernel<Args>& kernel) {
   for (const Candidate<Args>& candidate : kernel.candidates(kDevice)) {
     if (candidate.name == kName) return;
   }
-  kernel.add(kDevice, {kName, refuses<Args>, scratch_of_chosen<kKernel, kDevice, Args>, [](const Args&, Stream) {}});
+  kernel.add(kDevice, {kName, refuses<Args>, scratch_of_chosen<kKernel, kDevice, Args>, tell<kKernel, kDevice, Args>});
 }
 
 }  // namespace
@@ -46,7 +59,12 @@ RehearsedKernels::RehearsedKernels() {
 
 RehearsedKernels::~RehearsedKernels() {
   rehearsing = false;
+  listener = {};
   for_each_kernel([](auto& kernel) { kernel.force({}); });
+}
+
+void RehearsedKernels::listen(std::function<void(const Call&)> heard) {
+  listener = std::move(heard);
 }
 
 }  // namespace heddle::kernels

@@ -176,6 +176,44 @@ TEST_CASE("bench ops states no op's time as less than its floor, however small t
   }
 }
 
+TEST_CASE("bench floors sums a step's kernels for a card that is not here") {
+  const Workplace w;
+  const std::string bench = "bench floors --model gpt2-124m --seq 1024 --batch 16 ";
+  // The last two lines: "floors  12.3 ms  4567 tokens/s  89.0 % of the peak".
+  const auto sums = [&](const std::string& flags) {
+    const Result r = w.heddle(bench + flags);
+    INFO(r.out << r.err);
+    REQUIRE(r.code == 0);
+    std::array<double, 2> ms{}, percent{};
+    for (const auto& [at, name] : {std::pair{size_t{0}, "\nfloors "}, {size_t{1}, "\nexpected "}}) {
+      const size_t line = r.out.rfind(name);
+      REQUIRE(line != std::string::npos);
+      std::istringstream words(r.out.substr(line));
+      std::string word;
+      double tokens = 0;
+      words >> word >> ms[at] >> word >> tokens >> word >> percent[at];
+      CHECK(tokens * ms[at] / 1e3 == Approx(16 * 1024 * (has(flags, "micro-steps 3") ? 3 : 1)).epsilon(0.01));
+    }
+    CHECK(ms[0] < ms[1]);
+    CHECK(percent[0] < 100);
+    return ms;
+  };
+  const auto h200 = sums(""), h100 = sums("--card h100"), a100 = sums("--card a100"), three = sums("--micro-steps 3"),
+             fp32 = sums("--precision fp32");
+  for (const size_t at : {0, 1}) {
+    CHECK(h200[at] < h100[at]);
+    CHECK(h100[at] < a100[at]);
+    CHECK(three[at] < 3 * h200[at]);  // one update
+    CHECK(three[at] > 2 * h200[at]);
+    CHECK(fp32[at] > 3 * h200[at]);
+  }
+  const Result unknown = w.heddle(bench + "--card v100"), none = w.heddle(bench + "--micro-steps 0");
+  CHECK(unknown.code == 2);
+  CHECK(has(unknown.err, "--card v100 is none of a100, h100, h200"));
+  CHECK(none.code == 2);
+  CHECK(has(none.err, "--micro-steps is from 1"));
+}
+
 TEST_CASE("bench train-step times the step that pretrain would train") {
   const Workplace w;
   const std::string bench = "bench train-step --seq 16 --batch 1 --vocab 100 --repeats 1 --warmup-steps 0 --threads 1 ";
