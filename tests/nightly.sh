@@ -133,7 +133,7 @@ part clang all_by_clang
 part compile-matrix tests/compile_matrix.sh --strict
 part kills env HEDDLE_KILLS="$kills" $cpu/bin/kills_test
 part supervised-kills env HEDDLE_SUPERVISED_KILLS="$kills" $cpu/bin/supervised_kills_test
-part ranks env HEDDLE_RANK_CASES=all ctest --test-dir $cpu -R '^rank_training_' --no-tests=error --output-on-failure --timeout 1500
+part ranks env HEDDLE_RANK_CASES=all ctest --test-dir $cpu -R '^(rank_training|nccl_order)_' --no-tests=error --output-on-failure --timeout 1500
 part mpich under_mpich
 part random-flags env HEDDLE_FLAG_SETS="$flag_sets" HEDDLE_FLAG_SEED="$RANDOM" $cpu/bin/random_flags_test
 part power-loss env HEDDLE_POWER_LOSS_STATES="$states" $cpu/bin/test_checkpoint_power_loss

@@ -115,7 +115,6 @@ void Trainer::compute(int64_t index, const StepPlan& plan) {
   }
   buckets_.begin();
   backward(loss, leaves_, [this](const Tensor& leaf) { buckets_.ready(leaf); });
-  buckets_.finish(stream);
   if (tree) join_unit_losses(units);
   update();
 }
@@ -125,9 +124,11 @@ void Trainer::update() {
   const Stream stream = current_stream(device_);
   const View fault = make_view(reinterpret_cast<std::byte*>(&fault_word(device_)->kind), DType::i32, {1});
   const Work losses = comm_.all_gather(make_view(loss_.impl().data, loss_.dtype(), {1}), losses_.view(), {}, stream);
-  comm_.all_gather(fault, faults_.view(), {}, stream).join(stream);
-  losses.join(stream);
-  control_.finish_norm(norm_.squared(stream), losses_, faults_.view());
+  const Work faults = comm_.all_gather(fault, faults_.view(), {}, stream);
+  buckets_.finish(stream);
+  const Tensor& squared = norm_.squared(stream);
+  for (const Work* work : {&losses, &faults}) work->join(stream);
+  control_.finish_norm(squared, losses_, faults_.view());
   if (values_) values_->join(stream);  // of what no op has asked for
   optimizer_.step(control_.device_state());
   control_.advance();

@@ -93,7 +93,7 @@ class Trainer {
   // finds all that it needs in device memory.
   void compute(int64_t index, const StepPlan& plan);
   void begin_sums(int64_t units);
-  // The decision from what all ranks found, and the update.
+  // The end of the sums of gradients, the decision from what all ranks found, and the update.
   void update();
   // loss_ <- the sum over the units of all ranks, in the order of their gradients.
   void join_unit_losses(int64_t units);

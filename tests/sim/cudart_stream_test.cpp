@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "kernels/api/check.h"
+#include "kernels/sim/cudart/order.h"
 #include "tests/sim/cudart_kernels.h"
 #include "tests/sim/cudart_support.h"
 
@@ -38,6 +39,46 @@ TEST_CASE("a missing event is noticed in most orders, a present one holds in all
     CHECK(hand_over(seed, true) == 20.0f);
   }
   CHECK(wrong > kSeeds / 2);
+}
+
+TEST_CASE("the record says what each piece of work waits for, and a forgotten wait lets it run early") {
+  int wrong = 0;
+  for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    const FreshRuntime fresh(seed);
+    const cudaStream_t producer = new_stream(), consumer = new_stream();
+    const cudaEvent_t made = new_event();
+    float *x = device_array(kCount), *y = device_array(kCount);
+    to_device(x, std::vector<float>(kCount, 1.0f));
+    sim::record_work(true);
+    sim::forget_wait(1);
+    for (int i = 0; i < 2; ++i) {
+      add(x, kCount, 1.0f, producer);
+      ok(cudaEventRecord(made, producer));
+      ok(cudaStreamWaitEvent(consumer, made));
+      ok(cudaMemcpyAsync(y, x, kCount * sizeof(float), cudaMemcpyDeviceToDevice, consumer));
+    }
+    sim::record_work(false);
+    CHECK(sim::waits_counted() == 2);
+    sim::forget_wait(-1);
+    const std::vector<sim::RecordedWork> work = sim::recorded_work();
+    REQUIRE(work.size() == 7);  // add, record, wait, copy; add, record, copy
+    const auto after = [&](size_t i) {
+      std::vector<uint64_t> places;
+      for (const uint64_t number : work[i].after) {
+        if (number >= work[0].number) places.push_back(number - work[0].number);
+      }
+      return places;
+    };
+    CHECK(work[0].blocks > 0);
+    CHECK(after(1) == std::vector<uint64_t>{0});
+    CHECK(work[2].event == work[1].number);
+    CHECK(after(2) == std::vector<uint64_t>{1});
+    CHECK(after(3) == std::vector<uint64_t>{2});
+    CHECK(after(6) == std::vector<uint64_t>{3});
+    ok(cudaDeviceSynchronize());
+    wrong += on_host(y, kCount)[0] != 3.0f;
+  }
+  CHECK(wrong > 0);
 }
 
 TEST_CASE("a stream keeps the order of its calls") {

@@ -15,6 +15,7 @@
 namespace heddle::sim::cudart {
 namespace {
 
+constexpr double kHold = 300;         // milliseconds for which what needs other processes goes first
 constexpr size_t kQueueLimit = 4096;  // pieces of work; then a call runs some, as a full launch queue blocks on a GPU
 
 std::atomic<uint64_t> next_thread{1};
@@ -51,10 +52,12 @@ void Runtime::reset(const RuntimeOptions& fresh) {
   options = fresh;
   counters = {};
   remote_pending = 0;
+  recording = false, forgotten_wait = -1, waits = 0;
+  recorded.clear();
   sticky = {cudaSuccess, {}};
   ++generation;
   next_stream = next_event = next_item_ = 1;
-  random_state_ = fresh.seed * 0x9e3779b97f4a7c15ull + 0x1234567;
+  seed(fresh.seed);
   memory().configure(fresh);
   for (int device = 0; device < fresh.devices; ++device) {
     legacy.push_back(std::make_unique<CUstream_st>());
@@ -135,6 +138,7 @@ WorkRef Runtime::make(OperationRef operation, const std::string& stream) {
   item->task = operation->issue ? operation->issue() : Task([] { return true; });
   item->operation = std::move(operation);
   item->stream = stream;
+  if (recording) recorded.push_back({item->number, stream, item->operation->text, item->operation->blocks, 0, {}});
   remote_pending += item->operation->remote;
   ++counters.enqueued;
   ++counters.pending;
@@ -142,7 +146,9 @@ WorkRef Runtime::make(OperationRef operation, const std::string& stream) {
 }
 
 void Runtime::after(const WorkRef& item, const WorkRef& predecessor) {
-  if (!predecessor || predecessor->done) return;
+  if (!predecessor) return;
+  if (recording) recorded.back().after.push_back(predecessor->number);
+  if (predecessor->done) return;
   predecessor->next.push_back(item);
   ++item->waits;
 }
@@ -195,10 +201,22 @@ WorkRef Runtime::submit(CUstream_st& stream, Operation operation) {
 
 // ---- running it ----
 
-// Random order prefers the newest work: nothing but a real dependency keeps it from overtaking.
+// Random order prefers the newest work: nothing but a real dependency keeps it from overtaking. What waits for other processes takes long, and all
+// that is queued beside it would mostly be over before they answer, as if it had waited for that: of three seeds one asks it first and one last.
 size_t Runtime::choose() {
   const auto number = [](const WorkRef& item) { return item->number; };
   if (options.order != StreamOrder::random) return static_cast<size_t>(std::ranges::min_element(ready_, {}, number) - ready_.begin());
+  if (remote_ != Remote::any) {
+    std::vector<size_t> apart;
+    for (size_t i = 0; i < ready_.size(); ++i) {
+      const WorkItem& item = *ready_[i];
+      if (item.operation->remote && item.asked_since > 0 && milliseconds() - item.asked_since > kHold) continue;  // it may need what it holds up
+      // Waits and records, which take no time, go first with it: what it comes after has just been done.
+      const bool goes_first = item.operation->remote || item.operation->type == cudaGraphNodeTypeEmpty;
+      if (remote_ == Remote::first ? goes_first : !item.operation->remote) apart.push_back(i);
+    }
+    if (!apart.empty()) return apart[random() % apart.size()];
+  }
   if (random() % 2 == 0) return static_cast<size_t>(std::ranges::max_element(ready_, {}, number) - ready_.begin());
   return random() % ready_.size();
 }
@@ -246,6 +264,7 @@ bool Runtime::step(std::unique_lock<std::mutex>& lock) {
     }
   } else {
     ready_.push_back(item);
+    if (item->asked_since == 0) item->asked_since = milliseconds();
     if (++fruitless_ >= 2 * ready_.size()) {  // everything waits for other processes
       fruitless_ = 0;
       lock.unlock();
@@ -377,6 +396,7 @@ void launch_into_stream(Launch launch, void* native_stream) {
     Operation operation;
     operation.type = cudaGraphNodeTypeKernel;
     operation.site = launch_site;
+    operation.blocks = blocks;
     operation.text = concat("kernel ", kernel);
     operation.issue = [shared = std::make_shared<const Launch>(std::move(launch))] {
       return Task([shared] {

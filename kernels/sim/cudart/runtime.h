@@ -18,6 +18,7 @@
 
 #include "kernels/sim/cudart/cudart.h"
 #include "kernels/sim/cudart/errors.h"
+#include "kernels/sim/cudart/order.h"
 #include "kernels/sim/cudart/site.h"
 
 namespace heddle::sim::cudart {
@@ -34,6 +35,7 @@ struct Operation {
   std::function<Task()> issue;      // called when the work enters a stream (each launch of a graph again), in program order
   bool remote = false;              // it needs other processes
   bool in_place_of_kernel = false;  // launch_on_host
+  uint64_t blocks = 0;              // of a kernel's grid
   std::string shape;                // what cudaGraphExecUpdate may not change, besides the type
 
   std::string describe() const;  // text and call site
@@ -47,6 +49,7 @@ struct WorkItem {
   std::string stream;
   int waits = 0;  // predecessors that are not done
   bool done = false;
+  double asked_since = 0;  // milliseconds() of its task's first false
   std::vector<std::shared_ptr<WorkItem>> next;
 };
 using WorkRef = std::shared_ptr<WorkItem>;
@@ -163,6 +166,16 @@ class Runtime {
   uint64_t next_stream = 1, next_event = 1, next_capture = 1;
   double milliseconds() const;  // of a clock that only goes forward
 
+  // ---- order.h ----
+  void seed(uint64_t seed) {
+    random_state_ = seed * 0x9e3779b97f4a7c15ull + 0x1234567;
+    remote_ = seed % 3 == 2 ? Remote::first : seed % 3 == 0 ? Remote::last : Remote::any;
+  }
+  bool recording = false;
+  std::vector<RecordedWork> recorded;
+  int64_t forgotten_wait = -1;
+  uint64_t waits = 0;  // calls of cudaStreamWaitEvent
+
  private:
   WorkRef make(OperationRef operation, const std::string& stream);
   void after(const WorkRef& item, const WorkRef& predecessor);
@@ -174,6 +187,7 @@ class Runtime {
 
   std::vector<WorkRef> ready_;
   std::set<WorkRef> waiting_;
+  enum class Remote : uint8_t { any, first, last } remote_ = Remote::any;
   bool running_ = false;
   size_t fruitless_ = 0;  // items asked in a row that wait for other processes
   std::condition_variable ran_;

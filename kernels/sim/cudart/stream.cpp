@@ -148,10 +148,12 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream_handle, cudaEvent_t event_ha
   return api_call("cudaStreamWaitEvent", [&](Call& call) {
     CUstream_st& stream = call.rt.stream(stream_handle, call.site.api);
     const CUevent_st& event = call.rt.event(event_handle, call.site.api);
+    if (static_cast<int64_t>(call.rt.waits++) == call.rt.forgotten_wait) return;
     if (stream.capture || event.capture != 0) {
       wait_captured(call, stream, event);
-    } else if (event.record && !event.record->done) {
+    } else if (event.record && (call.rt.recording || !event.record->done)) {
       call.rt.append(stream, std::make_shared<const Operation>(plain(call.site, heddle::concat("wait for ", event.name))), {event.record});
+      if (call.rt.recording) call.rt.recorded.back().event = event.record->number;
     }
   });
 }
