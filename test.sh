@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 usage() {
   cat <<'TEXT'
 usage: ./test.sh [--area NAME | --full] [--strict] [--keep-going] [--jobs N] [--no-install]
-  (nothing)     lint, build, all tests, the program built by clang, the CPU kernels compiled for two other CPUs
+  (nothing)     lint, build, all tests, a tenth of the faults of the CUDA kernels, the program built by clang, the CPU kernels compiled for two other CPUs
   --full        also the program for GPUs by nvcc, the kernels, core and data tests under AddressSanitizer and UndefinedBehaviorSanitizer, and a little
                 fuzzing
   --area NAME   only what tests/NAME tests: builds it and runs it (core, kernels, sim, train, ...)
@@ -89,6 +89,12 @@ tests() {
   ctest --test-dir "$cpu" ${area:+-L "^$area$"} -j $tests_at_once --no-tests=error --output-on-failure | tee build/ctest.log
 }
 
+# The same tenth each time; tests/nightly.sh has them all, and the checker's flavour.
+faults() {
+  command -v python3 >/dev/null || { echo "skipped: python3 is not here"; return 77; }
+  python3 -B tests/mutants/cuda_mutants.py --build "$cpu" --kind source --flavour plain --share 10
+}
+
 has_clang() {
   echo '#include <omp.h>
         int main() { return omp_get_max_threads() < 1; }' | clang++ -fopenmp -x c++ - -o build/clang-probe >build/clang-probe.log 2>&1
@@ -138,6 +144,7 @@ part 1 "lint" cmake -P cmake/lint.cmake  # before the build, since it takes a se
 part 12 "configure and build" build
 part 6 "tests" tests
 if [ -z "$area" ]; then
+  part 4 "faults" faults
   if [ $full = 1 ] && has_nvcc; then part 6 "by clang, for GPUs" gpu; else part 3 "program by clang" clang; fi
   part 2 "other CPUs" other_cpus
 fi

@@ -42,7 +42,7 @@ inline constexpr std::array<GemmSm80Config, 2> kGemmSm80Tiles = {{
 
 // The index in kGemmSm80Tiles with the least work for the busiest of `sms` multiprocessors, K in `splits` parts. The larger tile reads less memory
 // per product and wins ties. The bits of a result are the same with either.
-constexpr int choose_gemm_sm80(int64_t m, int64_t n, int sms, int splits = 1) {
+constexpr int choose_gemm_sm80(int64_t m, int64_t n, int sms, int splits) {
   int best = 0;
   int64_t best_cost = INT64_MAX;
   for (int i = 0; i < static_cast<int>(kGemmSm80Tiles.size()); ++i) {

@@ -58,7 +58,7 @@ inline constexpr std::array<GemmSm90Config, 3> kGemmSm90Tiles = {{
 
 // The index in kGemmSm90Tiles for an (m, n) product, K in `splits` parts, on `sms` multiprocessors: 128 x 256 in pairs unless the smaller tile saves
 // a wave. The bits of a result are the same with each.
-constexpr int choose_gemm_sm90(int64_t m, int64_t n, int sms, int splits = 1) {
+constexpr int choose_gemm_sm90(int64_t m, int64_t n, int sms, int splits) {
   const auto up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   const int64_t waves_256 = up(up(m, 128) * up(n, 256) * splits, sms), waves_128 = up(up(m, 128) * up(n, 128) * splits, sms);
   if (waves_128 < 2 * waves_256) return 2;

@@ -122,7 +122,7 @@ class RowSampler {
     const int32_t most_likely = find_best();
     if (most_likely < 0 || p_.rules.temperature == 0) return most_likely;
     uint64_t sum = count_first_digit();
-    if (p_.top_k > 0 && p_.top_k < p_.known) sum = find(static_cast<uint64_t>(p_.top_k) - 1, false).sum();
+    if (p_.top_k > 0) sum = find(static_cast<uint64_t>(p_.top_k) - 1, false).sum();
     if (p_.top_p < 1) sum = find(SampleRules::kept(sum, p_.top_p) - 1, true).sum();
     RngKey key = p_.key;
     key.stream = static_cast<uint64_t>(*p_.position);

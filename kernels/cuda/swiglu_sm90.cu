@@ -52,7 +52,7 @@ void run(const SwigluMatmulArgs& args, Stream stream) {
   call.epilogue.preact = args.both.data;
   call.epilogue.preact_row = args.both ? args.both.step(0) : 0;
   call.blocks = multiprocessors();
-  const int tile = choose_gemm_sm90(call.m, args.w.size(0), call.blocks);
+  const int tile = choose_gemm_sm90(call.m, args.w.size(0), call.blocks, call.splits);
   static_assert(kGemmSm90Tiles.size() == 3);
   (tile == 0 ? launcher<0>() : tile == 1 ? launcher<1>() : launcher<2>())(call, stream);
 }

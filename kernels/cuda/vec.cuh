@@ -59,21 +59,4 @@ __device__ __forceinline__ void store8(float* to, const float (&values)[8]) {
   }
 }
 
-// Writes or adds eight values at row[column..], cut off after `columns` columns; row + column is aligned to 16 bytes.
-template <class T>
-__device__ __forceinline__ void store8(T* row, const float (&values)[8], int column, int columns, bool accumulate) {
-  if (column + 8 <= columns) {
-    float sum[8] = {};
-    if (accumulate) load8(row + column, sum);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sum[i] += values[i];
-    store8(row + column, sum);
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    if (column + i < columns) row[column + i] = from_float<T>(accumulate ? to_float(row[column + i]) + values[i] : values[i]);
-  }
-}
-
 }  // namespace heddle::kernels::cuda::thread

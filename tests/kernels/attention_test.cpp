@@ -287,6 +287,8 @@ TEST_CASE("attention: nothing to attend to") {
     check_case({.b = 0, .t = 5, .h = 2, .kv = 1, .d = 8, .dtype = dtype});
     check_case({.b = 2, .t = 0, .h = 2, .kv = 1, .d = 8, .dtype = dtype});
     check_case({.b = 2, .t = 0, .s = 4, .h = 2, .kv = 1, .d = 8, .dtype = dtype});
+    check_case({.b = 0, .t = 5, .h = 2, .kv = 1, .d = 64, .dtype = dtype, .aligned = true});
+    check_case({.b = 2, .t = 0, .h = 2, .kv = 1, .d = 64, .dtype = dtype, .aligned = true});
   }
 }
 

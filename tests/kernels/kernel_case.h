@@ -33,11 +33,12 @@ inline constexpr DType kFloating[] = {DType::f32, DType::bf16, DType::f64};
 
 // register: fills the device's lists. finish: waits for what was launched; Error with the report of whatever went wrong in it. in_another_order: f()
 // with the work divided in another way, n = 0, 1, 2...: on n + 1 threads of a CPU, which must still be so afterwards; in another order of a GPU's
-// threads.
+// threads. on_few_multiprocessors: f() on a GPU of two, whose choice of tile is the largest for small shapes already.
 #if defined(HEDDLE_TEST_CUDA)
 void register_kernels();  // kernel_case_cuda.cpp
 void finish_kernels();
 void in_another_order(int n, const std::function<void()>& f);
+void on_few_multiprocessors(const std::function<void()>& f);
 #else
 inline void register_kernels() {
   kernels::register_cpu_kernels();
@@ -50,6 +51,9 @@ inline void in_another_order(int n, const std::function<void()>& f) {
   const int left = omp_get_max_threads();
   omp_set_num_threads(before);
   if (left != n + 1) fail("test", concat("a kernel has set the number of threads to ", left, ", it was ", n + 1));
+}
+inline void on_few_multiprocessors(const std::function<void()>& f) {
+  f();
 }
 #endif
 

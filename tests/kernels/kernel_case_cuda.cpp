@@ -1,7 +1,9 @@
 #include <cuda_runtime.h>
 
 #include "kernels/arch/platform.h"
+#include "kernels/cuda/device.cuh"
 #include "kernels/sim/core/machine.h"
+#include "kernels/sim/cudart/cudart.h"
 #include "tests/kernels/kernel_case.h"
 
 namespace heddle::test {
@@ -36,6 +38,19 @@ void in_another_order(int n, const std::function<void()>& f) {
   sim::set_options(options);
   f();
   sim::set_options(before);
+}
+
+void on_few_multiprocessors(const std::function<void()>& f) {
+  const sim::RuntimeOptions before = sim::runtime_options();
+  const auto become = [](const sim::RuntimeOptions& options) {
+    sim::reset_runtime(options);
+    kernels::cuda::known_device_facts = nullptr;
+  };
+  sim::RuntimeOptions few = before;
+  few.multiprocessors = 2;
+  become(few);
+  f();
+  become(before);
 }
 
 }  // namespace heddle::test

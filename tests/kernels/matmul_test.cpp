@@ -172,6 +172,14 @@ TEST_CASE("matmul: every epilogue with every option, in every dtype") {
   }
 }
 
+// Results that start at multiples of 16 bytes: columns end anywhere in a panel, and within a pair of them.
+TEST_CASE("matmul: a bias and nothing else") {
+  for (int64_t n : {1, 2, 3, 8, 62, 63, 64, 65, 66, 129, 200, 257}) {
+    for (bool trans_b : {false, true})
+      check_case({.m = 70, .n = n, .k = 9, .dtype = DType::bf16, .c_dtype = DType::bf16, .trans_b = trans_b, .bias = true, .aligned = true});
+  }
+}
+
 TEST_CASE("matmul: several tiles with every epilogue") {
   for (Epilogue epilogue : kEpilogues) {
     for (DType dtype : {DType::f32, DType::bf16}) {
@@ -196,6 +204,23 @@ TEST_CASE("matmul: several tiles with every epilogue") {
     }
   }
   check_case({.m = 25, .n = 24, .k = 2100, .dtype = DType::bf16, .trans_a = true, .accumulate = true});
+}
+
+TEST_CASE("matmul: tiles of every size with every epilogue") {
+  test::on_few_multiprocessors([] {
+    for (const int64_t m : {130, 100}) {
+      for (size_t i = 0; i < kEpilogues.size(); ++i) {
+        Case x{.m = m, .n = 500, .k = 72, .dtype = DType::bf16, .c_dtype = i % 2 ? DType::f32 : DType::bf16, .aligned = true};
+        x.trans_a = i == 4;
+        x.trans_b = i % 3 == 0;
+        x.bias = x.column_sum = i % 2 == 0;
+        x.accumulate = i == 1 || i == 4;
+        x.preact = kEpilogues[i] != Epilogue::none;
+        x.epilogue = kEpilogues[i];
+        check_case(x);
+      }
+    }
+  });
 }
 
 // Few tiles and many products: a GPU cuts them along K, and finishes what it added up.

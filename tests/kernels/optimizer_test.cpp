@@ -63,6 +63,7 @@ TEST_CASE("adamw: groups, clipping, bias correction, masters and rounded values"
       for (bool own_master : {false, true}) {
         if (own_master && type == DType::bf16) continue;
         Adam a(type, n);
+        a.args.eps = own_master ? 1e-8f : 0.25f;
         for (int repeat = 0; repeat < 3; ++repeat) {
           const AdamWArgs& args = a.bind(own_master);
           const oracle::AdamWResult want = oracle::adamw(args);

@@ -61,7 +61,7 @@ struct Draw {
 };
 
 Buffer row_of(const std::vector<double>& logits, DType dtype = DType::f32) {
-  Buffer row(dtype, {1, static_cast<int64_t>(logits.size())}, {.padding = 1});
+  Buffer row(dtype, {1, static_cast<int64_t>(logits.size())}, {.bare = true});
   row.fill([&](int64_t i) { return logits[static_cast<size_t>(i)]; });
   return row;
 }
@@ -184,6 +184,14 @@ TEST_CASE("sample: equals are taken in the order of their ids, and each as often
   std::set<int32_t> seen;
   for (int64_t position = 0; position < 40; ++position) seen.insert(one(std::vector<double>(8, 1.5), {.top_p = 0.5}, position));
   CHECK(seen == std::set<int32_t>{0, 1, 2, 3});
+}
+
+TEST_CASE("sample: the last token of a row, behind which nothing is read") {
+  for (const size_t vocabulary : {1, 31, 100, 1025}) {
+    std::vector<double> logits(vocabulary, 0);
+    logits.back() = 90;
+    for (int64_t position = 0; position < 4; ++position) CHECK(one(logits, {}, position) == static_cast<int32_t>(vocabulary) - 1);
+  }
 }
 
 TEST_CASE("sample: another seed draws another text, the same seed the same") {

@@ -135,6 +135,13 @@ TEST_CASE("swiglu_matmul: shapes, ragged and of size 0 and 1, in every dtype") {
   }
 }
 
+TEST_CASE("swiglu_matmul: tiles of every size") {
+  test::on_few_multiprocessors([] {
+    for (const auto& [m, f] : {std::array<int64_t, 2>{130, 248}, {100, 248}, {257, 256}, {300, 128}})
+      check_case({.m = m, .f = f, .k = 72, .dtype = DType::bf16, .aligned = true});
+  });
+}
+
 TEST_CASE("swiglu_matmul: the bits do not depend on the number of threads") {
   for (const Case& c : {Case{.m = 200, .f = 72, .k = 700, .dtype = DType::bf16, .aligned = true}, Case{.m = 65, .f = 33, .k = 128}}) {
     for (const auto& candidate : candidates()) {

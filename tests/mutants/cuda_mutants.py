@@ -251,7 +251,7 @@ def main(arguments=None, plant=Planted, run=Program):
     parser.add_argument("--flavour", choices=("all", "plain"), default="all", help="plain: what that flavour does not find is not tried by the checker [%(default)s]")
     parser.add_argument("--only", default=".", help="files whose path matches this regular expression [%(default)s]")
     parser.add_argument("--tests", default="~[cpu]~[access]", help="test cases, as Catch2 takes them [%(default)s]")
-    parser.add_argument("--open", action="store_true", help="only what cuda_open.txt says survives: is it found by now?")
+    parser.add_argument("--list", choices=("cuda_open.txt", "cuda_checked.txt"), help="only what this list has: is it found, or by the checker?")
     parser.add_argument("--survivors", action="store_true", help="only what survived or was left here before, after the tests were mended")
     parser.add_argument("--go-on", action="store_true", help="of the same sources what was found or left here before is not tried again")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="at a time [%(default)s]")
@@ -274,13 +274,15 @@ def main(arguments=None, plant=Planted, run=Program):
 
     def known_as(record, flavour):
         for key in keys(record):
+            if given.list and key not in (unsolved if given.list == "cuda_open.txt" else checked):
+                continue
             if key in known:
                 return "explained", known[key]
-            if key in checked and flavour == "plain":
-                return "checked", checked[key]
+            if key in checked:
+                return ("checked", checked[key]) if flavour == "plain" else None
             if key in unsolved:
-                return None if given.open else ("open", unsolved[key])
-        if given.open:
+                return None if given.list else ("open", unsolved[key])
+        if given.list:
             return "left out", ""
         last = before.get(identity(record), {})
         again = not given.go_on or flavour != "plain" or last.get("sources") != sources or last["verdict"] not in ("found", "left")
@@ -298,7 +300,7 @@ def main(arguments=None, plant=Planted, run=Program):
             print(f"{verdict} {record['file']}:{record['number']}\n  line  {record['line']}\n  fault {record['fault']} (copy {record['copy']})", flush=True)
 
     def try_planted(flavour, chosen):
-        """Tells what finds each fault, file by file, and in the plain flavour what is left."""
+        """Tells what finds each fault, some files at a time, and in the plain flavour what is left."""
         told = {}
 
         def untold(record):  # asked for each fault again when something does not compile
@@ -315,14 +317,19 @@ def main(arguments=None, plant=Planted, run=Program):
         for program in programs:
             reached |= set(program.reach("HEDDLE_MUTANTS_REACHED", given.jobs))
         print(f"the tests come by {len(reached & set(untried))} of them; {spent()}", flush=True)
-        for file, numbers in itertools.groupby(untried, lambda n: untried[n]["file"]):
-            left = {n: untried[n] for n in numbers}
+        groups = []  # some files each: what is left is told soon, and what comes before the faults is run again for few
+        for _, numbers in itertools.groupby(untried, lambda n: untried[n]["file"]):
+            if not groups or len(groups[-1]) > 500:
+                groups.append({})
+            groups[-1].update((n, untried[n]) for n in numbers)
+        for left in groups:
+            file = list(left.values())[-1]["file"]
             for program in programs:
                 for n, case in program.try_each([n for n in left if n in reached], given.jobs):
                     tell(left.pop(n), "found", case + (f" ({flavour})" if flavour != "plain" else ""))
             for n, record in left.items():
                 tell(record, "survived" if flavour != "plain" else "left" if n in reached else "unreached", "")
-            print(f"{flavour}: {file}: {len(left)} are not found; {spent()}", flush=True)
+            print(f"{flavour}: up to {file} {len(left)} are not found or not come by; {spent()}", flush=True)
 
     if given.kind != "sync":
         try_planted("plain", choose)

@@ -230,7 +230,7 @@ class CudaFaults(unittest.TestCase):
         self.assertIn(f"g(other({number['not false']}, first({swap}, false, n), true), first({swap}, n, false));", text)
 
     def test_what_is_no_argument_is_not_swapped(self):
-        for line in ("int a, b, c, d;", "View<const T> p, q, r, s;", "float w[4], x[4], y[4], z[4];", "f<A, B, C, D>(x);", "HEDDLE_SHARED(float, sums, [2][32]);", "using L = void (*)(const P&, int, Stream);",
+        for line in ("int a, b, c, d;", "View<const T> p, q, r, s;", "float w[4], x[4], y[4], z[4];", "f<A, B, C, D>(x);", "g(f<A, B, C, D>(x));", "HEDDLE_SHARED(float, sums, [2][32]);", "using L = void (*)(const P&, int, Stream);",
                      'matmul.add(DeviceType::cuda, {"simt", refuses, nullptr, run});', "__builtin_bit_cast(uint64_t, value);", "struct P { int a, b, c, d; };"):  # fmt: skip
             faults = [record["fault"] for record in cuda_faults.plant("a", f"struct S {{\n  {line}\n}};\n", 100, 1)[1]]
             self.assertEqual([fault for fault in faults if "swapped" in fault], [], line)
@@ -289,6 +289,11 @@ class CudaMutants(unittest.TestCase):
         self.assertEqual(FakeProgram.tried, [("plain", n) for n in (0, 1, 4)] + [("check", n) for n in (2, 3)])
         code, out = self.run_main((2, 3), (3,), checked=(2, 3))
         self.assertEqual((code, out.count("survived ")), (1, 1))
+
+    def test_a_list_alone_is_tried(self):
+        code, out = self.run_main((2, 3), (), "--list", "cuda_checked.txt", checked=(2,))
+        self.assertEqual((code, FakeProgram.tried), (0, [("check", 2)]))
+        self.assertIn("1 of 1 found", out)
 
     def test_what_was_told_is_not_tried_again(self):
         with tempfile.TemporaryDirectory() as folder:

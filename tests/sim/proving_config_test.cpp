@@ -58,11 +58,11 @@ TEST_CASE("configurations fit their machines", "[proving]") {
   each_is_chosen(kNormRows);
   each_is_chosen(kNormBackwardRows);
   each_is_chosen(kSoftmaxRows);
-  CHECK(choose_gemm_sm90(8192, 8192, 132) == 0);
-  CHECK(choose_gemm_sm90(1024, 1024, 132) == 2);  // 64 small tiles in one wave instead of 32 large ones
-  CHECK(choose_gemm_sm90(384, 8192, 132) == 1);   // an odd number of rows of tiles: no pairs
-  CHECK(choose_gemm_sm80(8192, 8192, 108) == 0);
-  CHECK(choose_gemm_sm80(512, 512, 108) == 1);
+  CHECK(choose_gemm_sm90(8192, 8192, 132, 1) == 0);
+  CHECK(choose_gemm_sm90(1024, 1024, 132, 1) == 2);  // 64 small tiles in one wave instead of 32 large ones
+  CHECK(choose_gemm_sm90(384, 8192, 132, 1) == 1);   // an odd number of rows of tiles: no pairs
+  CHECK(choose_gemm_sm80(8192, 8192, 108, 1) == 0);
+  CHECK(choose_gemm_sm80(512, 512, 108, 1) == 1);
 }
 
 // GPT-2's weight gradients at 64k tokens: what tiles alone leave idle, parts of K fill. Nothing of it asks what the device is.

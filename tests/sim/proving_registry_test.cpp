@@ -164,8 +164,8 @@ TEST_CASE("registry: matrix products against float64", "[registry]") {
   for (const int capability : {90, 80}) {
     const SmallDevice device(capability);
     for (const Shape& shape : kShapes) {
-      REQUIRE(cuda::choose_gemm_sm80(shape.m, shape.n, 2) == shape.sm80);
-      REQUIRE(cuda::choose_gemm_sm90(shape.m, shape.n, 2) == shape.sm90);
+      REQUIRE(cuda::choose_gemm_sm80(shape.m, shape.n, 2, 1) == shape.sm80);
+      REQUIRE(cuda::choose_gemm_sm90(shape.m, shape.n, 2, 1) == shape.sm90);
       met_sm80[shape.sm80] = met_sm90[shape.sm90] = true;
       for (const Product product : {Product::forward, Product::input_gradient, Product::weight_gradient}) {
         INFO(shape.m << " x " << shape.n << ", product " << static_cast<int>(product) << ", capability " << capability);
@@ -248,6 +248,7 @@ TEST_CASE("registry: attention forward", "[registry]") {
 }
 
 TEST_CASE("registry: a KV cache is cut by the shape alone, in parts that leave none of it out", "[registry]") {
+  register_cuda_kernels();
   for (const int64_t batches : {1, 3, 64}) {
     for (const int64_t group : {1, 4, 7, 12}) {
       for (const int64_t queries : {1, 3, 8}) {
@@ -262,6 +263,12 @@ TEST_CASE("registry: a KV cache is cut by the shape alone, in parts that leave n
             CHECK(plan.keys_per_split >= cuda::DecodePlan::kLeastKeys);
             CHECK(int64_t{plan.tiles} * cuda::decode_rows(plan.rows) >= queries * group);
             CHECK(plan.splits <= cuda::DecodePlan::kBlocks);
+            AttentionForwardArgs args{.q = at(4096, DType::f32, {batches, queries, 2 * group, 64}),
+                                      .k = at(4096, DType::f32, {batches, keys, 2, 64})};
+            args.window = window;
+            const auto& decode = attention_forward.candidates(DeviceType::cuda)[0];
+            REQUIRE(decode.name == "decode");
+            CHECK(decode.scratch(args) == plan.bytes(batches * queries * 2 * group, 64));
           }
         }
       }
@@ -284,7 +291,13 @@ TEST_CASE("registry: attention backward", "[registry]") {
   CHECK(refusal(attention_backward, "flash2_sm80", good) == "");
   CHECK(chosen(attention_backward, good) == "flash2_sm80");
   refuses([](auto& args) { args.q.dtype = DType::f32; }, "bf16 only");
-  refuses([](auto& args) { args.q.shape[3] = 32; }, "64, 96 and 128 only, not 32");
+  for (int64_t d = 8; d <= 256; d += 8) {
+    AttentionBackwardArgs args = good;
+    args.q.shape[3] = d;
+    const bool built = d == 64 || d == 96 || d == 128;
+    INFO(d);
+    CHECK(refusal(attention_backward, "flash2_sm80", args) == (built ? "" : concat("head dimensions 64, 96 and 128 only, not ", d)));
+  }
   refuses([](auto& args) { args.k.shape[1] = (int64_t{1} << 30) + 1; }, "more than 2^30 keys");
   refuses([](auto& args) { args.q.shape[0] = int64_t{1} << 30; }, "more than 65535 sequences or heads");
   for (View AttentionBackwardArgs::*view :

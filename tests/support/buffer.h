@@ -20,6 +20,7 @@ namespace heddle::test {
 struct BufferOptions {
   int64_t padding = 0;  // elements between the end of a row (last axis) and the start of the next
   int64_t offset = 0;   // elements before the view: an odd one makes it unaligned
+  bool bare = false;    // no guards: a machine that watches memory sees who reads beside the view
 };
 
 // Told where Buffers lie, by tests of kernels on a machine that watches memory (tests/kernels/kernel_case.h). A Buffer counts as written as a whole:
@@ -64,10 +65,10 @@ class Buffer {
       step *= view_.shape[axis];
       if (axis == view_.rank - 1) step += options.padding;
     }
-    constexpr int64_t kGuard = 64;
-    const int64_t elements = std::max<int64_t>(step, 1) + options.offset + 2 * kGuard;
+    const int64_t guard = options.bare ? 0 : 64;
+    const int64_t elements = std::max<int64_t>(step, 1) + options.offset + 2 * guard;
     bytes_.assign(static_cast<size_t>(elements * size_of(dtype)), std::byte{0xFF});
-    first_ = (kGuard + options.offset) * size_of(dtype);
+    first_ = (guard + options.offset) * size_of(dtype);
   }
 
   View view() const {
