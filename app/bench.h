@@ -18,6 +18,8 @@ struct BenchOptions {
   int64_t most_bytes = int64_t{64} << 20;  // collectives: the largest message
   std::string card = "h200";               // floors
   int64_t micro_steps = 1;                 // floors: of the step
+  std::string op;                          // kernels: of this one alone
+  std::string json, compare;               // kernels: files
   std::string save_dir;                    // save-stall: where checkpoints go, a directory on the disk to be measured; "": the working directory
 };
 
@@ -40,6 +42,10 @@ void bench_ops(BenchOptions options);
 // Every kernel of a training step of this model on one GPU, counted in a rehearsal: FLOPs, bytes, the least time that they leave on `card`, and what
 // is expected of heddle's kernels; sums to tokens/s. Error(usage) names the cards.
 void bench_floors(const BenchOptions& options);
+
+// Every kernel of a training step of this model by every candidate that takes its arguments, checked against float64 and timed with operands that no
+// cache has; a table, and JSON in `json`. Error where a result is wrong, and where one is slower than in `compare`, which an earlier run wrote here.
+void bench_kernels(const BenchOptions& options);
 
 // "1.25", or "n/a" for an op that took less time than its floor.
 std::string times_floor(double seconds, double floor);

@@ -67,18 +67,6 @@ std::vector<Object> loaded_objects() {
   return objects;
 }
 
-std::string processor() {
-  std::ifstream in("/proc/cpuinfo");
-  std::string other;
-  for (std::string line; std::getline(in, line) && !line.empty();) {  // the first processor's paragraph
-    const size_t colon = line.find(": ");
-    if (colon == std::string::npos) continue;
-    if (line.rfind("model name", 0) == 0) return line.substr(colon + 2);
-    if (line.rfind("CPU ", 0) == 0) other += line.substr(colon + 2) + " ";  // aarch64: implementer, architecture, variant, part, revision
-  }
-  return other.empty() ? "unknown" : other;
-}
-
 std::string compiler() {
 #if defined(__clang__)
   return concat("clang ", __clang_major__, ".", __clang_minor__, ".", __clang_patchlevel__);
@@ -139,6 +127,18 @@ std::string without_common(std::string_view list, std::string_view other) {
 }
 
 }  // namespace
+
+std::string processor() {
+  std::ifstream in("/proc/cpuinfo");
+  std::string other;
+  for (std::string line; std::getline(in, line) && !line.empty();) {  // the first processor's paragraph
+    const size_t colon = line.find(": ");
+    if (colon == std::string::npos) continue;
+    if (line.rfind("model name", 0) == 0) return line.substr(colon + 2);
+    if (line.rfind("CPU ", 0) == 0) other += line.substr(colon + 2) + " ";  // aarch64: implementer, architecture, variant, part, revision
+  }
+  return other.empty() ? "unknown" : other;
+}
 
 std::string environment_text(const RunConfig& config, Device device, int ranks) {
   constexpr size_t kDigits = 12;

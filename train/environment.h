@@ -21,6 +21,8 @@ namespace heddle {
 //   of a comparison layout     dp and --batch; under --deterministic --batch alone, since dp does not matter then
 std::string environment_text(const RunConfig& config, Device device, int ranks);
 
+std::string processor();  // its model, as the system names it
+
 // Of environment_text(); "" where another version wrote none.
 std::string folder_of(std::string_view environment);
 

@@ -102,14 +102,18 @@ StepCount count_step(const RunConfig& config, const TransformerConfig& shape, in
   return {memory_stats(steps.timer().device), steps.collectives()};
 }
 
-std::vector<KernelCalls> count_kernels(const RunConfig& config, const TransformerConfig& shape, int ranks, DeviceType device) {
+std::vector<KernelCalls> count_kernels(const RunConfig& config, const TransformerConfig& shape, int ranks, DeviceType device,
+                                       const std::function<void(const kernels::RehearsedKernels::Call&)>& heard) {
   CountedSteps steps(config, shape, ranks, device);
   std::vector<KernelCalls> kernels;
   std::map<std::string, size_t> index;
   double weight = 0;
   steps.rehearsal().listen([&](const kernels::RehearsedKernels::Call& call) {
     const auto [at, is_new] = index.try_emplace(concat(call.op, '\n', call.candidate, '\n', call.shape, '\n', call.cost.bytes), kernels.size());
-    if (is_new) kernels.push_back({std::string(call.op), std::string(call.candidate), call.shape, call.cost, 0});
+    if (is_new) {
+      kernels.push_back({std::string(call.op), std::string(call.candidate), call.shape, call.cost, 0});
+      if (heard) heard(call);
+    }
     kernels[at->second].calls += weight;
   });
   // Micro-steps between the first and the last are alike: their share of a step of two, of which a step of one is taken away.

@@ -2,11 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "core/storage.h"
-#include "kernels/api/cost.h"
+#include "kernels/api/rehearsal.h"
 #include "models/transformer.h"
 #include "train/config/run_config.h"
 
@@ -32,6 +33,8 @@ struct KernelCalls {
   kernels::Cost cost;                // of one call
   double calls = 0;
 };
-std::vector<KernelCalls> count_kernels(const RunConfig& config, const TransformerConfig& shape, int ranks, DeviceType device);
+// `heard` is called at the first call of each of them.
+std::vector<KernelCalls> count_kernels(const RunConfig& config, const TransformerConfig& shape, int ranks, DeviceType device,
+                                       const std::function<void(const kernels::RehearsedKernels::Call&)>& heard = {});
 
 }  // namespace heddle

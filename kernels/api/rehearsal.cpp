@@ -27,7 +27,7 @@ template <auto* kKernel, DeviceType kDevice, class Args>
 void tell(const Args& args, Stream) {
   if (!listener) return;
   const Candidate<Args>* const candidate = chosen<kKernel, kDevice, Args>(args);
-  listener({kKernel->op(), candidate ? candidate->name : "", shape_of_call(args), cost_of(args)});
+  listener({kKernel->op(), candidate ? candidate->name : "", shape_of_call(args), cost_of(args), &args});
 }
 
 // It stays listed, so it refuses whatever comes at another time.

@@ -19,6 +19,7 @@ class RehearsedKernels {
     std::string_view candidate;  // that the op would choose by itself; empty: none takes the arguments
     std::string shape;           // shape_of_call()
     Cost cost;
+    const void* args;  // of the op's type; while the listener runs
   };
   RehearsedKernels();
   ~RehearsedKernels();

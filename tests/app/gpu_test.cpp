@@ -38,6 +38,22 @@ TEST_CASE("a GPU that is asked for and is not there ends with 69, whoever asks; 
   CHECK(has(doctor.out, "devices             none"));
 }
 
+TEST_CASE("bench kernels runs every candidate of a step's ops on a simulated GPU, beside float64, and says what its times are worth") {
+  const Workplace w;
+  for (const char* precision : {"bf16", "fp32"}) {
+    const Result r =
+        w.heddle(std::string("bench kernels --device cuda --layers 1 --heads 2 --dim 128 --vocab 90 --seq 16 --batch 2 --repeats 1 --threads 1 "
+                             "--mlp swiglu --precision ") +
+                 precision);
+    INFO(r.out << r.err);
+    CHECK(r.code == 0);
+    CHECK(has(r.err, "simulated on the CPU: its times say nothing of a GPU"));
+    CHECK(!has(r.out, "nan"));
+    for (const char* kernel : {" simt ", " rows ", " arena_blocks ", " grouped_rows ", " host "}) CHECK(has(r.out, kernel));
+    for (const char* kernel : {" wgmma_sm90 ", " mma_sm80 ", " flash2_sm80 "}) CHECK(has(r.out, kernel) == (std::string_view(precision) == "bf16"));
+  }
+}
+
 // A small book as shards of bytes.
 void make_shards(const Workplace& w) {
   std::string text;

@@ -176,6 +176,55 @@ TEST_CASE("bench ops states no op's time as less than its floor, however small t
   }
 }
 
+TEST_CASE("bench kernels checks every kernel of a step, times it, and compares with what it wrote before") {
+  const Workplace w;
+  const std::string bench =
+      "bench kernels --layers 1 --heads 2 --kv-heads 1 --dim 32 --mlp swiglu --norm rms --position rope --no-bias --vocab 90 --seq 16 --batch 2 "
+      "--optimizer muon --repeats 2 --threads 1 --device cpu ";
+  const auto rows = [](const Result& r, std::string_view op) {
+    size_t count = 0;
+    std::istringstream lines(r.out);
+    for (std::string line, first; std::getline(lines, line);) {
+      std::istringstream words(line);
+      words >> first;
+      count += first == op;
+    }
+    return count;
+  };
+  for (const char* precision : {"--precision fp32 ", "--precision bf16 "}) {
+    const Result r = w.heddle(bench + precision + "--json " + "one.json");
+    INFO(r.out << r.err);
+    REQUIRE(r.code == 0);
+    CHECK(!has(r.out, "WRONG"));
+    CHECK(!has(r.out, "nan"));
+    for (const char* op : {"matmul", "attention_forward", "attention_backward", "norm_forward", "norm_backward", "rope", "swiglu_matmul",
+                           "swiglu_backward", "embedding_forward", "embedding_backward", "cross_entropy_stats", "cross_entropy", "muon_momentum",
+                           "normalize", "muon_apply", "adamw", "sum", "finish_norm", "advance_step"}) {
+      CAPTURE(op);
+      CHECK(rows(r, op) > 0);
+    }
+    const std::string json = w.read("one.json");
+    for (const char* field : {"\"bench\": \"kernels\"", "\"device\"", "\"us_max\"", "\"gbs\"", "\"error\""}) CHECK(has(json, field));
+    // One that was a thousand times faster then is told; what differs by less is not, and neither is another step's.
+    CHECK(w.heddle(bench + precision + "--op muon_apply --compare " + "one.json").code <= 1);
+    std::string faster;
+    std::istringstream lines(json);
+    for (std::string line; std::getline(lines, line); faster += line + "\n") {
+      if (has(line, "\"us")) line = line.substr(0, line.find(':')) + ": 0.000001" + (line.back() == ',' ? "," : "");
+    }
+    w.write("faster.json", faster);
+    const Result slower = w.heddle(bench + precision + "--op muon_apply --compare " + "faster.json");
+    CHECK(slower.code == 1);
+    CHECK(has(slower.out, "slower: muon_apply"));
+    CHECK(has(slower.err, "slower than in"));
+  }
+  w.write("other.json", "{\"bench\": \"kernels\", \"device\": \"another\", \"kernels\": []}");
+  w.write("text.json", "no JSON");
+  CHECK(w.heddle(bench + "--op muon_apply --compare " + "other.json").code == 65);
+  CHECK(w.heddle(bench + "--op muon_apply --compare " + "text.json").code == 65);
+  CHECK(w.heddle(bench + "--op no_op").code == 2);
+}
+
 TEST_CASE("bench floors sums a step's kernels for a card that is not here") {
   const Workplace w;
   const std::string bench = "bench floors --model gpt2-124m --seq 1024 --batch 16 ";
