@@ -223,13 +223,17 @@ torch() {
   command -v python3 >/dev/null || { echo "no python3"; return 77; }
   timeout -k 2 "$(left)" python3 "$root/bench/gpu/production_torch.py" "$program" "$out/production.tsv" --match "$match" "${small[@]}"
 }
+loss_of() { sed -n 's/.*"loss": \([^,}]*\).*/\1/p' "$1"; }
 step() {
   [ -x "$heddle" ] || { echo "no heddle program ($heddle); --heddle names one"; return 77; }
   local shape=(--model gpt2-124m --batch 16 --seq 1024 --precision bf16 --repeats 20) status=0
   [ $simulated = 0 ] || shape=(--dim 64 --heads 2 --layers 1 --vocab 256 --batch 2 --seq 32 --repeats 2 --warmup-steps 1)
   : >"$out/step.txt"
-  timeout -k 2 "$(left)" "$heddle" bench train-step --device cuda "${shape[@]}" >"$work/step.json" || return $?
-  { cat "$work/step.json"; mfu <"$work/step.json"; } | tee "$out/step.txt"
+  timeout -k 2 "$(left)" "$heddle" bench train-step --device cuda "${shape[@]}" --graphs off >"$work/step.json" || return $?
+  { echo "kernel by kernel:"; cat "$work/step.json"; mfu <"$work/step.json"; } | tee "$out/step.txt"
+  timeout -k 2 "$(left)" "$heddle" bench train-step --device cuda "${shape[@]}" >"$work/graphs.json" || return $?
+  { echo "as graphs:"; cat "$work/graphs.json"; mfu <"$work/graphs.json"; } | tee -a "$out/step.txt"
+  [ "$(loss_of "$work/step.json")" = "$(loss_of "$work/graphs.json")" ] || { echo "FAIL: as graphs the loss after the same steps is another"; return 1; }
   timeout -k 2 "$(left)" "$heddle" bench ops --device cuda "${shape[@]}" >"$work/ops.txt" || status=$?
   tee -a "$out/step.txt" <"$work/ops.txt"
   return $status

@@ -32,7 +32,7 @@ case $scenario in
     [ "$(grep -cxF "proving begun $first" "$work/out/cases.txt")" = 1 ] || fail "a case ran again"
     accept 0 B --out "$work/out"
     for stage in repeats memcheck; do says "$stage +ok"; done
-    [ ! -x "$heddle" ] || { says 'step +ok'; has "$work/out/step.txt" '"tokens_per_s"'; has "$work/out/report.txt" 'attention forward'; }
+    [ ! -x "$heddle" ] || { says 'step +ok'; has "$work/out/step.txt" '"tokens_per_s"'; has "$work/out/step.txt" 'as graphs:'; has "$work/out/report.txt" 'attention forward'; }
     has "$work/out/production.tsv" '^matmul wgmma_sm90 weight_gradient '
     has "$work/out/report.json" '"production": \{"verdict": "ok"'
     cmp <(grep -v '^#' "$work/out/golden.txt") <(grep -v '^#' "$root/bench/gpu/golden/simulated.txt") || fail "another golden file"
