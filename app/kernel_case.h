@@ -13,10 +13,10 @@
 #include <string>
 #include <vector>
 
-#include "app/kernel_operands.h"
 #include "core/launch.h"
 #include "core/tensor.h"
 #include "kernels/api/cost.h"
+#include "kernels/api/operands.h"
 
 namespace heddle::app {
 
@@ -41,7 +41,7 @@ template <class Args>
 class KernelCaseOf final : public KernelCase {
  public:
   KernelCaseOf(kernels::Kernel<Args>& kernel, const Args& args) : kernel_(kernel), args_(args) {
-    each_operand(args_, [&](View& view, Role role) {
+    kernels::each_operand(args_, [&](View& view, kernels::Role role) {
       if (!view || view.numel() == 0) return;
       int64_t last = 0;
       for (int axis = 0; axis < view.rank; ++axis) last += (view.size(axis) - 1) * view.step(axis);
@@ -59,7 +59,7 @@ class KernelCaseOf final : public KernelCase {
         end = x.from;
       }
       Region& region = regions_.back();
-      if (region.role == Role::written) region.role = x.role;
+      if (region.role == kernels::Role::written) region.role = x.role;
       end = std::max<const std::byte*>(end, x.from + x.bytes);
       region.bytes = static_cast<size_t>(end - region.from);
       x.region = regions_.size() - 1;
@@ -124,14 +124,14 @@ class KernelCaseOf final : public KernelCase {
     std::byte* from;
     size_t bytes;
     DType dtype;
-    Role role;
+    kernels::Role role;
     size_t region, offset;
   };
   struct Region {
     const std::byte* from;
     size_t bytes;
     DType dtype;
-    Role role;
+    kernels::Role role;
   };
   struct Copy {
     std::vector<Tensor> memory;
@@ -177,7 +177,7 @@ class KernelCaseOf final : public KernelCase {
       if (like && is_floating(region.dtype)) {
         copy.memory.push_back(Tensor::from(like->memory[i].to_vector(), {n}, DType::f64, device));
       } else if (is_floating(region.dtype)) {
-        const bool positive = region.role == Role::positive || region.role == Role::moment;
+        const bool positive = region.role == kernels::Role::positive || region.role == kernels::Role::moment;
         copy.memory.push_back(Tensor::empty({n}, region.dtype, device));
         launch(kernels::normal,
                {.out = copy.memory.back().view(),
@@ -211,7 +211,7 @@ class KernelCaseOf final : public KernelCase {
       }
     }
     size_t next = 0;
-    each_operand(copy.args, [&](View& view, Role) {
+    kernels::each_operand(copy.args, [&](View& view, kernels::Role) {
       if (!view || view.numel() == 0) return;
       const Operand& x = operands_[next++];
       size_t offset = x.offset;
@@ -235,10 +235,10 @@ class KernelCaseOf final : public KernelCase {
     std::vector<std::vector<double>> all;
     Args args = copy.args;
     size_t next = 0;
-    each_operand(args, [&](View& view, Role role) {
+    kernels::each_operand(args, [&](View& view, kernels::Role role) {
       if (!view || view.numel() == 0) return;
       const Operand& x = operands_[next++];
-      if (role != Role::written && role != Role::updated && role != Role::moment) return;
+      if (role != kernels::Role::written && role != kernels::Role::updated && role != kernels::Role::moment) return;
       const Tensor& memory = copy.memory[x.region];
       const int64_t first = (view.data - memory.impl().data) / size_of(view.dtype);
       const auto rank = static_cast<size_t>(view.rank);

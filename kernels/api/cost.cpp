@@ -9,19 +9,6 @@ namespace {
 double bytes_of(const View& v) {
   return v ? static_cast<double>(v.bytes()) : 0;
 }
-double bytes_of(const Sink& sink) {  // what it held is read where it is added to
-  return bytes_of(sink.to) * (sink.accumulate ? 2 : 1);
-}
-template <class... Operands>
-Cost moves(const Operands&... operands) {
-  return {0, (0.0 + ... + bytes_of(operands))};
-}
-
-std::string sizes(const View& v) {
-  std::string text;
-  for (int axis = 0; axis < v.rank; ++axis) text += concat(axis == 0 ? "" : " x ", v.size(axis));
-  return concat(v.rank == 0 ? "1" : text, " ", name_of(v.dtype));
-}
 
 // Pairs of a query and a key that it sees, of one head.
 double visible_pairs(int64_t queries, int64_t keys, int64_t window) {
@@ -48,9 +35,15 @@ double product_flops(int64_t m, int64_t n, int64_t k) {
 
 }  // namespace
 
+std::string sizes_of(const View& v) {
+  std::string text;
+  for (int axis = 0; axis < v.rank; ++axis) text += concat(axis == 0 ? "" : " x ", v.size(axis));
+  return concat(v.rank == 0 ? "1" : text, " ", name_of(v.dtype));
+}
+
 Cost cost_of(const MatmulArgs& a) {
   const MatmulShape s = shape_of(a);
-  Cost cost = moves(a.a, a.b, a.c, a.bias, a.preact, a.column_sum);
+  Cost cost = cost_of_operands(a);
   cost.flops = product_flops(s.m, s.n, s.k);
   return cost;
 }
@@ -62,7 +55,7 @@ std::string shape_of_call(const MatmulArgs& a) {
                 kEpilogues[static_cast<size_t>(a.epilogue)], a.column_sum ? ", column sum" : "", a.c.accumulate ? ", added" : "");
 }
 Cost cost_of(const SwigluMatmulArgs& a) {
-  Cost cost = moves(a.x, a.w, a.both, a.out);
+  Cost cost = cost_of_operands(a);
   cost.flops = product_flops(a.x.size(0), a.w.size(0), a.x.size(1));
   return cost;
 }
@@ -71,7 +64,7 @@ std::string shape_of_call(const SwigluMatmulArgs& a) {
 }
 
 Cost cost_of(const AttentionForwardArgs& a) {
-  Cost cost = moves(a.q, a.k, a.v, a.out, a.lse, a.document_start);
+  Cost cost = cost_of_operands(a);
   cost.flops = attention_flops(a.q, a.k, a.window, 2);
   return cost;
 }
@@ -79,7 +72,7 @@ std::string shape_of_call(const AttentionForwardArgs& a) {
   return attention_shape(a.q, a.k, a.window);
 }
 Cost cost_of(const AttentionBackwardArgs& a) {
-  Cost cost = moves(a.q, a.k, a.v, a.out, a.lse, a.d_out, a.dq, a.dk, a.dv, a.document_start);
+  Cost cost = cost_of_operands(a);
   cost.flops = attention_flops(a.q, a.k, a.window, 5);
   return cost;
 }
@@ -87,38 +80,8 @@ std::string shape_of_call(const AttentionBackwardArgs& a) {
   return attention_shape(a.q, a.k, a.window);
 }
 
-Cost cost_of(const NormForwardArgs& a) {
-  return moves(a.x, a.residual, a.gain, a.bias, a.sum, a.y, a.mean, a.rstd);
-}
-Cost cost_of(const NormBackwardArgs& a) {
-  return moves(a.x, a.gain, a.mean, a.rstd, a.dy, a.d_residual, a.dx, a.d_gain, a.d_bias);
-}
-Cost cost_of(const AxpbyArgs& a) {
-  return moves(a.a, a.b, a.out);
-}
-Cost cost_of(const MultiplyArgs& a) {
-  return moves(a.a, a.b, a.out);
-}
-Cost cost_of(const DivideArgs& a) {
-  return moves(a.a, a.b, a.c, a.out);
-}
-Cost cost_of(const MapArgs& a) {
-  return moves(a.x, a.out);
-}
-Cost cost_of(const MapBackwardArgs& a) {
-  return moves(a.x, a.dy, a.dx);
-}
-Cost cost_of(const SwigluArgs& a) {
-  return moves(a.x, a.out);
-}
-Cost cost_of(const SwigluBackwardArgs& a) {
-  return moves(a.x, a.d_out, a.dx);
-}
-Cost cost_of(const FillArgs& a) {
-  return moves(a.out);
-}
 Cost cost_of(const RopeArgs& a) {
-  return moves(a.x, a.out);  // the table stays in a cache
+  return {0, bytes_of(a.x) + bytes_of(a.out)};
 }
 
 // A row of the table for each token, and the tokens of another rank's part of it none: counted as if there were one rank.
@@ -131,37 +94,13 @@ Cost cost_of(const EmbeddingBackwardArgs& a) {
     const double rows = static_cast<double>(std::min(a.tokens.numel(), a.d_weight.to.size(0)));
     table = 2 * rows * static_cast<double>(a.d_weight.to.size(1) * size_of(a.d_weight.to.dtype));
   }
-  return {0, bytes_of(a.tokens) + bytes_of(a.d_out) + table + bytes_of(a.d_position)};
+  return {0, bytes_of(a.tokens) + bytes_of(a.d_out) + table + (a.d_position.accumulate ? 2 : 1) * bytes_of(a.d_position.to)};
 }
 
-Cost cost_of(const CrossEntropyStatsArgs& a) {
-  return moves(a.logits, a.targets, a.stats);
-}
 Cost cost_of(const CrossEntropyArgs& a) {
-  Cost cost = moves(a.targets, a.stats, a.losses, a.nll, a.weights);
-  if (a.write_gradient) cost.bytes += 2 * bytes_of(a.logits);
+  Cost cost = cost_of_operands(a);
+  if (!a.write_gradient) cost.bytes -= bytes_of(a.logits);
   return cost;
-}
-Cost cost_of(const SumArgs& a) {
-  return moves(a.x, a.out);
-}
-Cost cost_of(const ColumnSumArgs& a) {
-  return moves(a.x, a.out);
-}
-Cost cost_of(const SoftmaxArgs& a) {
-  return moves(a.x, a.out);
-}
-Cost cost_of(const SoftmaxBackwardArgs& a) {
-  return moves(a.y, a.dy, a.dx);
-}
-Cost cost_of(const NormalArgs& a) {
-  return moves(a.out);
-}
-Cost cost_of(const DropoutArgs& a) {
-  return moves(a.x, a.out);
-}
-Cost cost_of(const SampleArgs& a) {
-  return moves(a.logits, a.tokens);
 }
 
 // Of `value` and `grad` the blocks that have moments: the buffers may hold others'.
@@ -171,56 +110,18 @@ Cost cost_of(const AdamWArgs& a) {
   const auto of = [&](const View& v) { return n * static_cast<double>(size_of(v.dtype)); };
   return {0, of(a.grad) + 2 * (of(a.master) + of(a.m) + of(a.v)) + (in_place ? 0 : of(a.value))};
 }
-Cost cost_of(const MuonMomentumArgs& a) {
-  return {0, bytes_of(a.grad) + 2 * bytes_of(a.momentum) + bytes_of(a.out)};
-}
 Cost cost_of(const NormalizeArgs& a) {
   return {0, 2 * bytes_of(a.x) + bytes_of(a.out)};  // nothing is written before all of it was read
 }
 Cost cost_of(const MuonApplyArgs& a) {
   return {0, bytes_of(a.update) + 2 * bytes_of(a.master) + (a.value.data == a.master.data ? 0 : bytes_of(a.value))};
 }
-Cost cost_of(const FinishNormArgs& a) {
-  return moves(a.squared_norm, a.loss, a.faults);
-}
-Cost cost_of(const AdvanceStepArgs&) {
-  return {};
-}
 
-#define HEDDLE_SHAPE(Args, view)             \
-  std::string shape_of_call(const Args& a) { \
-    return sizes(a.view);                    \
-  }
-HEDDLE_SHAPE(NormForwardArgs, x)
-HEDDLE_SHAPE(NormBackwardArgs, x)
-HEDDLE_SHAPE(AxpbyArgs, a)
-HEDDLE_SHAPE(MultiplyArgs, a)
-HEDDLE_SHAPE(DivideArgs, a)
-HEDDLE_SHAPE(MapArgs, x)
-HEDDLE_SHAPE(MapBackwardArgs, x)
-HEDDLE_SHAPE(SwigluArgs, x)
-HEDDLE_SHAPE(SwigluBackwardArgs, x)
-HEDDLE_SHAPE(FillArgs, out)
-HEDDLE_SHAPE(RopeArgs, x)
-HEDDLE_SHAPE(EmbeddingForwardArgs, out)
-HEDDLE_SHAPE(EmbeddingBackwardArgs, d_out)
-HEDDLE_SHAPE(CrossEntropyStatsArgs, logits)
-HEDDLE_SHAPE(CrossEntropyArgs, logits)
-HEDDLE_SHAPE(SumArgs, x)
-HEDDLE_SHAPE(ColumnSumArgs, x)
-HEDDLE_SHAPE(SoftmaxArgs, x)
-HEDDLE_SHAPE(SoftmaxBackwardArgs, y)
-HEDDLE_SHAPE(NormalArgs, out)
-HEDDLE_SHAPE(DropoutArgs, x)
-HEDDLE_SHAPE(SampleArgs, logits)
-HEDDLE_SHAPE(AdamWArgs, m)
-HEDDLE_SHAPE(MuonMomentumArgs, grad)
-HEDDLE_SHAPE(NormalizeArgs, x)
-HEDDLE_SHAPE(MuonApplyArgs, update)
-HEDDLE_SHAPE(FinishNormArgs, squared_norm)
-#undef HEDDLE_SHAPE
-std::string shape_of_call(const AdvanceStepArgs&) {
-  return "";
+std::string shape_of_call(const EmbeddingForwardArgs& a) {
+  return sizes_of(a.out);
+}
+std::string shape_of_call(const EmbeddingBackwardArgs& a) {
+  return sizes_of(a.d_out);
 }
 
 }  // namespace heddle::kernels

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/api/kernel.h"
+#include "kernels/api/role.h"
 #include "kernels/api/types.h"
 
 namespace heddle::kernels {
@@ -13,6 +14,12 @@ struct SquashArgs {
   Sink out;
   float cap = 1;
 };
+
+template <class Visit>
+void each_operand(SquashArgs& a, Visit visit) {
+  visit(a.x, Role::normal), visit(a.dy, Role::normal);
+  visit_sink(a.out, visit);
+}
 
 extern Kernel<SquashArgs> squash;
 

@@ -1,35 +1,19 @@
-// The operands of a call of each op, one after the other, for who makes calls of it with memory of its own.
+// The operands of a call of each op, one after the other: for who makes calls with memory of its own, and for what a call moves (cost.h).
 //
-// each_operand(args, visit): visit(view, role). Absent views come too. Steps, scratch and fault words are the launch's.
+// each_operand(args, visit): visit(view, role); absent views come too. Steps, scratch and fault words are the launch's. A new op's stands in the
+// header of its own Args.
 #pragma once
 
+#include "kernels/api/role.h"
 #include "kernels/api/slots.h"
 
-namespace heddle::app {
-
-// What may stand in it before the call, and whether the call writes it.
-enum class Role : uint8_t {
-  normal,    // any numbers
-  positive,  // above zero: sums, second moments, divisors
-  index,     // i32 or u8: 0 is a sound one, and so are those below the rows of what they choose from, which are spread over it
-  updated,   // any numbers, and written: what is added to, or changed in place
-  moment,    // above zero and changed in place
-  written    // whatever stood there
-};
-
-namespace operands {
-using namespace kernels;
-
-template <class Visit>
-void sink(Sink& s, Visit& visit) {
-  visit(s.to, s.accumulate ? Role::updated : Role::written);
-}
+namespace heddle::kernels {
 
 template <class V>
 void each_operand(MatmulArgs& a, V visit) {
   visit(a.a, Role::normal), visit(a.b, Role::normal), visit(a.bias, Role::normal);
   visit(a.preact, is_backward(a.epilogue) ? Role::normal : Role::written);
-  sink(a.c, visit), sink(a.column_sum, visit);
+  visit_sink(a.c, visit), visit_sink(a.column_sum, visit);
 }
 template <class V>
 void each_operand(SwigluMatmulArgs& a, V visit) {
@@ -54,19 +38,19 @@ void each_operand(NormForwardArgs& a, V visit) {
 template <class V>
 void each_operand(NormBackwardArgs& a, V visit) {
   visit(a.x, Role::normal), visit(a.gain, Role::normal), visit(a.mean, Role::normal), visit(a.rstd, Role::positive), visit(a.dy, Role::normal);
-  visit(a.d_residual, Role::normal), sink(a.dx, visit), sink(a.d_gain, visit), sink(a.d_bias, visit);
+  visit(a.d_residual, Role::normal), visit_sink(a.dx, visit), visit_sink(a.d_gain, visit), visit_sink(a.d_bias, visit);
 }
 template <class V>
 void each_operand(AxpbyArgs& a, V visit) {
-  visit(a.a, Role::normal), visit(a.b, Role::normal), sink(a.out, visit);
+  visit(a.a, Role::normal), visit(a.b, Role::normal), visit_sink(a.out, visit);
 }
 template <class V>
 void each_operand(MultiplyArgs& a, V visit) {
-  visit(a.a, Role::normal), visit(a.b, Role::normal), sink(a.out, visit);
+  visit(a.a, Role::normal), visit(a.b, Role::normal), visit_sink(a.out, visit);
 }
 template <class V>
 void each_operand(DivideArgs& a, V visit) {
-  visit(a.a, Role::normal), visit(a.b, Role::positive), visit(a.c, Role::normal), sink(a.out, visit);
+  visit(a.a, Role::normal), visit(a.b, Role::positive), visit(a.c, Role::normal), visit_sink(a.out, visit);
 }
 template <class V>
 void each_operand(MapArgs& a, V visit) {
@@ -74,7 +58,7 @@ void each_operand(MapArgs& a, V visit) {
 }
 template <class V>
 void each_operand(MapBackwardArgs& a, V visit) {
-  visit(a.x, a.map == Map::log ? Role::positive : Role::normal), visit(a.dy, Role::normal), sink(a.dx, visit);
+  visit(a.x, a.map == Map::log ? Role::positive : Role::normal), visit(a.dy, Role::normal), visit_sink(a.dx, visit);
 }
 template <class V>
 void each_operand(SwigluArgs& a, V visit) {
@@ -99,7 +83,8 @@ void each_operand(EmbeddingForwardArgs& a, V visit) {
 }
 template <class V>
 void each_operand(EmbeddingBackwardArgs& a, V visit) {
-  visit(a.tokens, Role::index), visit(a.start, Role::index), visit(a.d_out, Role::normal), sink(a.d_weight, visit), sink(a.d_position, visit);
+  visit(a.tokens, Role::index), visit(a.start, Role::index), visit(a.d_out, Role::normal), visit_sink(a.d_weight, visit),
+      visit_sink(a.d_position, visit);
 }
 template <class V>
 void each_operand(CrossEntropyStatsArgs& a, V visit) {
@@ -112,11 +97,11 @@ void each_operand(CrossEntropyArgs& a, V visit) {
 }
 template <class V>
 void each_operand(SumArgs& a, V visit) {
-  visit(a.x, Role::normal), sink(a.out, visit);
+  visit(a.x, Role::normal), visit_sink(a.out, visit);
 }
 template <class V>
 void each_operand(ColumnSumArgs& a, V visit) {
-  visit(a.x, Role::normal), sink(a.out, visit);
+  visit(a.x, Role::normal), visit_sink(a.out, visit);
 }
 template <class V>
 void each_operand(SoftmaxArgs& a, V visit) {
@@ -124,7 +109,7 @@ void each_operand(SoftmaxArgs& a, V visit) {
 }
 template <class V>
 void each_operand(SoftmaxBackwardArgs& a, V visit) {
-  visit(a.y, Role::positive), visit(a.dy, Role::normal), sink(a.dx, visit);
+  visit(a.y, Role::positive), visit(a.dy, Role::normal), visit_sink(a.dx, visit);
 }
 template <class V>
 void each_operand(NormalArgs& a, V visit) {
@@ -132,7 +117,7 @@ void each_operand(NormalArgs& a, V visit) {
 }
 template <class V>
 void each_operand(DropoutArgs& a, V visit) {
-  visit(a.x, Role::normal), sink(a.out, visit);
+  visit(a.x, Role::normal), visit_sink(a.out, visit);
 }
 template <class V>
 void each_operand(SampleArgs& a, V visit) {
@@ -140,7 +125,8 @@ void each_operand(SampleArgs& a, V visit) {
 }
 template <class V>
 void each_operand(AdamWArgs& a, V visit) {
-  visit(a.value, Role::updated), visit(a.master, Role::updated), visit(a.grad, Role::normal), visit(a.m, Role::updated), visit(a.v, Role::moment);
+  visit(a.m, Role::updated), visit(a.v, Role::moment);
+  visit(a.value, Role::updated), visit(a.master, Role::updated), visit(a.grad, Role::normal);
   visit(a.group_of_block, Role::index), visit(a.arena_block, Role::index);
 }
 template <class V>
@@ -162,7 +148,4 @@ void each_operand(FinishNormArgs& a, V visit) {
 template <class V>
 void each_operand(AdvanceStepArgs&, V) {}
 
-}  // namespace operands
-using operands::each_operand;
-
-}  // namespace heddle::app
+}  // namespace heddle::kernels
