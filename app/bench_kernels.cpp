@@ -83,37 +83,41 @@ nlohmann::json to_json(const std::vector<Result>& results, const std::string& de
   return {{"bench", "kernels"}, {"heddle", HEDDLE_VERSION}, {"device", device}, {"simulated", simulated}, {"kernels", std::move(rows)}};
 }
 
-// Of what an earlier run wrote: which kernels have become slower. Error(bad_data) when it is no such file.
-std::vector<std::string> slower_than(const std::vector<Result>& results, const std::string& path, const std::string& device) {
+// What an earlier run wrote, by key(): us, us_max. Error(bad_data) when it is no such file, or was measured elsewhere.
+using Before = std::map<std::string, std::pair<double, double>>;
+Before read_before(const std::string& path, const std::string& device) {
   const auto wrong = [&](const std::string& why) { fail("bench", concat(printable(path), ": ", why), ExitCode::bad_data); };
-  const nlohmann::json before = parse_strict_json(read_small_file(path, size_t{16} << 20), path);
-  std::map<std::string, std::pair<double, double>> known;  // us, us_max
+  const nlohmann::json file = parse_strict_json(read_small_file(path, size_t{16} << 20), path);
+  Before before;
   try {
-    if (before.at("bench") != "kernels") wrong("not written by bench kernels");
-    if (before.at("device") != device) wrong(concat("measured on ", printable(before.at("device").get<std::string>()), ", this is ", device));
-    for (const nlohmann::json& row : before.at("kernels")) {
-      const std::string key =
-          concat(row.at("op").get<std::string>(), ", ", row.at("shape").get<std::string>(), ", ", row.at("kernel").get<std::string>());
-      known[key] = {row.at("us").get<double>(), row.at("us_max").get<double>()};
+    if (file.at("bench") != "kernels") wrong("not written by bench kernels");
+    if (file.at("device") != device) wrong(concat("measured on ", printable(file.at("device").get<std::string>()), ", this is ", device));
+    for (const nlohmann::json& row : file.at("kernels")) {
+      const Result r{row.at("op").get<std::string>(), row.at("shape").get<std::string>(), row.at("kernel").get<std::string>()};
+      before[r.key()] = {row.at("us").get<double>(), row.at("us_max").get<double>()};
     }
   } catch (const nlohmann::json::exception& e) {
     wrong(concat("not written by bench kernels: ", e.what()));
   }
+  return before;
+}
+
+// Which kernels have become slower, beyond what either run itself varies by.
+std::vector<std::string> slower_than(const Before& before, const std::vector<Result>& results, const std::string& path) {
   std::vector<std::string> slower;
   size_t met = 0;
   for (const Result& r : results) {
-    const auto it = known.find(r.key());
-    if (it == known.end()) continue;
+    const auto it = before.find(r.key());
+    if (it == before.end()) continue;
     ++met;
     const auto [us, most] = it->second;
-    // Beyond what either run itself varies by.
     if (r.us > kSlower * us && r.least > most) {
       char text[64];
       std::snprintf(text, sizeof text, ": %.1f us, was %.1f (x %.2f)", r.us, us, r.us / us);
       slower.push_back(r.key() + text);
     }
   }
-  if (met == 0) wrong("none of its kernels was measured now: another model or batch?");
+  if (met == 0) fail("bench", concat(printable(path), ": none of its kernels was measured now: another model, batch or --op?"), ExitCode::bad_data);
   return slower;
 }
 
@@ -126,6 +130,10 @@ void bench_kernels(const BenchOptions& options) {
   Runtime& here = runtime(device.type);
   const bool gpu = device.type == DeviceType::cuda;
   const std::string name = gpu ? here.describe(device.index) : concat(processor(), ", ", counted(int64_t{omp_get_max_threads()}, "thread"));
+
+  const Before before = options.compare.empty() ? Before() : read_before(options.compare, name);
+  if (!config.kernel.empty())
+    fail("bench", "kernels runs every candidate: --kernel chooses one for the other benches, --op one op for this", ExitCode::usage);
 
   std::map<std::string, std::unique_ptr<KernelCase>> cases;
   const auto key = [](std::string_view op, std::string_view shape, double bytes) { return concat(op, '\n', shape, '\n', bytes); };
@@ -155,7 +163,16 @@ void bench_kernels(const BenchOptions& options) {
     }
     one.make(device, 0);
   }
-  if (results.empty()) fail("bench", concat("a step has no op ", printable(options.op)), ExitCode::usage);
+  if (results.empty()) {
+    std::vector<std::string> names;
+    std::string ops;
+    for (const KernelCalls& k : kernels) {
+      if (std::find(names.begin(), names.end(), k.op) != names.end()) continue;
+      ops += concat(names.empty() ? "" : ", ", k.op);
+      names.push_back(k.op);
+    }
+    fail("bench", concat("a step of this model has no op ", printable(options.op), "; it has ", ops), ExitCode::usage);
+  }
 
   // What the device can do: its data sheet's products where it is known, else the fastest here; bytes by the fastest copy-like kernel is no roof.
   double best = 0;
@@ -186,7 +203,7 @@ void bench_kernels(const BenchOptions& options) {
   }
   if (!wrong.empty()) fail("bench", concat("wrong results, which were not timed: ", wrong));
   if (options.compare.empty()) return;
-  const std::vector<std::string> slower = slower_than(results, options.compare, name);
+  const std::vector<std::string> slower = slower_than(before, results, options.compare);
   for (const std::string& line : slower) std::printf("slower: %s\n", line.c_str());
   std::fflush(stdout);
   if (!slower.empty()) fail("bench", concat(counted(static_cast<int64_t>(slower.size()), "kernel"), " slower than in ", printable(options.compare)));

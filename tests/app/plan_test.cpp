@@ -222,7 +222,10 @@ TEST_CASE("bench kernels checks every kernel of a step, times it, and compares w
   w.write("text.json", "no JSON");
   CHECK(w.heddle(bench + "--op muon_apply --compare " + "other.json").code == 65);
   CHECK(w.heddle(bench + "--op muon_apply --compare " + "text.json").code == 65);
-  CHECK(w.heddle(bench + "--op no_op").code == 2);
+  const Result no_op = w.heddle(bench + "--op no_op");
+  CHECK(no_op.code == 2);
+  CHECK(has(no_op.err, "no op no_op; it has embedding_forward, "));
+  CHECK(w.heddle(bench + "--kernel matmul=eigen").code == 2);
 }
 
 TEST_CASE("bench floors sums a step's kernels for a card that is not here") {
