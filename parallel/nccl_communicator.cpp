@@ -3,7 +3,9 @@
 
 #include <nccl.h>
 
+#include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <memory>
@@ -16,6 +18,7 @@
 #include "core/device_cuda.h"
 #include "core/queued_ops.h"
 #include "kernels/api/check.h"
+#include "kernels/api/multiprocessors.h"
 #include "kernels/api/printable.h"
 #include "parallel/preflight.h"
 #include "parallel/pulse.h"
@@ -23,9 +26,47 @@
 namespace heddle {
 namespace {
 
-constexpr int kMostBlocks = 16;  // that communication may take of the multiprocessors
 constexpr double kGrace = 10;    // seconds that a rank may give up later than another
 constexpr double kFarewell = 5;  // seconds for what is still under way when a communicator goes
+
+// Multiprocessors that communication may take: 16, or what the user tells NCCL, which the library heeds before what its caller says.
+int most_blocks() {
+  const char* const text = std::getenv("NCCL_MAX_CTAS");
+  char* end = nullptr;
+  const long blocks = text ? std::strtol(text, &end, 10) : 0;
+  return text && end != text && *end == 0 && blocks > 0 && blocks <= 64 ? static_cast<int>(blocks) : 16;
+}
+
+// Between ranks: the multiprocessors of one communicator, which kernels launched while any of its calls is under way leave to it.
+class Share {
+ public:
+  explicit Share(int blocks) : blocks_(blocks) {}
+  void begin() {
+    if (calls_++ == 0) kernels::communication_blocks += blocks_;
+  }
+  void end() {
+    if (--calls_ == 0) kernels::communication_blocks -= blocks_;
+  }
+
+ private:
+  int blocks_;
+  std::atomic<int> calls_{0};
+};
+// Of a call, until a stream joins it, or nobody can any more.
+class Taken {
+ public:
+  explicit Taken(std::shared_ptr<Share> share) : share_(std::move(share)) { share_->begin(); }
+  ~Taken() { give_back(); }
+  Taken(const Taken&) = delete;
+  Taken& operator=(const Taken&) = delete;
+  void give_back() {
+    if (!std::exchange(given_back_, true)) share_->end();
+  }
+
+ private:
+  std::shared_ptr<Share> share_;
+  bool given_back_ = false;
+};
 
 // Events that calls end with, lent to the handles of those calls.
 class EventPool {
@@ -72,7 +113,8 @@ class NcclCommunicator final : public Communicator {
         patience_(patience),
         stream_(device, StreamPriority::high),
         before_(device),
-        events_(std::make_shared<EventPool>(device)) {
+        events_(std::make_shared<EventPool>(device)),
+        share_(std::make_shared<Share>(size_ > 1 ? most_blocks() : 0)) {
     if (options.time_joins) joins_ = std::make_shared<std::vector<Joined>>();
     current_stream(device_);  // makes the device this thread's
     start(control);
@@ -182,7 +224,7 @@ class NcclCommunicator final : public Communicator {
     std::memcpy(&id, from_first.data(), sizeof id);
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    config.maxCTAs = kMostBlocks;
+    config.maxCTAs = most_blocks();
     std::string failure;
     try {
       settle("nccl", ncclCommInitRankConfig(&comm_, size_, id, rank_, &config));
@@ -245,7 +287,8 @@ class NcclCommunicator final : public Communicator {
     settle(op, code);
     std::shared_ptr<Event> done = EventPool::take(events_);
     done->record(stream_);
-    return Work([done = std::move(done), joins = joins_, device = device_](Stream stream) {
+    return Work([done = std::move(done), taken = std::make_shared<Taken>(share_), joins = joins_, device = device_](Stream stream) {
+      taken->give_back();
       if (!joins || runtime(device.type).capturing(stream)) return done->wait(stream);  // recorded events measure nothing
       Joined& join = joins->emplace_back(Joined{CudaMoment(device), CudaMoment(device)});
       join.begin.record(stream);
@@ -322,6 +365,7 @@ class NcclCommunicator final : public Communicator {
   OwnStream stream_;
   Event before_;  // what a call comes after
   std::shared_ptr<EventPool> events_;
+  std::shared_ptr<Share> share_;
   std::mutex mutex_;  // abort() may come from another thread
   ncclComm_t comm_ = nullptr;
   const char* last_op_ = "none";

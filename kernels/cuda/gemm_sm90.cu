@@ -1,5 +1,6 @@
 // The Hopper candidate of matmul. Every tile of kGemmSm90Tiles is built for the three products of training, with what TMA stores by itself and with
 // the whole epilogue.
+#include "kernels/api/multiprocessors.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm_sm90.cuh"
 #include "kernels/cuda/register.h"
@@ -53,7 +54,7 @@ void run(const MatmulArgs& args, Stream stream) {
   const MatmulPlan how = plan(args);
   const MatmulTarget target = matmul_target(args, how);
   if (args.c.to.numel() > 0) {
-    const GemmSm90Args call = gemm_sm90_args(args, target, how.splits, multiprocessors());
+    const GemmSm90Args call = gemm_sm90_args(args, target, how.splits, multiprocessors_beside_communication(multiprocessors()));
     const MatmulLayout layout = layout_of(args.trans_a, args.trans_b);
     const GemmOut out = gemm_sm90_out(layout, target.epilogue);
     static_assert(kGemmSm90Tiles.size() == 3);

@@ -8,6 +8,7 @@
 #include <iterator>
 #include <type_traits>
 
+#include "kernels/api/multiprocessors.h"
 #include "kernels/api/rules.h"
 #include "kernels/cuda/configured.h"
 #include "kernels/cuda/device.cuh"
@@ -213,7 +214,8 @@ inline bool all_wide(std::initializer_list<const View*> views) {
 
 // Blocks that walk over the rows in steps of the grid: as many as run at once.
 inline unsigned walking_blocks(const RowsConfig& config, int64_t rows) {
-  const int64_t wanted = (rows + config.rows_per_block() - 1) / config.rows_per_block(), most = int64_t{2048 / config.threads} * multiprocessors();
+  const int64_t wanted = (rows + config.rows_per_block() - 1) / config.rows_per_block();
+  const int64_t most = int64_t{2048 / config.threads} * multiprocessors_beside_communication(multiprocessors());
   return static_cast<unsigned>(wanted < most ? wanted : most);
 }
 

@@ -1,4 +1,5 @@
 // The Hopper candidate of swiglu_matmul: gate and up of the same columns in one block's accumulators.
+#include "kernels/api/multiprocessors.h"
 #include "kernels/api/swiglu_matmul_rules.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm_sm90.cuh"
@@ -51,7 +52,7 @@ void run(const SwigluMatmulArgs& args, Stream stream) {
   call.epilogue.n = call.n;
   call.epilogue.preact = args.both.data;
   call.epilogue.preact_row = args.both ? args.both.step(0) : 0;
-  call.blocks = multiprocessors();
+  call.blocks = multiprocessors_beside_communication(multiprocessors());
   const int tile = choose_gemm_sm90(call.m, args.w.size(0), call.blocks, call.splits);
   static_assert(kGemmSm90Tiles.size() == 3);
   (tile == 0 ? launcher<0>() : tile == 1 ? launcher<1>() : launcher<2>())(call, stream);

@@ -1,11 +1,15 @@
 // What NCCL on simulated GPUs does beyond mpi_communicator_test.cpp: order by events, ranks that do not come, devices that are not one's own.
 #include <chrono>
+#include <cstdlib>
 #include <functional>
+#include <optional>
 #include <thread>
+#include <utility>
 
 #include "core/device_cuda.h"
 #include "core/tensor.h"
 #include "kernels/api/check.h"
+#include "kernels/api/multiprocessors.h"
 #include "parallel/local_device.h"
 #include "parallel/nccl_communicator.h"
 #include "parallel/preflight.h"
@@ -63,6 +67,34 @@ TEST_CASE("a collective comes after what its stream was given, what joins it aft
     CHECK(runtime(DeviceType::cuda).host_synchronisations() == waits);
     runtime(DeviceType::cuda).synchronize(static_cast<Stream>(second));
     CHECK(reinterpret_cast<const float*>(to.data())[n - 1] == static_cast<float>(round * ranks));
+  }
+}
+
+TEST_CASE("while a collective is under way kernels' grids leave it the multiprocessors that NCCL may take") {
+  const auto free = [] { return kernels::multiprocessors_beside_communication(132); };
+  const OwnStream stream(device());
+  const Tensor x = Tensor::zeros({8}, DType::f32, device()), y = Tensor::zeros({8}, DType::f32, device());
+  synchronize(device());
+  for (const auto& [told, left] : {std::pair<const char*, int>{nullptr, 116}, {"4", 128}, {"none", 116}, {"0", 116}}) {
+    if (told) setenv("NCCL_MAX_CTAS", told, 1);
+    CAPTURE(told ? told : "");
+    const auto comm = communicator();
+    CHECK(free() == 132);
+    std::optional<Work> sum = comm->all_reduce(x.view(), stream);
+    CHECK(free() == left);
+    const Work other = comm->broadcast(y.view(), 0, stream);
+    CHECK(free() == left);
+    sum->join(stream);
+    sum->join(stream);
+    CHECK(free() == left);
+    other.join(stream);
+    CHECK(free() == 132);
+    sum = comm->all_reduce(x.view(), stream);
+    CHECK(free() == left);
+    sum.reset();  // nobody can join it any more
+    CHECK(free() == 132);
+    runtime(DeviceType::cuda).synchronize(static_cast<Stream>(stream));
+    unsetenv("NCCL_MAX_CTAS");
   }
 }
 

@@ -5,15 +5,18 @@
 #include <vector>
 
 #include "kernels/api/embedding.h"
+#include "kernels/api/multiprocessors.h"
 #include "kernels/api/pointwise.h"
 #include "kernels/api/random.h"
 #include "kernels/api/reduce.h"
+#include "kernels/api/swiglu_matmul.h"
 #include "kernels/cuda/attention_decode_config.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
 #include "kernels/cuda/register.h"
 #include "kernels/sim/cudart/cudart.h"
+#include "kernels/sim/cudart/order.h"
 #include "tests/sim/proving_checks.h"
 #include "tests/sim/proving_kernels.h"
 #include "tests/support/catch.h"
@@ -23,12 +26,12 @@ namespace {
 
 using namespace kernels;  // NOLINT: a test's own source
 
-// A device of this capability with two multiprocessors, so that small shapes already meet every choice of tile; forgotten at the end.
+// A device of this capability with two multiprocessors, so that small shapes already meet every choice of tile, or more; forgotten at the end.
 class SmallDevice {
  public:
-  explicit SmallDevice(int capability = 90) {
+  explicit SmallDevice(int capability = 90, int multiprocessors = 2) {
     sim::RuntimeOptions options = before_;
-    options.multiprocessors = 2;
+    options.multiprocessors = multiprocessors;
     options.capability = capability;
     sim::reset_runtime(options);
     cuda::known_device_facts = nullptr;
@@ -178,6 +181,55 @@ TEST_CASE("registry: matrix products against float64", "[registry]") {
   }
   for (const bool met : met_sm80) CHECK(met);
   for (const bool met : met_sm90) CHECK(met);
+}
+
+TEST_CASE("registry: grids that stay resident leave multiprocessors to communication, and no bit depends on how many", "[registry]") {
+  struct Ran {
+    std::vector<std::byte> bytes;
+    std::vector<uint64_t> blocks;
+  };
+  constexpr int64_t kRows = 2600, kColumns = 784, kInner = 72;
+  const auto run = [&](int multiprocessors, bool beside) {
+    const SmallDevice device(90, multiprocessors);
+    if (beside) communication_blocks += 16;
+    Buffer a = random_bf16({kRows, kInner}, 1), b = random_bf16({kColumns, kInner}, 2), c(DType::bf16, {kRows, kColumns});
+    Buffer gated(DType::bf16, {kRows, kColumns / 2}), y(DType::bf16, {kRows, kColumns}), s(DType::bf16, {kRows, kColumns}), rstd(DType::f32, {kRows});
+    Ran ran;
+    {
+      OnDevice on_a(a), on_b(b), on_c(c), on_gated(gated), on_y(y), on_s(s), on_rstd(rstd);
+      sim::record_work(true);
+      through(matmul)({.a = on_a.view(), .b = on_b.view(), .trans_b = true, .c = {on_c.view()}});
+      through(swiglu_matmul)({.x = on_a.view(), .w = on_b.view(), .out = on_gated.view()});
+      through(norm_forward)({.kind = NormKind::rms, .x = on_c.view(), .y = on_y.view(), .rstd = on_rstd.view()});
+      through(softmax)({.x = on_c.view(), .out = on_s.view()});
+      sim::record_work(false);
+      for (const sim::RecordedWork& work : sim::recorded_work()) {
+        if (work.blocks > 0) ran.blocks.push_back(work.blocks);
+      }
+      for (OnDevice* out : {&on_c, &on_gated, &on_y, &on_s, &on_rstd}) out->fetch();
+    }
+    for (Buffer* out : {&c, &gated, &y, &s, &rstd}) {
+      const View v = out->view();
+      ran.bytes.insert(ran.bytes.end(), v.data, v.data + v.bytes());
+    }
+    if (beside) communication_blocks -= 16;
+    return ran;
+  };
+  const Ran alone = run(40, false);
+  REQUIRE(alone.blocks.size() == 4);
+  for (const auto& [multiprocessors, left] : {std::pair{40, 24}, {23, 12}, {8, 4}, {2, 2}}) {
+    CAPTURE(multiprocessors);
+    const Ran whole = run(multiprocessors, false), part = run(multiprocessors, true);
+    CHECK((whole.bytes == alone.bytes));
+    CHECK((part.bytes == alone.bytes));
+    REQUIRE(part.blocks.size() == 4);
+    for (size_t i = 0; i < part.blocks.size(); ++i) {
+      CAPTURE(i, whole.blocks[i]);
+      const uint64_t each = std::max<uint64_t>(1, whole.blocks[i] / static_cast<uint64_t>(multiprocessors));  // blocks of a multiprocessor
+      CHECK(part.blocks[i] <= each * static_cast<uint64_t>(left));
+      if (left < multiprocessors) CHECK(part.blocks[i] < whole.blocks[i]);
+    }
+  }
 }
 
 TEST_CASE("registry: attention forward", "[registry]") {
