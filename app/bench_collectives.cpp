@@ -13,6 +13,7 @@
 #include "kernels/api/printable.h"
 #include "parallel/communicator.h"
 #include "parallel/control.h"
+#include "parallel/nccl_communicator.h"
 #include "parallel/pulse.h"
 #include "parallel/watchdog.h"
 #include "train/config/shape.h"
@@ -41,6 +42,21 @@ struct Buffer {
   std::shared_ptr<Storage> memory;
   int64_t floats;
 };
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// One rank needs no library. On a GPU the library is asked all the same, where there is one: whether it works there is part of the question.
+std::unique_ptr<Communicator> communicator(Control& control, Device device) {
+  if (control.size() > 1 || device.type != DeviceType::cuda) return control.communicator(device);
+  try {
+    return nccl_communicator(control, device);
+  } catch (const Error& e) {
+    if (e.code() != ExitCode::no_device) throw;
+    return control.communicator(device);
+  }
+}
 
 // Whole numbers that tell ranks and places apart; sums of them are exact in fp32.
 float value_of(int rank, int64_t i) {
@@ -91,10 +107,13 @@ void bench_collectives(const BenchOptions& options) {
   const Watchdog watchdog(*control);
   const int n = control->size(), rank = control->rank();
   const Device device = choose_device(options.config.device);
-  const std::unique_ptr<Communicator> comm = control->communicator(device);
+  const auto begun = std::chrono::steady_clock::now();
+  const std::unique_ptr<Communicator> comm = communicator(*control, device);
+  const double start = seconds_since(begun);
   if (rank == 0) {
     std::printf("%s on %s, %s: the slowest rank's median of %lld\n", counted(n, "rank").c_str(), name_of(device).c_str(),
                 std::string(comm->name()).c_str(), static_cast<long long>(options.repeats));
+    std::printf("%-15s %10s %12.1f\n", "init", "", start * 1e6);
     std::printf("%-15s %10s %12s %11s %11s\n", "collective", "size", "us", "GB/s", "bus GB/s");
   }
   for (const Collective& collective : collectives()) {
@@ -127,7 +146,7 @@ void bench_collectives(const BenchOptions& options) {
         mark_progress();
         const auto begin = std::chrono::steady_clock::now();
         once();
-        times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+        times.push_back(seconds_since(begin));
       }
       double slowest = 0;
       for (const std::string& text : control->gather_text(std::to_string(median(times) * 1e9))) slowest = std::max(slowest, std::stod(text) * 1e-9);
@@ -143,6 +162,16 @@ void bench_collectives(const BenchOptions& options) {
       std::fflush(stdout);
     }
   }
+  if (comm->name() != "nccl") return;
+  // A communicator that is given up refuses its calls, and lets the device work.
+  control->barrier();
+  const auto giving_up = std::chrono::steady_clock::now();
+  comm->abort();
+  const double gave_up = seconds_since(giving_up);
+  const Buffer buffer(device, 1024);
+  buffer.set([](int64_t i) { return value_of(0, i); });
+  if (buffer.get()[1023] != value_of(0, 1023)) fail("bench", "after abort the device does not keep what it is given");
+  if (rank == 0) std::printf("%-15s %10s %12.1f\n", "abort", "", gave_up * 1e6);
 }
 
 }  // namespace heddle::app

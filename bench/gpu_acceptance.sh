@@ -17,6 +17,8 @@ usage: bench/gpu_acceptance.sh build|A|B [OPTIONS]          bench/gpu/README.md 
            production   every candidate at the sizes of training: against a plain kernel in float64, 5 repeats bit-equal, time beside cuBLASLt
            torch        the same sizes by torch, taking turns with ours
   B      270 s, more about what A passed:
+           nccl         NCCL on this card by `heddle bench collectives`: a communicator of one rank begins, each collective against known numbers,
+                        abort; two ranks on the card are refused
            step         a training step of 124M parameters by `heddle bench`: tokens/s, MFU, a table of ops
            repeats      production once more, 50 repeats bit-equal
            memcheck     the short kernels under compute-sanitizer, in one process (the simulated machine: its check flavour)
@@ -27,7 +29,7 @@ Exit code: 0 all passed, 1 something differs or is too slow, 2 usage, 3 out of t
                         rewritten after every stage. Run again with the same DIR to go on where it stopped
   --resume DIR          goes on from such a folder, perhaps of another machine with such a card; what another program found is left out
   --program FILE        the acceptance program, built before; without it it is built here (not counted as time of A or B)
-  --heddle FILE         the heddle program for `step` (beside --program)
+  --heddle FILE         the heddle program for `nccl` and `step` (beside --program)
   --only STAGE          this stage
   --match TEXT          only cases whose names hold it
   --seconds N           for the whole command instead of 240 or 270
@@ -61,13 +63,13 @@ done
 case $command in
   build) stages=() ;;
   A) stages=(short conformance proving production torch) whole=240 ;;
-  B) stages=(step repeats memcheck ncu) whole=270 ;;
+  B) stages=(nccl step repeats memcheck ncu) whole=270 ;;
   *) echo "gpu_acceptance.sh: say build, A or B" >&2; usage >&2; exit 2 ;;
 esac
 seconds=${seconds:-${whole:-0}}
 # Seconds a stage may take at most, and seconds of the whole that it must leave to those behind it.
-declare -A most=([short]=30 [conformance]=60 [proving]=80 [production]=150 [torch]=60 [step]=110 [repeats]=80 [memcheck]=70 [ncu]=60)
-declare -A leave=([short]=120 [conformance]=110 [proving]=100 [production]=0 [torch]=0 [step]=60 [repeats]=30 [memcheck]=20 [ncu]=0)
+declare -A most=([short]=30 [conformance]=60 [proving]=80 [production]=150 [torch]=60 [nccl]=30 [step]=110 [repeats]=80 [memcheck]=70 [ncu]=60)
+declare -A leave=([short]=120 [conformance]=110 [proving]=100 [production]=0 [torch]=0 [nccl]=170 [step]=60 [repeats]=30 [memcheck]=20 [ncu]=0)
 if [ -n "$only" ] && [[ " ${stages[*]} " != *" $only "* ]]; then
   echo "gpu_acceptance.sh: $command has no stage $only; there are ${stages[*]}" >&2
   exit 2
@@ -222,6 +224,29 @@ repeats() { run_cases "$program" production "$cases" --untimed --repeats $((simu
 torch() {
   command -v python3 >/dev/null || { echo "no python3"; return 77; }
   timeout -k 2 "$(left)" python3 "$root/bench/gpu/production_torch.py" "$program" "$out/production.tsv" --match "$match" "${small[@]}"
+}
+nccl() {
+  [ -x "$heddle" ] || { echo "no heddle program ($heddle); --heddle names one"; return 77; }
+  local said=$work/nccl.said status=0 mpirun most=$((simulated ? 32768 : 16777216)) patience
+  patience=$(left) && [ "$patience" -le "$watch" ] || patience=$watch
+  [ "$patience" -gt 1 ] || return 4
+  local bench=("$heddle" bench collectives --device cuda --most-bytes $most --repeats $((simulated ? 2 : 20)))
+  timeout -k 2 "$patience" "${bench[@]}" >"$said" 2>&1 || status=$?
+  cat "$said"
+  case $status in
+    0) ;;
+    124 | 137) echo "it did not end within $patience s"; return 1 ;;
+    127) grep -q 'libnccl' "$said" && { echo "no libnccl: $(tail -n 1 "$said")"; return 77; } ;;
+  esac
+  [ $status = 0 ] || return $status
+  grep -q ', nccl:' "$said" || { echo "$heddle was built without NCCL"; return 77; }
+  grep -q '^abort ' "$said" || { echo "it does not say that it aborted"; return 1; }
+  mpirun=$(find_tool HEDDLE_MPIRUN mpirun) && [ -n "$mpirun" ] || { echo "two ranks: no mpirun"; return 0; }
+  [ "$(left)" -gt 1 ] || return 4
+  OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-0} \
+    timeout -k 2 "$patience" "$mpirun" -np 2 --oversubscribe "${bench[@]}" >"$said" 2>&1 && status=0 || status=$?
+  cat "$said"
+  [ $status = 2 ] && grep -qE 'same GPU|each rank needs' "$said" || { echo "two ranks on one card were not refused as such, but ended with $status"; return 1; }
 }
 loss_of() { sed -n 's/.*"loss": \([^,}]*\).*/\1/p' "$1"; }
 step() {

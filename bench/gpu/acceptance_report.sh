@@ -3,7 +3,7 @@
 
 count_of() { grep -c "^$1 $2 " "$cases" 2>/dev/null || true; }  # STAGE ok|FAIL
 field_of() { sed -n "s/^stage $1 \([a-zA-Z]*\) \([0-9]*\) \?\(.*\)\$/\\$2/p" "$cases" | tail -n 1; }  # STAGE 1 (verdict), 2 (seconds) or 3 (why)
-all_stages="short conformance proving production torch step repeats memcheck ncu"
+all_stages="short conformance proving production torch nccl step repeats memcheck ncu"
 
 # The last line of every case in production.tsv, longest first; torch's beside it.
 production_table() {

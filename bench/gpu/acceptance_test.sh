@@ -32,6 +32,7 @@ case $scenario in
     [ "$(grep -cxF "proving begun $first" "$work/out/cases.txt")" = 1 ] || fail "a case ran again"
     accept 0 B --out "$work/out"
     for stage in repeats memcheck; do says "$stage +ok"; done
+    [ ! -x "$heddle" ] || { says 'nccl +ok'; has "$work/out/log.txt" '^abort '; has "$work/out/log.txt" 'ranks 0 and 1 use the same GPU|no mpirun'; }
     [ ! -x "$heddle" ] || { says 'step +ok'; has "$work/out/step.txt" '"tokens_per_s"'; has "$work/out/step.txt" 'as graphs:'; has "$work/out/report.txt" 'attention forward'; }
     has "$work/out/production.tsv" '^matmul wgmma_sm90 weight_gradient '
     has "$work/out/report.json" '"production": \{"verdict": "ok"'
@@ -68,6 +69,21 @@ case $scenario in
     accept 1 B --out "$work/step" --only step
     says 'step +FAILED'
     has "$work/step/report.txt" '^step FAIL: \[matmul\] no kernel'
+    # NCCL: wrong numbers, no end, no abort, two ranks that share the card; a build and a machine without it are none.
+    nccl() { printf '#!/bin/sh\n%s\n' "$2" >"$work/heddle"; rm -rf "$work/nccl"; accept "$1" B --out "$work/nccl" --only nccl --case-seconds 2; }
+    nccl 1 'echo "heddle: [bench] all_reduce of 4.00 KiB: wrong on rank 0 at element 7: ERROR" >&2; exit 1'
+    has "$work/nccl/report.txt" '^nccl FAIL: heddle: \[bench\] all_reduce'
+    nccl 1 'exec sleep 60'
+    has "$work/nccl/report.txt" '^nccl FAIL: it did not end within 2 s'
+    nccl 1 'echo "1 rank on cuda:0, nccl: the slowest"'
+    has "$work/nccl/report.txt" '^nccl FAIL: it does not say that it aborted'
+    printf '#!/bin/sh\nwhile [ "$1" != bench ]; do program=$1; shift; done; exec "$program" "$@"\n' >"$work/mpirun" && chmod +x "$work/mpirun"
+    HEDDLE_MPIRUN=$work/mpirun nccl 1 'echo "1 rank on cuda:0, nccl: the slowest"; echo "abort 1"'
+    has "$work/nccl/report.txt" '^nccl FAIL: two ranks on one card were not refused as such, but ended with 0'
+    nccl 0 'echo "1 rank on cuda:0, local: the slowest"'
+    says 'nccl +absent .*built without NCCL'
+    nccl 0 'echo "heddle: error while loading shared libraries: libnccl.so.2: cannot open shared object file" >&2; exit 127'
+    says 'nccl +absent .*no libnccl: .*libnccl.so.2'
     ;;
   tools)  # programs that a machine has or lacks, in place of which scripts stand
     stub() { printf '#!/bin/sh\n%s\n' "$2" >"$work/$1" && chmod +x "$work/$1"; }

@@ -21,6 +21,14 @@ struct Job {
 };
 thread_local const std::atomic<bool>* given_up_here = nullptr;
 
+// Whether MPI may be called from several threads at once; a rank alone need not have begun it.
+bool threads_may_call() {
+  int begun = 0, level = MPI_THREAD_SINGLE;
+  MPI_Initialized(&begun);
+  if (begun) MPI_Query_thread(&level);
+  return level >= MPI_THREAD_MULTIPLE;
+}
+
 void run(Job& job, const std::function<void()>& work) {
   given_up_here = &job.given_up;
   try {
@@ -67,9 +75,7 @@ void start_background() {
   constexpr double kIdle = 10;  // milliseconds without a call, before this thread does the host's waiting for it
   static std::once_flag once;
   std::call_once(once, [] {
-    int level = MPI_THREAD_SINGLE;
-    MPI_Query_thread(&level);
-    if (level < MPI_THREAD_MULTIPLE) return;  // then a host that waits elsewhere holds its peers up
+    if (!threads_may_call()) return;  // then a host that waits elsewhere holds its peers up
     static std::atomic<bool> stop{false};
     static std::thread mover([] {
       cudart::Runtime& rt = cudart::runtime();
@@ -112,9 +118,7 @@ ncclResult_t poll(CommState& comm) {
 
 void in_background(CommState& comm, std::string what, std::function<void()> work, std::function<void()> finish) {
   const auto job = std::make_shared<Job>();
-  int level = MPI_THREAD_SINGLE;
-  MPI_Query_thread(&level);
-  if (level < MPI_THREAD_MULTIPLE) {
+  if (!threads_may_call()) {
     run(*job, work);
   } else {
     std::thread([job, work = std::move(work)] { run(*job, work); }).detach();
