@@ -117,7 +117,7 @@ mutants() {
   python3 tests/mutants/mutants.py --seed "$mutants_seed"
 }
 
-# Every fault of every CUDA kernel, and each of its synchronisations left out or weakened: what survives is in equivalents.txt or in cuda_open.txt.
+# Every fault of every CUDA kernel, and each of its synchronisations left out or weakened: what survives is in equivalents.txt or in cuda_open.txt, what only the checker finds in cuda_checked.txt.
 cuda_mutants() {
   command -v python3 >/dev/null || { echo "left out: python3 is not here"; return 0; }
   cmake --build $cpu --parallel "$(nproc)" --target kernels_cuda_plain kernels_cuda_check sim_registry_plain >>"$logs/build.log" 2>&1 &&

@@ -3,6 +3,7 @@
 
 import argparse
 import concurrent.futures
+import functools
 import hashlib
 import itertools
 import json
@@ -24,7 +25,7 @@ from mutants import ROOT, equivalents, squeeze
 
 LEFT_OUT = ("register", "resource_gate", "tensor_map")  # not kernels, or not compiled with them
 FIRST_SECONDS, TIMES_LONGER = 2, 5  # of processor time, that a test may take with a fault in it
-TRAPS = {"plain": ["-fsanitize=bounds-strict,object-size", "-fsanitize-undefined-trap-on-error"], "check": ["-fsanitize=bounds", "-fsanitize-trap=bounds"]}
+TRAPS = {"gcc": ["-fsanitize=bounds-strict,object-size", "-fsanitize-undefined-trap-on-error"], "clang": ["-fsanitize=bounds", "-fsanitize-trap=bounds"]}
 # Of a flavour, the programs whose test cases look for faults, the likely one first: what kernels compute; who refuses what, and how a launch is planned.
 PROGRAMS = {"plain": ("kernels_cuda", "sim_registry"), "check": ("kernels_cuda",)}
 
@@ -164,8 +165,9 @@ class Planted:
             words = [w for w in words if w != "-g"] + ["-O1"]
             words[words.index("-o") + 1] = str(result)
             words[words.index(source)] = str(copy) if copy.exists() else source
+            compiler = words[{"compile_checked.sh": 2, "ccache": 1}.get(pathlib.Path(words[0]).name, 0)]
             at = words.index("-I" + str(ROOT))
-            words[at:at] = ["-I" + str(self.tree), "-w", *TRAPS[self.flavour]]  # arrays in registers
+            words[at:at] = ["-I" + str(self.tree), "-w", *traps(compiler)]
             done = subprocess.run(words, cwd=self.build, capture_output=True, text=True)
             return output, result if done.returncode == 0 else False, done.stderr
 
@@ -208,6 +210,12 @@ class Planted:
 
 
 # ---- main ----
+
+
+@functools.cache
+def traps(compiler):
+    """Its flags for arrays in registers: who leaves them dies."""
+    return TRAPS["clang" if "clang" in subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout else "gcc"]
 
 
 def sync_line(mutation):
