@@ -26,8 +26,8 @@ from mutants import ROOT, equivalents, squeeze
 LEFT_OUT = ("register", "resource_gate", "tensor_map")  # not kernels, or not compiled with them
 FIRST_SECONDS, TIMES_LONGER = 2, 5  # of processor time, that a test may take with a fault in it
 TRAPS = {"gcc": ["-fsanitize=bounds-strict,object-size", "-fsanitize-undefined-trap-on-error"], "clang": ["-fsanitize=bounds", "-fsanitize-trap=bounds"]}
-# Of a flavour, the programs whose test cases look for faults, the likely one first: what kernels compute; who refuses what, and how a launch is planned.
-PROGRAMS = {"plain": ("kernels_cuda", "sim_registry"), "check": ("kernels_cuda",)}
+# Of a flavour, the programs whose test cases look for faults, the quick one first: who refuses what, and how a launch is planned; what kernels compute.
+PROGRAMS = {"plain": ("sim_registry", "kernels_cuda"), "check": ("kernels_cuda",)}
 
 
 class Program:
