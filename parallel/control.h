@@ -22,6 +22,7 @@ inline constexpr double kHangLimit = 600;  // seconds that ranks wait for one an
 
 struct CommunicatorOptions {
   int64_t most_bytes = int64_t{1} << 30;  // of one message: what is larger goes in pieces (MPI counts elements in ints)
+  double patience = kHangLimit / 2;       // seconds that a rank may let others wait, where the library would wait for ever (NCCL)
   bool time_joins = false;                // for Communicator::take_waited()
 };
 

@@ -59,7 +59,7 @@ class MpiControl final : public Control {
   }
   std::unique_ptr<Communicator> communicator(Device device, const CommunicatorOptions& options) override {
     if (size() == 1) return local_communicator();
-    if (device.type == DeviceType::cuda) return nccl_communicator(*this, device, kHangLimit / 2, options);
+    if (device.type == DeviceType::cuda) return nccl_communicator(*this, device, options.patience, options);
     return mpi_communicator(group_.duplicate(), options);
   }
 

@@ -2,9 +2,13 @@
 #include "parallel/nccl_communicator.h"
 
 #include <nccl.h>
+#include <pthread.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -20,6 +24,7 @@
 #include "kernels/api/check.h"
 #include "kernels/api/multiprocessors.h"
 #include "kernels/api/printable.h"
+#include "parallel/nccl_ras.h"
 #include "parallel/preflight.h"
 #include "parallel/pulse.h"
 
@@ -66,6 +71,53 @@ class Taken {
  private:
   std::shared_ptr<Share> share_;
   bool given_back_ = false;
+};
+
+// On rank 0: when nothing has gone on for `patience` seconds NCCL's own service is asked, once, and what it says is there when a report is due. A
+// thread of its own: the others may wait for ever, and the report is to come in time.
+class LateWatch {
+ public:
+  explicit LateWatch(double patience) : patience_(patience), thread_([this] { run(); }) {}
+  ~LateWatch() {
+    {
+      const std::lock_guard lock(mutex_);
+      over_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+  LateWatch(const LateWatch&) = delete;
+  LateWatch& operator=(const LateWatch&) = delete;
+
+ private:
+  void run() {
+    sigset_t all;  // signals are the training thread's
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    const auto seconds = [] { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); };
+    uint64_t marks = pulse().marks;
+    double since = seconds();
+    bool asked = false;
+    std::unique_lock lock(mutex_);
+    while (!changed_.wait_for(lock, std::chrono::duration<double>(std::min(0.5, patience_ / 8)), [this] { return over_; })) {
+      if (const uint64_t now = pulse().marks; now != marks) {
+        marks = now, since = seconds();
+        if (std::exchange(asked, false)) note_late({});
+      } else if (!asked && seconds() - since > patience_) {
+        lock.unlock();
+        note_late(ask_nccl());
+        lock.lock();
+        asked = true;
+      }
+    }
+    if (asked) note_late({});
+  }
+
+  double patience_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool over_ = false;
+  std::thread thread_;  // the last: it uses what is above
 };
 
 // Events that calls end with, lent to the handles of those calls.
@@ -244,6 +296,7 @@ class NcclCommunicator final : public Communicator {
     }
     if (failures.empty()) {
       watch_ = std::make_unique<WaitWatch>([this] { raise_failure(); });
+      if (rank_ == 0 && size_ > 1) late_ = std::make_unique<LateWatch>(patience_);
       return;
     }
     give_up();
@@ -252,7 +305,7 @@ class NcclCommunicator final : public Communicator {
 
   // With a failure under way nothing is waited for: the other ranks may be gone.
   void leave() {
-    watch_ = nullptr;
+    watch_ = nullptr, late_ = nullptr;
     try {
       if (comm_ && std::uncaught_exceptions() == 0) {
         patience_ = kFarewell;
@@ -329,7 +382,9 @@ class NcclCommunicator final : public Communicator {
       const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
       if (seconds > patience_) {
         give_up();
-        fail(op, concat("NCCL on rank ", rank_, " of ", size_, ": not begun within ", patience_, " s: a rank does not come to it"), ExitCode::hung);
+        const std::string more = late_ ? concat("\n", ask_nccl()) : "";
+        fail(op, concat("NCCL on rank ", rank_, " of ", size_, ": not begun within ", patience_, " s: a rank does not come to it", more),
+             ExitCode::hung);
       }
       if (seconds < 1e-3) {
         std::this_thread::yield();
@@ -372,12 +427,17 @@ class NcclCommunicator final : public Communicator {
   uint64_t calls_ = 0;
   std::shared_ptr<std::vector<Joined>> joins_;  // where joins are timed
   std::unique_ptr<WaitWatch> watch_;
+  std::unique_ptr<LateWatch> late_;
 };
 
 }  // namespace
 
+void require_own_gpus(Control& world, Device device, double patience) {
+  require_own_devices(world, cuda_device_uuid(device.index), device, patience);
+}
+
 std::unique_ptr<Communicator> nccl_communicator(Control& control, Device device, double patience, const CommunicatorOptions& options) {
-  require_own_devices(control, cuda_device_uuid(device.index), device, patience);
+  require_own_gpus(control, device, patience);
   auto comm = std::make_unique<NcclCommunicator>(control, device, patience, options);
   preflight(*comm, control, device, patience);
   comm->take_waited();

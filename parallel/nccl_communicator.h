@@ -14,4 +14,8 @@ namespace heddle {
 // NCCL.
 std::unique_ptr<Communicator> nccl_communicator(Control& control, Device device, double patience = 300, const CommunicatorOptions& options = {});
 
+// Error(usage) naming two ranks of `world` that use the same GPU, on every rank. For groups of ranks none of which knows all: each communicator looks
+// at its own.
+void require_own_gpus(Control& world, Device device, double patience);
+
 }  // namespace heddle

@@ -1,6 +1,8 @@
 #include "parallel/pulse.h"
 
 #include <atomic>
+#include <mutex>
+#include <utility>
 
 namespace heddle {
 namespace {
@@ -9,6 +11,8 @@ std::atomic<const Phase*> at{&phase::kStartUp};
 std::atomic<uint64_t> done{0}, progress{0}, begun{0};
 std::atomic<const char*> newest{""};
 std::atomic<int> waits{0};
+std::mutex note_mutex;
+std::string note;
 constexpr auto kRelaxed = std::memory_order_relaxed;  // a report may mix two moments; nothing is read through these
 
 }  // namespace
@@ -27,6 +31,15 @@ void enter(const Phase& phase) {
 }
 void mark_progress() {
   progress.fetch_add(1, kRelaxed);
+}
+
+void note_late(std::string lines) {
+  const std::lock_guard lock(note_mutex);
+  note = std::move(lines);
+}
+std::string late_note() {
+  const std::lock_guard lock(note_mutex);
+  return note;
 }
 
 void note_collective(const char* op) {

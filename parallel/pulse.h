@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace heddle {
 
@@ -36,6 +37,10 @@ Pulse pulse();
 void enter(const Phase& phase, uint64_t step);
 void enter(const Phase& phase);
 void mark_progress();
+
+// What else a report that this job stands still is to say, whole lines; from any thread, each time in place of what was there.
+void note_late(std::string lines);
+std::string late_note();
 
 // A collective begins; `op` lives for ever.
 void note_collective(const char* op);

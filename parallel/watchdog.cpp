@@ -196,6 +196,7 @@ struct Watchdog::Impl {
     for (size_t r = 0; r < beats.size() && listed < kMostRanks; ++r) {
       if (!is_late(r)) line(r, "");
     }
+    text += late_note();
     text += concat(
         "heddle: the job ends with 86. The same command goes on from the newest checkpoint, heddle supervise starts it again by itself; a longer "
         "--hang-timeout where this is only slow\n");

@@ -439,7 +439,8 @@ int pretrain(RunConfig given, const MakeLearner& make) {
   const StopSignals signals(given.time_limit, world->rank() == 0);
   const Watchdog watchdog(*world, {.limit = given.hang_timeout, .stretch = !given.is_stated("hang-timeout"), .report = {}, .end = {}});
   const int ranks = world->size();
-  Mesh mesh(std::move(world), ranks, 1, choose_device(given.device));
+  // NCCL gives up before the watchdog does, and says more; without limit after months.
+  Mesh mesh(std::move(world), ranks, 1, choose_device(given.device), {.patience = given.hang_timeout > 0 ? given.hang_timeout / 2 : 1e7});
   Run run(std::move(given), mesh, make);
   if (const std::string unused = unused_places(); !unused.empty()) run.console.warn(unused);
   return Loop(run, signals).go();

@@ -1,4 +1,5 @@
 // What NCCL on simulated GPUs does beyond mpi_communicator_test.cpp: order by events, ranks that do not come, devices that are not one's own.
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <functional>
@@ -11,8 +12,11 @@
 #include "kernels/api/check.h"
 #include "kernels/api/multiprocessors.h"
 #include "parallel/local_device.h"
+#include "parallel/mesh.h"
 #include "parallel/nccl_communicator.h"
 #include "parallel/preflight.h"
+#include "parallel/pulse.h"
+#include "tests/parallel/fake_ras.h"
 #include "tests/support/catch.h"
 
 namespace heddle {
@@ -139,6 +143,39 @@ TEST_CASE("ranks that would share a GPU are told which two, and what to do") {
   CHECK(f.code == ExitCode::usage);
   CHECK(has(f.text, concat("ranks 0 and ", last, " use the same GPU, GPU-0 (cuda:0 of ")));
   CHECK(has(f.text, "--gpus-per-task=1"));
+}
+
+TEST_CASE("ranks that no group of a mesh has both of are told that they would share a GPU") {
+  if (control().size() != 4) return;
+  // 0 and 3 are in no row and no column together.
+  const Device shared = control().rank() == 3 ? Device{DeviceType::cuda, 0} : device();
+  const Failure f = failure([&] { const Mesh mesh(copy_of_world(), 2, 2, shared); });
+  CHECK(f.code == ExitCode::usage);
+  CHECK(has(f.text, "ranks 0 and 3 use the same GPU"));
+}
+
+TEST_CASE("when nothing goes on, NCCL's own service is asked, once, and forgotten when it goes on") {
+  std::atomic<int> asked{0};
+  const test::FakeRas ras([&](const std::string& line) {
+    asked += line == "VERBOSE STATUS";
+    return test::FakeRas::properly(line, "rank 1 is missing\n");
+  });
+  {
+    const auto comm = nccl_communicator(*copy_of_world(), device(), 1);
+    const auto comes = [](const std::function<bool()>& what) {
+      for (int i = 0; i < 20000 && !what(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      return what();
+    };
+    if (control().rank() == 0) {
+      CHECK(comes([] { return has(late_note(), ":\n    rank 1 is missing\n"); }));
+      std::this_thread::sleep_for(std::chrono::milliseconds(300));
+      CHECK(asked == 1);
+      mark_progress();
+      CHECK(comes([] { return late_note().empty(); }));
+    }
+    control().barrier();
+    CHECK((control().rank() == 0 || asked == 0));
+  }
 }
 
 // A communicator whose rank brings other numbers than it means to.

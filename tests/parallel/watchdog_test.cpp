@@ -138,6 +138,20 @@ TEST_CASE("who is late: the silent, else those that wait for nobody, else those 
       CHECK(reported.waits_for_end());
     }
     CHECK(reported.has("no progress from rank 2 (c, process 13)"));
+    CHECK(!reported.has("NCCL"));
+  }
+  SECTION("with what else is known") {
+    note_late("  NCCL says:\n    much\n");
+    Told world(2, [&](const std::string&) {
+      return std::vector<std::string>{"0 1 5 72 11 9 3 a\nstep\nall_reduce", "0 0 5 71 12 9 3 b\ndata\nall_reduce"};
+    });
+    Reported reported;
+    {
+      const Watchdog watchdog(world, reported.options(3));
+      CHECK(reported.waits_for_end());
+    }
+    note_late({});
+    CHECK(reported.has("waiting in it\n  NCCL says:\n    much\nheddle: the job ends with 86"));
   }
 }
 
