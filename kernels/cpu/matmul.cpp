@@ -8,9 +8,11 @@ namespace heddle::kernels::cpu {
 
 void register_cpu_matmul() {
   if (!matmul.candidates(DeviceType::cpu).empty()) return;
-  add_matmul_bf16();
+  add_matmul_amx();
+  if (avx512_bf16_pays()) add_matmul_avx512_bf16();
   add_matmul_packed();
   add_matmul_libraries();
+  if (!avx512_bf16_pays()) add_matmul_avx512_bf16();
 }
 
 }  // namespace heddle::kernels::cpu
