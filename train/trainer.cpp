@@ -182,11 +182,12 @@ bool Trainer::start(const StepPlan& plan, const FillBatch& fill, const std::func
       compute(m, plan);
       if (gathers) values_->join(stream);
     };
-    if (!graphs_.run(m, stream, work)) {
-      begin_sums(units);
-      compute(m, plan);
-    }
+    const bool done = graphs_.run(m, stream, work);
     if (gathers) values_->forget();
+    if (done) continue;
+    if (gathers) values_->owe();  // what was begun in the recording was never begun
+    begin_sums(units);
+    compute(m, plan);
   }
   if (values_) graphs_.direct() ? values_->start(stream) : values_->owe();
   control_.send_result();

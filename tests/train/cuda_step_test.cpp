@@ -10,6 +10,7 @@
 #include "tests/models/support.h"
 #include "tests/support/catch.h"
 #include "tests/support/devices.h"
+#include "tests/train/random_batch.h"
 #include "train/objectives.h"
 #include "train/trainer.h"
 
@@ -47,15 +48,7 @@ struct Session {
 
   // Random tokens, a document border in the middle; two micro-steps.
   StepState step(uint64_t step) {
-    const FillBatch fill = [&](int64_t m, const BatchView& into) {
-      for (int64_t i = 0; i < kBatch * kSeq; ++i) {
-        const Philox::Block words =
-            Philox::draw({.seed = step, .purpose = RngPurpose::test, .name = static_cast<uint64_t>(m)}, static_cast<uint64_t>(i));
-        into.tokens[i] = static_cast<int32_t>(words[0] % kVocab);
-        into.targets[i] = i % kSeq == kSeq / 2 ? -1 : static_cast<int32_t>(words[1] % kVocab);
-        into.document_start[i] = i % kSeq > kSeq / 2 ? kSeq / 2 + 1 : 0;
-      }
-    };
+    const FillBatch fill = [&](int64_t m, const BatchView& into) { test::fill_random(step, m, kVocab, into); };
     REQUIRE(trainer.start({.micro_steps = 2, .valid_targets = 2 * kBatch * (kSeq - 1), .lr = 1, .clip_norm = 1, .z_loss = 1e-4f}, fill));
     return trainer.result();
   }

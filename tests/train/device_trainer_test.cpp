@@ -9,6 +9,7 @@
 #include "tests/support/catch.h"
 #include "tests/support/devices.h"
 #include "tests/support/host_kernels.h"
+#include "tests/train/random_batch.h"
 #include "train/objectives.h"
 #include "train/trainer.h"
 
@@ -38,13 +39,7 @@ struct Session {
   // Random tokens, a document border in the middle; three micro-steps.
   bool start(uint64_t step, int32_t first_target = 0) {
     const FillBatch fill = [&](int64_t m, const BatchView& into) {
-      for (int64_t i = 0; i < kBatch * kSeq; ++i) {
-        const Philox::Block words =
-            Philox::draw({.seed = step, .purpose = RngPurpose::test, .name = static_cast<uint64_t>(m)}, static_cast<uint64_t>(i));
-        into.tokens[i] = static_cast<int32_t>(words[0] % kVocab);
-        into.targets[i] = i % kSeq == kSeq / 2 ? -1 : static_cast<int32_t>(words[1] % kVocab);
-        into.document_start[i] = i % kSeq > kSeq / 2 ? kSeq / 2 + 1 : 0;
-      }
+      test::fill_random(step, m, kVocab, into);
       if (first_target != 0) into.targets[0] = first_target;
     };
     return trainer.start({.micro_steps = 3, .valid_targets = 3 * kBatch * (kSeq - 1), .lr = 1, .clip_norm = 1, .z_loss = 1e-4f}, fill);

@@ -120,10 +120,12 @@ struct Session {
   Arena arena;
   std::unique_ptr<Optimizer> optimizer;
   Told comm;
+  std::string told;
   Trainer trainer;
   uint64_t steps = 0;
 
-  explicit Session(const Way& way, Needless needless = Needless::none)
+  // `graphs`: steps are recorded where they can be; `waits`: they cannot, as the objective waits for the device.
+  explicit Session(const Way& way, Needless needless = Needless::none, bool graphs = false, bool waits = false)
       : model(shape()),
         arena(model,
               Layout(model, {.dp = control().size(), .dp_rank = control().rank()},
@@ -131,8 +133,25 @@ struct Session {
               own_device(), DType::f32),
         optimizer((arena.init(7), way.muon ? make_muon(arena, {}, {}, {}, owned(way)) : make_adamw(arena, {.lr = 0.01f}, {}, owned(way)))),
         comm(control().communicator(own_device()), needless),
-        trainer(next_token_objective(model), arena, *optimizer, comm,
-                {.batch = kBatch, .seq = kSeq, .document_mask = true, .deterministic = way.deterministic, .sharded = way.sharded}) {}
+        trainer(objective(waits), arena, *optimizer, comm,
+                {.batch = kBatch,
+                 .seq = kSeq,
+                 .document_mask = true,
+                 .deterministic = way.deterministic,
+                 .sharded = way.sharded,
+                 .graphs = graphs,
+                 .tell = [this](const std::string& line) { told += line; }}) {}
+
+  // Where it waits, one weight has been asked for and the others have not.
+  Objective objective(bool waits) const {
+    const Objective inner = next_token_objective(model);
+    if (!waits) return inner;
+    return [inner, this](const Batch& batch, const ObjectiveOptions& options) {
+      const WeightUse first(arena.parameters()[0]);
+      first.values().to_vector();
+      return inner(batch, options);
+    };
+  }
 
   std::optional<std::vector<Range>> owned(const Way& way) const {
     return way.sharded ? std::optional(arena.layout().owned(control().rank())) : std::nullopt;

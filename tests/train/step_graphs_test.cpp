@@ -13,6 +13,7 @@
 #include "tests/support/devices.h"
 #include "tests/support/host_kernels.h"
 #include "tests/support/spikes.h"
+#include "tests/train/random_batch.h"
 #include "train/objectives.h"
 #include "train/trainer.h"
 
@@ -54,13 +55,7 @@ struct Session {
     int64_t filled = 0;
     const FillBatch fill = [&](int64_t m, const BatchView& into) {
       filled = m;
-      for (int64_t i = 0; i < kBatch * kSeq; ++i) {
-        const Philox::Block words =
-            Philox::draw({.seed = step, .purpose = RngPurpose::test, .name = static_cast<uint64_t>(m)}, static_cast<uint64_t>(i));
-        into.tokens[i] = static_cast<int32_t>(words[0] % kVocab);
-        into.targets[i] = i % kSeq == kSeq / 2 ? -1 : static_cast<int32_t>(words[1] % kVocab);
-        into.document_start[i] = i % kSeq > kSeq / 2 ? kSeq / 2 + 1 : 0;
-      }
+      test::fill_random(step, m, kVocab, into);
     };
     return trainer.start({.micro_steps = micro_steps,
                           .valid_targets = micro_steps * kBatch * (kSeq - 1),
