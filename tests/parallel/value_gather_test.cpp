@@ -11,6 +11,7 @@
 #include "models/transformer.h"
 #include "tests/models/support.h"
 #include "tests/support/catch.h"
+#include "tests/support/intercept.h"
 
 namespace heddle {
 namespace {
@@ -54,33 +55,6 @@ class Late final : public Communicator {
   int started_ = 0;
 };
 
-// Every matrix product is an event.
-class Products {
- public:
-  Products() {
-    static const bool added = [] {
-      original() = kernels::matmul.candidates(DeviceType::cpu).back();  // that takes all
-      kernels::matmul.add(DeviceType::cpu,
-                          {"told to a test", original().refuses, original().scratch, [](const kernels::MatmulArgs& args, Stream stream) {
-                             if (events) events->push_back("product");
-                             original().run(args, stream);
-                           }});
-      return true;
-    }();
-    (void)added;
-    kernels::matmul.force("told to a test");
-  }
-  ~Products() { kernels::matmul.force(""); }
-  Products(const Products&) = delete;
-  Products& operator=(const Products&) = delete;
-
- private:
-  static kernels::Candidate<kernels::MatmulArgs>& original() {
-    static kernels::Candidate<kernels::MatmulArgs> candidate;
-    return candidate;
-  }
-};
-
 TEST_CASE("values arrive in the order of their use, each is joined where it is first used, and no op comes before them") {
   kernels::register_cpu_kernels();
   for (const test::Style& style : test::styles()) {
@@ -93,7 +67,12 @@ TEST_CASE("values arrive in the order of their use, each is joined where it is f
                         DType::f32);
       test::randomize(arena);
       const Tensor tokens = test::random_tokens(2, 6, config.vocab, 1), targets = test::random_tokens(2, 6, config.vocab, 2);
-      const Products products;
+      const test::Intercept<kernels::MatmulArgs> products(
+          kernels::matmul,
+          [](const kernels::MatmulArgs&) {
+            if (events) events->push_back("product");
+          },
+          nullptr);
       const double wanted = model.loss(tokens, targets, {}, {}).item();
       auto* const values = reinterpret_cast<float*>(arena.values().impl().data);
       const std::vector<float> truth(values, values + arena.values().numel());

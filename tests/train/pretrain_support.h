@@ -20,6 +20,7 @@
 #include "kernels/api/optimizer.h"
 #include "kernels/api/reduce.h"
 #include "tests/data/support.h"
+#include "tests/support/intercept.h"
 #include "train/config/run_config.h"
 #include "train/pretrain.h"
 
@@ -159,42 +160,6 @@ inline std::vector<std::string> numbers(int first, int last) {
   for (int i = first; i <= last; ++i) all.push_back(std::to_string(i));
   return all;
 }
-
-// A kernel that acts like the CPU's and then, or before, does something to the run: how a test reaches into the middle of a step.
-template <class Args>
-class Intercept {
- public:
-  using Act = void (*)(const Args&);
-  Intercept(kernels::Kernel<Args>& kernel, Act before, Act after) : kernel_(kernel) {
-    kernels::register_cpu_kernels();
-    before_ = before, after_ = after;
-    original() = kernel.candidates(DeviceType::cpu)[0];
-    constexpr std::string_view kName = "intercepted by a test";
-    if (kernel.candidates(DeviceType::cpu).back().name != kName) {
-      kernel.add(DeviceType::cpu, {kName, original().refuses, original().scratch, [](const Args& args, Stream stream) {
-                                     if (before_) before_(args);
-                                     original().run(args, stream);
-                                     if (after_) after_(args);
-                                   }});
-      // A device whose host does the op comes by here as well.
-      for (const auto& candidate : std::vector(kernel.candidates(DeviceType::cuda))) {
-        if (candidate.name == "host") kernel.add(DeviceType::cuda, {kName, candidate.refuses, candidate.scratch, candidate.run});
-      }
-    }
-    kernel.force(kName);
-  }
-  ~Intercept() { kernel_.force(""); }
-  Intercept(const Intercept&) = delete;
-  Intercept& operator=(const Intercept&) = delete;
-
- private:
-  static kernels::Candidate<Args>& original() {
-    static kernels::Candidate<Args> candidate;
-    return candidate;
-  }
-  static inline Act before_ = nullptr, after_ = nullptr;
-  kernels::Kernel<Args>& kernel_;
-};
 
 // SIGUSR1 at the end of the n-th step from now.
 class StopAfterStep {
