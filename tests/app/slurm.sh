@@ -7,6 +7,8 @@ trap 'rm -rf "$work"' EXIT
 cat >"$work/srun" <<'X'
 #!/bin/sh
 printf '%s\n' "$@" >"$SEEN/srun"
+echo "cpus ${SRUN_CPUS_PER_TASK:-}" >"$SEEN/variables"
+env | grep ^HEDDLE_ >>"$SEEN/variables"
 exit "$(cat "$SEEN/code")"
 X
 cat >"$work/scontrol" <<'X'
@@ -14,7 +16,7 @@ cat >"$work/scontrol" <<'X'
 printf '%s\n' "$*" >>"$SEEN/scontrol"
 X
 chmod +x "$work/srun" "$work/scontrol"
-export SEEN="$work/seen" SLURM_JOB_ID=4711 SLURM_CPUS_PER_TASK=8 HEDDLE=/somewhere/heddle
+export SEEN="$work/seen" SLURM_JOB_ID=4711 SLURM_CPUS_PER_TASK=8 HEDDLE=/somewhere/heddle HEDDLE_SRUN_FLAGS=--mpi=pmix HEDDLE_MOST_RESTARTS=100
 die() {
   echo "FAILED: $*" >&2
   exit 1
@@ -30,7 +32,9 @@ ends() {
   asked=0
   [ ! -e "$SEEN/scontrol" ] || asked=$(grep -c -x 'requeue 4711' "$SEEN/scontrol")
   [ "$asked" = "$2" ] || die "ranks that end with $1: queued again $asked times, expected $2"
-  printf '%s\n' --kill-on-bad-exit=1 /somewhere/heddle pretrain --data 'a b/*.bin' --out run | cmp -s - "$SEEN/srun" || die "srun was given: $(cat "$SEEN/srun")"
+  printf '%s\n' --kill-on-bad-exit=0 --wait=60 --mpi=pmix /somewhere/heddle pretrain --data 'a b/*.bin' --out run | cmp -s - "$SEEN/srun" || die "srun was given: $(cat "$SEEN/srun")"
+  # heddle refuses a HEDDLE_ variable that is none of its flags.
+  [ "$(cat "$SEEN/variables")" = 'cpus 8' ] || die "srun has the variables: $(cat "$SEEN/variables")"
 }
 ends 0 0
 ends 75 1
