@@ -18,6 +18,17 @@ std::unique_ptr<Control> world_control(double patience) {
   const auto [found, ranks, rank, variable] = launch_of_this_process();
   if (!found || ranks <= 1) return local_control();
 #ifdef HEDDLE_HAVE_MPI
+#ifdef OPEN_MPI
+  constexpr bool kOpenMpi = true;
+#else
+  constexpr bool kOpenMpi = false;
+#endif
+  constexpr const char* kSrun = kOpenMpi ? "srun --mpi=pmix" : "srun --mpi=pmi2";
+  // Open MPI ends such a rank by itself, with a code after which jobs are started again.
+  if (kOpenMpi && variable == std::string_view("SLURM_STEP_NUM_TASKS") && !std::getenv("PMIX_RANK")) {
+    fail("mpi", concat("srun started this as rank ", rank, " of ", ranks, " without PMIx, by which ranks of Open MPI find one another: use ", kSrun),
+         ExitCode::usage);
+  }
   const CallGuard guard("MPI_Init", patience * phase::kStartUp.patience);
   if (!mpi_is_running()) {
     int provided = 0;
@@ -48,7 +59,7 @@ std::unique_ptr<Control> world_control(double patience) {
     const std::string_view name = std::string_view(library, static_cast<size_t>(length));
     fail("mpi",
          concat(variable, " says that this is rank ", rank, " of ", ranks, ", but ", name.substr(0, name.find_first_of(",\n")),
-                ", which this program was built with, finds no other: use its mpirun or srun --mpi=pmix, or unset ", variable, " to train alone"),
+                ", which this program was built with, finds no other: use its mpirun or ", kSrun, ", or unset ", variable, " to train alone"),
          ExitCode::usage);
   }
   MPI_Comm own;

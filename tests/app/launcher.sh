@@ -165,4 +165,9 @@ PMI_SIZE=2 PMI_RANK=0 "$heddle" pretrain --data 'shards/*_train_*.bin' --out oth
   --steps 3 >log 2>&1 || got=$?
 [ "$got" = 2 ] || die "PMI_SIZE without a launcher: exit code $got, expected 2"
 said 1 'PMI_SIZE says that this is rank 0 of 2'
+got=0
+SLURM_JOB_ID=1 SLURM_STEP_ID=0 SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=0 "$heddle" pretrain --data 'shards/*_train_*.bin' --out other-launcher --device cpu \
+  --layers 1 --heads 2 --dim 16 --seq 16 --batch 2 --steps 3 >log 2>&1 || got=$?
+[ "$got" = 2 ] || die "a task of srun --mpi=none: exit code $got, expected 2"
+said 1 'without PMIx'
 echo "launcher: one message for one mistake, no escapes in a log, a save for every way to stop"
