@@ -64,17 +64,19 @@ all_by_clang() {
     { grep -E -A 5 'error:' "$logs/build-clang.log" | head -n 40; return 1; }
   ctest --test-dir build/clang-strict -j $tests_at_once --no-tests=error --output-on-failure
 }
-# Control and collectives under the other MPI; two ranks, since its idle ones keep their cores.
+# Control, collectives and whole runs under the other MPI; two ranks, since its idle ones keep their cores.
 under_mpich() {
   local mpicc mpirun
-  mpicc=$(command -v mpicc.mpich) && mpirun=$(command -v mpirun.mpich) || { echo "left out: MPICH is not here (package mpich)"; return 0; }
+  mpicc=$(command -v mpicc.mpich) && mpirun=$(command -v mpirun.mpich) && echo '#include <mpi.h>' | "$mpicc" -E -x c - >/dev/null 2>&1 ||
+    { echo "left out: MPICH is not here (package libmpich-dev)"; return 0; }
   # It takes more ranks than cores without being told.
   printf '#!/bin/sh\nfor a do shift; [ "$a" = --oversubscribe ] || set -- "$@" "$a"; done\nexec %s "$@"\n' "$mpirun" >"$logs/mpirun"
   chmod +x "$logs/mpirun"
   cmake --preset cpu -B build/mpich -DHEDDLE_WERROR=ON -DMPI_C_COMPILER="$mpicc" -DHEDDLE_MPIRUN="$PWD/$logs/mpirun" >"$logs/configure-mpich.log" 2>&1 &&
-    cmake --build build/mpich --parallel "$(nproc)" --target mpi_tests >"$logs/build-mpich.log" 2>&1 ||
+    cmake --build build/mpich --parallel "$(nproc)" --target mpi_tests heddle_program >"$logs/build-mpich.log" 2>&1 ||
     { tail -n 20 "$logs/configure-mpich.log" "$logs/build-mpich.log"; return 1; }
-  ctest --test-dir build/mpich -R '^mpi_tests_2_ranks$' --no-tests=error --output-on-failure
+  ctest --test-dir build/mpich -R '^mpi_tests_2_ranks$' --no-tests=error --output-on-failure &&
+    sh tests/train/other_mpi.sh "$PWD/$cpu/bin/heddle" mpirun "$PWD/build/mpich/bin/heddle" "$PWD/$logs/mpirun"
 }
 # All tests of the simulated CUDA machine, built another way: simulated NAME OPTIONS...
 simulated() {
@@ -125,8 +127,8 @@ cuda_mutants() {
 }
 
 need_packages "$logs/apt.log" $heddle_packages || exit 1
-optional_packages "$logs/apt.log" "gdb|the test sim_gdb" "qemu-user|the test cpu_check" "mpich|the part mpich" "clang|the part clang" "libomp-dev|the part clang" \
-  "libclang-rt-dev|fuzzing" "clang-16|compiling for znver4" "g++-aarch64-linux-gnu|compiling for aarch64"
+optional_packages "$logs/apt.log" "gdb|the test sim_gdb" "qemu-user|the test cpu_check" "libmpich-dev|the part mpich" "clang|the part clang" "libomp-dev|the part clang" "libclang-rt-dev|fuzzing" \
+  "clang-16|compiling for znver4" "g++-aarch64-linux-gnu|compiling for aarch64"
 build || { tail -n 40 "$logs/build.log" "$logs/configure.log"; exit 1; }
 part tests ./test.sh --strict --full --keep-going
 part clang all_by_clang
