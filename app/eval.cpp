@@ -45,6 +45,8 @@ int evaluate(const EvalOptions& options) {
   windows.tokenizer = trained.identity;
   if (trained.tokenizer) windows.eot = trained.tokenizer->eot();
   Evaluator evaluator(windows, options.batch, options.tokens, trained.tokenizer ? &*trained.tokenizer : nullptr, device, *comm);
+  if (options.graphs == GraphsChoice::automatic)
+    evaluator.record_batches([](const std::string& line) { std::fprintf(stderr, "heddle: %s\n", line.c_str()); });
   require_batch_memory("eval", trained.model->config(), evaluator.batch(), trained.model->config().seq, trained.arena->values().dtype(), device);
   const EvalResult result = *evaluator.run(*trained.model);
   if (!std::isfinite(result.loss())) {

@@ -15,6 +15,9 @@ struct GenerateOptions {
   std::string path;                     // run directory or one of its checkpoints
   std::string prompt;                   // text; needs a tokenizer. With neither prompt a document begins
   std::vector<std::string> prompt_ids;  // or token ids, "1,2" and repeated
+  std::string prompts;                  // or a file with a prompt of text a line
+  int64_t samples = 1;                  // texts for each prompt
+  int64_t batch = 8;                    // texts at a time, at most
   int64_t max_new_tokens = 128;
   bool greedy = false;  // the most likely token each time; else sampled
   double temperature = 1.0;
@@ -22,8 +25,10 @@ struct GenerateOptions {
   double top_p = 1.0;      // and among the most likely that sum to p
   bool print_ids = false;  // token ids instead of text
   bool logprobs = false;   // one line per new token: id, log-probability, quoted text
+  bool json = false;       // one JSON object a text
   int64_t seed = 42;
   DeviceChoice device = DeviceChoice::automatic;
+  GraphsChoice graphs = GraphsChoice::automatic;
   int64_t threads = 0;
 
   static std::span<const Option<GenerateOptions>> options();
@@ -43,6 +48,7 @@ struct EvalOptions {
   bool json = false;              // one JSON object instead of a line
   DeviceChoice device = DeviceChoice::automatic;
   PrecisionChoice precision = PrecisionChoice::automatic;
+  GraphsChoice graphs = GraphsChoice::automatic;
   int64_t threads = 0;
 
   static std::span<const Option<EvalOptions>> options();

@@ -11,6 +11,7 @@ namespace {
 
 using std::string_view;
 constexpr auto kDevice = std::to_array<string_view>({"auto", "cpu", "cuda"});
+constexpr auto kGraphs = std::to_array<string_view>({"auto", "off"});
 constexpr auto kPrecision = std::to_array<string_view>({"auto", "bf16", "fp32"});
 
 template <class T>
@@ -32,6 +33,8 @@ Table<GenerateOptions> make_generate_table() {
   t.group = "Prompt";
   t.add("prompt", &G::prompt, "TEXT", "text to continue; without a prompt a document begins").optional();
   t.add("prompt-ids", &G::prompt_ids, "1,2,...", "token ids to continue").optional();
+  t.add("prompts", &G::prompts, "FILE", "texts to continue together, one a line; text i is drawn with seed + i").optional();
+  t.add("samples", &G::samples, "N", "texts for each prompt, each drawn with a seed of its own").between(1, 1 << 20);
   t.group = "Sampling";
   t.add("max-new-tokens", &G::max_new_tokens, "N", "stop after this many, or at the end-of-text token").between(0, 1 << 24);
   t.add("greedy", &G::greedy, "", "take the most likely token each time");
@@ -42,8 +45,11 @@ Table<GenerateOptions> make_generate_table() {
   t.group = "Output";
   t.add("print-ids", &G::print_ids, "", "print token ids instead of text");
   t.add("logprobs", &G::logprobs, "", "print a line for each new token: its id, log-probability and quoted text");
+  t.add("json", &G::json, "", "print a JSON object a text: its prompt, what came after it, ids and, if asked for, logprobs");
   t.group = "Machine";
   t.add("device", choice<&G::device>(kDevice), "auto|cpu|cuda", "where to run");
+  t.add("batch", &G::batch, "N", "texts at a time, at most; each takes a KV cache of the model's whole context").between(1, 1 << 16);
+  t.add("graphs", choice<&G::graphs>(kGraphs), "auto|off", "auto: on cuda, a token's step is recorded once and launched as a graph");
   t.add("threads", &G::threads, "N", "CPU threads").optional().between(0, 4096);
   return t;
 }
@@ -64,6 +70,7 @@ Table<EvalOptions> make_eval_table() {
   t.group = "Machine";
   t.add("device", choice<&E::device>(kDevice), "auto|cpu|cuda", "where to run");
   t.add("precision", choice<&E::precision>(kPrecision), "auto|bf16|fp32", "of weights and activations");
+  t.add("graphs", choice<&E::graphs>(kGraphs), "auto|off", "auto: on cuda, a batch's work is recorded once and launched as a graph");
   t.add("threads", &E::threads, "N", "CPU threads").optional().between(0, 4096);
   return t;
 }
@@ -82,6 +89,12 @@ std::span<const Option<GenerateOptions>> GenerateOptions::options() {
 void GenerateOptions::validate() const {
   if (path.empty()) refuse("generate", "no model: give a run directory, as in heddle generate run --prompt TEXT");
   if (!prompt.empty() && !prompt_ids.empty()) refuse("generate", "give either --prompt TEXT or --prompt-ids 1,2,..., or neither to begin a document");
+  if (!prompts.empty() && (!prompt.empty() || !prompt_ids.empty())) {
+    refuse("generate", "--prompts FILE has the prompts: it goes with neither --prompt nor --prompt-ids");
+  }
+  if (greedy && samples > 1) refuse("generate", "--greedy gives the same text each time: it goes without --samples");
+  if (json && print_ids) refuse("generate", "--json has the ids: give it without --print-ids");
+  if (logprobs && !json && (samples > 1 || !prompts.empty())) refuse("generate", "--logprobs of several texts goes with --json");
   if (greedy && (temperature != 1 || top_k != 0 || top_p != 1)) {
     refuse("generate", "--greedy takes the most likely token: it goes with none of --temperature, --top-k, --top-p");
   }

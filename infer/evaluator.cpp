@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "core/device.h"
+#include "core/recorded.h"
 #include "infer/identity.h"
 
 namespace heddle {
@@ -59,6 +59,8 @@ std::optional<EvalResult> Evaluator::run(const TokenLosses& losses, const std::f
                                          const std::function<void(const Error&)>& failed) {
   const int64_t n = batch_ * seq_;
   double nats = 0;
+  Recorded batch_work(device_, record_, "a batch of evaluation", tell_);
+  Tensor of_batch;  // (B T): the losses of the last one
   const uint64_t per_round = static_cast<uint64_t>(batch_) * static_cast<uint64_t>(control_.size());
   for (uint64_t round = 0; round < rows_; round += per_round) {
     const uint64_t first = round + static_cast<uint64_t>(control_.rank()) * static_cast<uint64_t>(batch_);
@@ -74,7 +76,8 @@ std::optional<EvalResult> Evaluator::run(const TokenLosses& losses, const std::f
     for (const Tensor* t : {&tokens_, &targets_, &document_start_}) {
       copy_bytes(t->impl().data, device_, staging_.data() + at++ * n, Device{}, static_cast<size_t>(n) * sizeof(int32_t));
     }
-    for (double loss : losses(tokens_, targets_, document_start_).to_vector()) nats += loss;
+    batch_work.run([&] { of_batch = losses(tokens_, targets_, document_start_); });
+    for (double loss : of_batch.to_vector()) nats += loss;
   }
   return EvalResult{control_.sum_in_rank_order(nats), windows_.scored_tokens(0, rows_), bytes_, words_};
 }

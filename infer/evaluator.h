@@ -44,6 +44,8 @@ class Evaluator {
   std::optional<EvalResult> run(const Transformer& model, const std::function<bool()>& stop = {}) {
     return run([&](const Tensor& tokens, const Tensor& targets, const Tensor& start) { return model.token_losses(tokens, targets, start); }, stop);
   }
+  // On cuda a batch's work is recorded at the second batch of a run, and launched as a graph from then on. `tell` hears why it could not be.
+  void record_batches(std::function<void(const std::string&)> tell) { record_ = true, tell_ = std::move(tell); }
   uint64_t rows() const { return rows_; }
   int64_t batch() const { return batch_; }
   const std::string& unidentified() const { return windows_.unidentified(); }
@@ -56,6 +58,8 @@ class Evaluator {
   uint64_t rows_ = 0, bytes_ = 0, words_ = 0;
   Tensor tokens_, targets_, document_start_;  // (B, T)
   std::vector<int32_t> staging_;
+  bool record_ = false;
+  std::function<void(const std::string&)> tell_;
 };
 
 }  // namespace heddle

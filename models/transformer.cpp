@@ -51,16 +51,23 @@ Block::Block(const TransformerConfig& c, const MeshShape& mesh)
   add("mlp", mlp_);
 }
 
-Residual Block::forward(const Residual& h, const Tensor& rope, const Tensor& document_start) const {
-  const NormOutput a = norm1_.forward(h.stream, h.branch);                               // (B, T, C)
-  const NormOutput m = norm2_.forward(a.sum, attn_.forward(a.y, rope, document_start));  // (B, T, C)
+template <class Attend>
+Residual Block::around(const Residual& h, const Attend& attend) const {
+  const NormOutput a = norm1_.forward(h.stream, h.branch);  // (B, T, C)
+  const NormOutput m = norm2_.forward(a.sum, attend(a.y));  // (B, T, C)
   return {m.sum, mlp_.forward(m.y)};
 }
 
+Residual Block::forward(const Residual& h, const Tensor& rope, const Tensor& document_start) const {
+  return around(h, [&](const Tensor& x) { return attn_.forward(x, rope, document_start); });
+}
+
 Residual Block::forward(const Residual& h, const Tensor& rope, KvCache& cache) const {
-  const NormOutput a = norm1_.forward(h.stream, h.branch);
-  const NormOutput m = norm2_.forward(a.sum, attn_.forward(a.y, rope, cache));
-  return {m.sum, mlp_.forward(m.y)};
+  return around(h, [&](const Tensor& x) { return attn_.forward(x, rope, cache); });
+}
+
+Residual Block::decode(const Residual& h, const DecodePlaces& places, const KvCache& cache) const {
+  return around(h, [&](const Tensor& x) { return attn_.decode(x, places, cache); });
 }
 
 Transformer::Transformer(const TransformerConfig& config, const MeshShape& mesh)
@@ -136,6 +143,27 @@ Tensor Transformer::next_logits(const Tensor& tokens, Cache& cache) const {
   const Tensor last = contiguous(slice(h.added(), 1, t - 1, t));  // (B, 1, C)
   const Tensor y = norm_.forward(last).y;
   return head_.logits(reshape(y, {tokens.size(0), config_.dim}));  // (B, V)
+}
+
+Transformer::Cache Transformer::Cache::of_text(int64_t text) const {
+  Cache part;
+  for (const KvCache& layer : layers) part.layers.push_back({slice(layer.kv, 0, text, text + 1), 0});
+  return part;
+}
+
+Tensor Transformer::decode_logits(const Tensor& tokens, const Tensor& position, const Tensor& row, const Cache& cache) const {
+  NoGradGuard no_grad;
+  const int64_t b = tokens.size(0);
+  const Shape one_each{b, 1};
+  // The layers take the texts for the tokens of one sequence; attention alone tells them apart.
+  const auto of_table = [&](const Tensor& table) { return reshape(embedding(reshape(position, one_each), table), {b, table.size(1)}); };
+  const WeightUse positions(pos_);
+  Residual h{tok_.forward(reshape(tokens, {1, b}), pos_ ? of_table(positions.values()) : Tensor()), {}};
+  const Tensor rope = rope_table_on(h.stream.device());
+  const DecodePlaces places{position, row, rope ? of_table(rope) : Tensor()};
+  for (size_t i = 0; i < blocks_.size(); ++i) h = blocks_[i]->decode(h, places, cache.layers[i]);
+  const Tensor y = norm_.forward(h.stream, h.branch).y;
+  return head_.logits(reshape(y, {b, config_.dim}));
 }
 
 }  // namespace heddle

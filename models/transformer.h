@@ -34,9 +34,13 @@ class Block final : public Module {
   Block(const TransformerConfig& config, const MeshShape& mesh);
   Residual forward(const Residual& h, const Tensor& rope, const Tensor& document_start) const;
   Residual forward(const Residual& h, const Tensor& rope, KvCache& cache) const;
+  Residual decode(const Residual& h, const DecodePlaces& places, const KvCache& cache) const;
   KvCache make_cache(int64_t batch, int64_t capacity) const { return attn_.make_cache(batch, capacity); }
 
  private:
+  template <class Attend>
+  Residual around(const Residual& h, const Attend& attend) const;
+
   Norm norm1_;
   CausalSelfAttention attn_;
   Norm norm2_;
@@ -58,10 +62,14 @@ class Transformer final : public Module {
   struct Cache {
     std::vector<KvCache> layers;
     int64_t length() const { return layers.empty() ? 0 : layers[0].length; }
+    Cache of_text(int64_t text) const;  // its part of the same memory, empty
   };
   Cache make_cache(int64_t batch, int64_t capacity) const;
   // Logits of the last of the given tokens, which follow those in the cache: tokens (B, T) to (B, V).
   Tensor next_logits(const Tensor& tokens, Cache& cache) const;
+  // The next token of each text, tokens (B) i32 to (B, V), where each stands at a position (B) i32 of its own in the cache; row as DecodePlaces says.
+  // Queues the same kernels with the same addresses each time: a step that can be recorded.
+  Tensor decode_logits(const Tensor& tokens, const Tensor& position, const Tensor& row, const Cache& cache) const;
 
   const TransformerConfig& config() const { return config_; }
   const Parameter& head() const { return head_.weight(); }

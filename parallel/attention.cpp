@@ -2,6 +2,7 @@
 
 #include "core/ops/common.h"
 #include "kernels/api/pointwise.h"
+#include "kernels/api/store_rows.h"
 
 namespace heddle {
 namespace {
@@ -59,26 +60,39 @@ Tensor CausalSelfAttention::forward(const Tensor& x, const Tensor& rope, const T
   return out_.forward(attention(qkv, heads_, kv_heads_, {.window = options_.window, .document_start = document_start}));  // (B, T, C)
 }
 
+Tensor CausalSelfAttention::attend(const Tensor& qkv, const Tensor& kv, const AttentionOptions& options) const {
+  const int64_t h = heads_, hkv = kv_heads_;
+  return attention(slice(qkv, 2, 0, h), slice(kv, 2, 0, hkv), slice(kv, 2, hkv, 2 * hkv), options);
+}
+
 Tensor CausalSelfAttention::forward(const Tensor& x, const Tensor& rope, KvCache& cache) const {
   NoGradGuard no_grad;
   const int64_t h = heads_, hkv = kv_heads_, d = options_.head_dim, b = x.size(0), t = x.size(1), end = cache.length + t;
-  HEDDLE_CHECK(cache.k && cache.k.size(1) >= end, "attention", "the KV cache holds ", cache.k ? cache.k.size(1) : 0, " tokens, ", end, " are needed");
+  HEDDLE_CHECK(cache.kv && cache.kv.size(1) >= end, "attention", "the KV cache holds ", cache.kv ? cache.kv.size(1) : 0, " tokens, ", end,
+               " are needed");
   const Tensor qkv = reshape(project(x, rope, cache.length), {b, t, h + 2 * hkv, d});
-  const auto store = [&](const Tensor& into, int64_t first_head) {
-    const Tensor to = slice(into, 1, cache.length, end);  // (B, T, Hkv, D)
-    launch(kernels::axpby, {.a = slice(qkv, 2, first_head, first_head + hkv).view(), .out = {to.view(), false}}, x.device());
-    return slice(into, 1, 0, end);
-  };
-  const Tensor k = store(cache.k, h), v = store(cache.v, h + hkv);
+  launch(kernels::axpby, {.a = slice(qkv, 2, h, h + 2 * hkv).view(), .out = {slice(cache.kv, 1, cache.length, end).view(), false}}, x.device());
   cache.length = end;
-  const Tensor y = attention(contiguous(slice(qkv, 2, 0, h)), k, v, {.window = options_.window});  // (B, T, H, D)
+  const Tensor y = attend(qkv, slice(cache.kv, 1, 0, end), {.window = options_.window});  // (B, T, H, D)
   return out_.forward(reshape(y, {b, t, h * d}));
+}
+
+Tensor CausalSelfAttention::decode(const Tensor& x, const DecodePlaces& places, const KvCache& cache) const {
+  NoGradGuard no_grad;
+  const int64_t h = heads_, hkv = kv_heads_, d = options_.head_dim, b = x.size(1);
+  HEDDLE_CHECK(x.size(0) == 1 && cache.kv && cache.kv.size(0) == b, "attention", "a token each of ", b, " texts, a KV cache of ",
+               cache.kv ? cache.kv.size(0) : 0);
+  const Tensor qkv = reshape(project(x, places.angles, 0), {b, 1, h + 2 * hkv, d});
+  const Tensor fresh = slice(reshape(qkv, {b, (h + 2 * hkv) * d}), 1, h * d, (h + 2 * hkv) * d);  // (B, 2 Hkv D)
+  const Tensor rows = reshape(cache.kv, {b * cache.kv.size(1), 2 * hkv * d});                     // (B capacity, 2 Hkv D)
+  launch(kernels::store_rows, {.x = fresh.view(), .rows = places.row.view(), .out = rows.view()}, x.device());
+  const Tensor y = attend(qkv, cache.kv, {.window = options_.window, .position = places.position});  // (B, 1, H, D)
+  return out_.forward(reshape(y, {1, b, h * d}));
 }
 
 KvCache CausalSelfAttention::make_cache(int64_t batch, int64_t capacity) const {
   const Tensor& like = qkv_.weight().tensor();
-  const Shape shape{batch, capacity, kv_heads_, options_.head_dim};
-  return {Tensor::empty(shape, like.dtype(), like.device()), Tensor::empty(shape, like.dtype(), like.device()), 0};
+  return {Tensor::empty({batch, capacity, 2 * kv_heads_, options_.head_dim}, like.dtype(), like.device()), 0};
 }
 
 }  // namespace heddle

@@ -9,8 +9,15 @@ namespace heddle {
 
 // Keys and values of the tokens seen so far, for generation; this rank's heads.
 struct KvCache {
-  Tensor k, v;  // (B, capacity, Hkv, D)
-  int64_t length = 0;
+  Tensor kv;           // (B, capacity, 2 Hkv, D): a token's keys, then its values
+  int64_t length = 0;  // of every text, where they are continued alike
+};
+
+// Where a decoding step puts one token of each text: on the device, so that a recorded step finds them there.
+struct DecodePlaces {
+  Tensor position;  // (B) i32: the token's place in its text
+  Tensor row;       // (B) i32: the cache's row b capacity + position
+  Tensor angles;    // (B, D): the rows of the RoPE table for them, or undefined
 };
 
 // qkv projection, optional QK norm and RoPE, attention, output projection. H and Hkv below count this rank's heads; fewer KV heads than ranks are
@@ -30,10 +37,14 @@ class CausalSelfAttention final : public Module {
   Tensor forward(const Tensor& x, const Tensor& rope, const Tensor& document_start) const;
   // The same for tokens that follow those in the cache; appends theirs. Never recorded.
   Tensor forward(const Tensor& x, const Tensor& rope, KvCache& cache) const;
+  // One token of each text, x (1, B, C) to (1, B, C), wherever in the cache its text ends; stores theirs. Never recorded.
+  Tensor decode(const Tensor& x, const DecodePlaces& places, const KvCache& cache) const;
   KvCache make_cache(int64_t batch, int64_t capacity) const;
 
  private:
   Tensor project(const Tensor& x, const Tensor& rope, int64_t first) const;  // (B, T, (H + 2 Hkv) D)
+  // Queries of qkv (B, T, H + 2 Hkv, D) over keys and values (B, S, 2 Hkv, D).
+  Tensor attend(const Tensor& qkv, const Tensor& kv, const AttentionOptions& options) const;  // (B, T, H, D)
 
   Options options_;
   int64_t heads_, kv_heads_;  // this rank's

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "core/nn/module.h"
-#include "infer/sampling.h"
+#include "infer/generate.h"
 #include "models/transformer.h"
 #include "train/config/run_config.h"
 #include "train/trainer.h"

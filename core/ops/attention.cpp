@@ -122,12 +122,14 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Attent
   const float scale = scale_of(options, q.size(3));
   Tensor out = Tensor::empty(q.shape(), q.dtype(), q.device());  // (B, T, H, D)
   const bool recorded = recording({&q, &k, &v});
+  HEDDLE_CHECK(!recorded || !options.position, "attention", "positions in a cache have no backward pass");
   Tensor lse = recorded ? Tensor::empty({q.size(0), q.size(2), q.size(1)}, accumulator_of(q.dtype()), q.device()) : Tensor();  // (B, H, T)
   kernels::AttentionForwardArgs args;
   args.q = q.view(), args.k = k.view(), args.v = v.view();
   args.out = out.view();
   args.lse = lse.view();
   args.document_start = options.document_start.view();
+  args.position = options.position.view();
   args.scale = scale;
   args.window = options.window;
   launch(kernels::attention_forward, args, q.device());

@@ -33,10 +33,12 @@ struct AttentionOptions {
   float scale = 0;        // 0: 1 / sqrt(D)
   int64_t window = 0;     // keys a query sees, itself included; 0: all before it
   Tensor document_start;  // (B, T) i32; undefined: one document
+  Tensor position;        // (B) i32: where each sequence's first query stands in a cache; undefined: the queries end it
 };
 // Causal attention over the packed projection: qkv (B, T, (H + 2 Hkv) D) = [q heads, k heads, v heads]. The gradient comes back packed.
 Tensor attention(const Tensor& qkv, int64_t heads, int64_t kv_heads, const AttentionOptions& options = {});  // (B, T, H D)
 // The same from separate tensors, q (B, T, H, D), k and v (B, S, Hkv, D), S >= T (a KV cache; backward needs S == T).
+// Last strides 1.
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionOptions& options = {});  // (B, T, H, D)
 
 // cos and sin of position x frequency, f = theta^(-2i/D), for rope(): (positions, D) f32, [cos | sin].

@@ -45,6 +45,10 @@ void check(const AttentionForwardArgs& args) {
   check_last_stride(op, "out", args.out);
   check_last_stride(op, "lse", args.lse);
   check_last_stride(op, "document_start", args.document_start);
+  const View& position = args.position;
+  HEDDLE_CHECK(!position || (position.rank == 1 && position.size(0) == args.q.size(0) && position.dtype == DType::i32), op,
+               "position must be i32 (B), is ", shape_text(position), " for q ", shape_text(args.q));
+  HEDDLE_CHECK(!position || !args.document_start, op, "position goes with a cache, document_start with whole sequences: give one of them");
 }
 
 void check(const AttentionBackwardArgs& args) {

@@ -13,6 +13,8 @@ enum class FaultKind : int32_t {
   position,        // outside the table of learned positions
   target,          // outside the vocabulary
   document_start,  // behind its token
+  row,             // outside what rows are stored in
+  cache_position,  // outside the keys of a cache
 };
 
 // In device memory. The first find stays: `kind` is taken by compare-and-swap, and whoever took it writes the rest.

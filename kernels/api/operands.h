@@ -22,7 +22,7 @@ void each_operand(SwigluMatmulArgs& a, V visit) {
 template <class V>
 void each_operand(AttentionForwardArgs& a, V visit) {
   visit(a.q, Role::normal), visit(a.k, Role::normal), visit(a.v, Role::normal), visit(a.document_start, Role::index);
-  visit(a.out, Role::written), visit(a.lse, Role::written);
+  visit(a.position, Role::index), visit(a.out, Role::written), visit(a.lse, Role::written);
 }
 template <class V>
 void each_operand(AttentionBackwardArgs& a, V visit) {
@@ -121,7 +121,11 @@ void each_operand(DropoutArgs& a, V visit) {
 }
 template <class V>
 void each_operand(SampleArgs& a, V visit) {
-  visit(a.logits, Role::normal), visit(a.position, Role::index), visit(a.tokens, Role::written);
+  visit(a.logits, Role::normal), visit(a.draw, Role::index), visit(a.text, Role::index), visit(a.tokens, Role::written);
+}
+template <class V>
+void each_operand(StoreRowsArgs& a, V visit) {
+  visit(a.x, Role::normal), visit(a.rows, Role::index), visit(a.out, Role::written);
 }
 template <class V>
 void each_operand(AdamWArgs& a, V visit) {

@@ -13,7 +13,8 @@ Refusal contradiction(const SampleArgs& args) {
   if (args.logits.rank != 2) return rules;
   rules.need(args.logits.size(1) > 0, "logits ", args.logits, " of no token");
   rules.dtype("tokens", args.tokens, DType::i32).shape("tokens", args.tokens, {args.logits.size(0)});
-  rules.dtype("position", args.position, DType::i32).shape("position", args.position, {1});
+  rules.dtype("draw", args.draw, DType::i32).shape("draw", args.draw, {args.logits.size(0)});
+  rules.dtype("text", args.text, DType::i32).shape("text", args.text, {args.logits.size(0)});
   return rules.need(args.temperature >= 0 && std::isfinite(args.temperature), "temperature is ", args.temperature)
       .need(args.vocab >= 0, "vocab is ", args.vocab);
 }

@@ -1,10 +1,11 @@
 // The next token from logits, drawn by Philox.
 //
-//   logits (B, V); position (1) i32, the number of the draw; tokens (B) i32
+//   logits (B, V); draw, text (B) i32: the draw[b]-th token of text[b]; tokens (B) i32
 //   temperature 0: the most likely token, the first of equals. Else token b is drawn from softmax(logits[b] / temperature), cut to the top_k most
 //   likely (0: all) and of those to the smallest set that sums to top_p (Holtzman et al. 2020): tokens by falling logit, equals by id, and of those
-//   the first whose running sum exceeds uniform(key with stream = position, word 4 b) times the sum vocab: ids from here on pad the model's
-//   vocabulary and are never chosen; 0, or more than V: none do
+//   the first whose running sum exceeds uniform(key with seed + text[b], stream = draw[b], word 0) times the sum. So a text's tokens do not depend on
+//   what else is drawn with them
+//   vocab: ids from here on pad the model's vocabulary and are never chosen; 0, or more than V: none do
 //
 // A row with a logit that is not finite, of padding too, has no token: -1 - the first such id is written. What makes a token likely is counted in
 // whole numbers (sample_rules.h): equal logits give equal tokens on every device.
@@ -17,7 +18,7 @@
 namespace heddle::kernels {
 
 struct SampleArgs {
-  View logits, position;
+  View logits, draw, text;
   View tokens;
   double temperature = 1;
   int64_t top_k = 0;

@@ -12,6 +12,7 @@
 #include "kernels/api/reduce.h"
 #include "kernels/api/rope.h"
 #include "kernels/api/sample.h"
+#include "kernels/api/store_rows.h"
 #include "kernels/api/swiglu_matmul.h"
 
 // The one list: slot(Arguments, name) for every Kernel. kernels.cpp defines them from it.
@@ -43,6 +44,7 @@
   slot(NormalArgs, normal)                         \
   slot(DropoutArgs, dropout)                       \
   slot(SampleArgs, sample)                         \
+  slot(StoreRowsArgs, store_rows)                  \
   slot(AdamWArgs, adamw)                           \
   slot(MuonMomentumArgs, muon_momentum)            \
   slot(NormalizeArgs, normalize)                   \

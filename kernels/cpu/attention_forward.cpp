@@ -7,6 +7,7 @@
 #include "kernels/cpu/attention_internal.h"
 #include "kernels/cpu/attention_tasks_internal.h"
 #include "kernels/cpu/gemm_internal.h"
+#include "kernels/cpu/rules_internal.h"
 
 namespace heddle::kernels::cpu {
 namespace {
@@ -14,6 +15,20 @@ namespace {
 using namespace attention;
 
 constexpr int64_t kFewQueries = 4;
+
+int64_t position_of(const View& position, int64_t b) {
+  return position.as<const int32_t>()[b * position.step(0)];
+}
+
+// False: the first that is not is noted.
+bool positions_in_cache(const AttentionForwardArgs& args) {
+  const int64_t last = args.k.size(1) - args.q.size(1);
+  for (int64_t b = 0; args.position && b < args.q.size(0); ++b) {
+    const int64_t at = position_of(args.position, b);
+    if (at < 0 || at > last) return noted(args.fault, {.kind = FaultKind::cache_position, .row = b, .value = at, .limit = last});
+  }
+  return true;
+}
 
 template <class T>
 struct HeadForward {
@@ -181,7 +196,7 @@ void run_as(const AttentionForwardArgs& args) {
     x.lse = args.lse ? args.lse.as<A>() + b * args.lse.step(0) + h * args.lse.step(1) : nullptr;
     x.start = args.document_start ? args.document_start.as<const int32_t>() + b * args.document_start.step(0) : nullptr;
     x.queries = queries;
-    x.keys = keys;
+    x.keys = args.position ? position_of(args.position, b) + queries : keys;
     x.d = args.q.size(3);
     x.window = args.window;
     x.scale = static_cast<A>(args.scale);
@@ -213,7 +228,7 @@ Refusal attention_refuses(const AttentionForwardArgs& args) {
 
 void attention_run(const AttentionForwardArgs& args, Stream) {
   check(args);
-  if (!documents_start_before(args.fault, args.document_start, args.q.size(1))) return;
+  if (!documents_start_before(args.fault, args.document_start, args.q.size(1)) || !positions_in_cache(args)) return;
   if (args.q.numel() == 0) return;
   switch (args.q.dtype) {
     case DType::f32: return run_as<float>(args);

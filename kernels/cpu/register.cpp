@@ -24,7 +24,7 @@ constexpr bool kListsItsOwn =
     std::is_same_v<Args, MatmulArgs> || std::is_same_v<Args, AttentionForwardArgs> || std::is_same_v<Args, AttentionBackwardArgs>;
 
 constexpr std::string_view name_of_candidate(std::string_view slot) {
-  if (slot == "embedding_forward" || slot == "embedding_backward") return "rows";
+  if (slot == "embedding_forward" || slot == "embedding_backward" || slot == "store_rows") return "rows";
   if (slot == "normal" || slot == "dropout" || slot == "sample") return "philox";
   if (slot == "swiglu_matmul") return "in_two";
   if (slot == "finish_norm" || slot == "advance_step") return "host";

@@ -53,15 +53,17 @@ Refusal refuses(const SampleArgs& args) {
 void run(const SampleArgs& args, Stream) {
   std::vector<double> logits(static_cast<size_t>(args.logits.size(1)));
   const size_t known = args.vocab > 0 ? std::min(logits.size(), static_cast<size_t>(args.vocab)) : logits.size();
-  RngKey key = args.key;
-  key.stream = static_cast<uint64_t>(args.position.as<const int32_t>()[0]);
+  const auto of_row = [](const View& v, int64_t row) { return static_cast<uint64_t>(v.as<const int32_t>()[row * v.step(0)]); };
   for (int64_t row = 0; row < args.logits.size(0); ++row) {
     read_row(args.logits, row, logits);
     int32_t& token = args.tokens.as<int32_t>()[row];
     // A NaN compares with nothing: no order would hold.
+    RngKey key = args.key;
+    key.seed += of_row(args.text, row);
+    key.stream = of_row(args.draw, row);
     const auto bad = std::find_if(logits.begin(), logits.end(), [](double x) { return !std::isfinite(x); });
     token = bad != logits.end() ? static_cast<int32_t>(-1 - (bad - logits.begin()))
-                                : choose(std::span(logits).first(known), args, Philox::draw(key, static_cast<uint64_t>(row))[0]);
+                                : choose(std::span(logits).first(known), args, Philox::draw(key, 0)[0]);
   }
 }
 

@@ -70,10 +70,12 @@ __global__ void __launch_bounds__(AttentionDecodeConfig::kThreads, Config::value
   const int warp = thread / 32, lane = thread % 32, column = lane % kLanes * kElements;
   const bool reads = column < p.head_dim;
   if (blockIdx.x == 0 && kv_head == 0 && thread < p.mask.queries) p.mask.note_fault(p.fault, batch, thread);
+  if (blockIdx.x == 0 && kv_head == 0 && thread == 0) p.mask.note_position(p.fault, batch);
+  const AttentionMask mask = p.mask.of(batch);
   if (thread < kRows) {
     const DecodeRow at(min(tile * kRows + thread, p.plan.rows - 1), kv_head, p.group);
-    first_keys[thread] = p.mask.first_key(batch, at.t);
-    last_keys[thread] = p.mask.last_key(at.t);
+    first_keys[thread] = mask.first_key(batch, at.t);
+    last_keys[thread] = mask.last_key(at.t);
   }
   float q[kRows][kElements] = {}, o[kRows][kElements] = {}, highest[kRows], sum[kRows];
 #pragma unroll
@@ -89,7 +91,8 @@ __global__ void __launch_bounds__(AttentionDecodeConfig::kThreads, Config::value
 
   const T* const k = p.k.matrix(batch, kv_head) + column;
   const T* const v = p.v.matrix(batch, kv_head) + column;
-  const int begin = p.plan.first_key + split * p.plan.keys_per_split, end = min(begin + p.plan.keys_per_split, p.mask.keys);
+  const int part = p.plan.first_key + split * p.plan.keys_per_split, end = min(part + p.plan.keys_per_split, mask.keys);
+  const int begin = max(part, mask.window_start(0));
   for (int key = begin + warp * kConfig.warp_step() + lane / kLanes; key - lane / kLanes < end; key += kWarps * kConfig.warp_step()) {
     uint4 keys[kInFlight] = {}, values[kInFlight] = {};
 #pragma unroll
@@ -181,9 +184,9 @@ __global__ void __launch_bounds__(AttentionDecodeConfig::kThreads, Config::value
       thread::write_decoded(p, batch, DecodeRow(r, kv_head, p.group), c, value, top, total);
       continue;
     }
-    const int64_t part = (int64_t{batch * p.kv_heads + kv_head} * p.plan.rows + r) * p.plan.splits + split;
-    p.sums[part * p.head_dim + c] = value;
-    if (c == 0) p.stats[2 * part] = top, p.stats[2 * part + 1] = total;
+    const int64_t place = (int64_t{batch * p.kv_heads + kv_head} * p.plan.rows + r) * p.plan.splits + split;
+    p.sums[place * p.head_dim + c] = value;
+    if (c == 0) p.stats[2 * place] = top, p.stats[2 * place + 1] = total;
   }
 }
 
@@ -218,7 +221,8 @@ __global__ void __launch_bounds__(AttentionDecodeConfig::kThreads) attention_com
 }
 
 inline DecodePlan decode_plan(const AttentionForwardArgs& args) {
-  return DecodePlan::of(args.q.size(0), args.k.size(2), args.q.size(2) / args.k.size(2), args.q.size(1), args.k.size(1), args.window);
+  const int64_t window = args.position ? 0 : args.window;  // where it lies is known to the device alone
+  return DecodePlan::of(args.q.size(0), args.k.size(2), args.q.size(2) / args.k.size(2), args.q.size(1), args.k.size(1), window);
 }
 
 inline size_t attention_decode_bytes(const AttentionForwardArgs& args) {

@@ -10,6 +10,7 @@ Refusal refuses(const AttentionForwardArgs& args) {
   if (args.q.dtype != DType::bf16) return refused("bf16 only, not ", args.q);
   if (args.q.size(3) != 64 && args.q.size(3) != 96 && args.q.size(3) != 128)
     return refused("head dimensions 64, 96 and 128 only, not ", args.q.size(3));
+  if (args.position) return refused("a cache whose texts have lengths of their own");
   if (args.scale <= 0) return refused("scale must be positive, not ", args.scale);
   for (const View* view : {&args.q, &args.k, &args.v, &args.out}) {
     if (!rows_aligned_16(*view)) return refused("rows must start at multiples of 16 bytes");

@@ -153,17 +153,19 @@ __global__ void __launch_bounds__(AttentionSimtConfig::kThreads, Config::value.b
 
   const TileOfHead of = tile_of_head(static_cast<int>(blockIdx.x), p.tiles, p.heads);
   const int t0 = (p.tiles - 1 - of.tile) * kTile;  // the tiles with most keys first
-  const int rows = min(kTile, p.mask.queries - t0), last_key = p.mask.last_key(t0 + rows - 1);
+  const AttentionMask mask = p.mask.of(of.batch);
+  const int rows = min(kTile, mask.queries - t0), last_key = mask.last_key(t0 + rows - 1);
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (of.head == 0 && threadIdx.x < 32 && lane < rows) p.mask.note_fault(p.fault, of.batch, t0 + lane);
+  if (of.head == 0 && of.tile == 0 && threadIdx.x == 0) p.mask.note_position(p.fault, of.batch);
   const SimtPlace at;
   int first[2], last[2];
   float highest[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};  // of scores as exponents of 2; sums are the thread's own
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const int t = min(t0 + at.row + 16 * i, p.mask.queries - 1);
-    first[i] = p.mask.first_key(of.batch, t);
-    last[i] = p.mask.last_key(t);
+    const int t = min(t0 + at.row + 16 * i, mask.queries - 1);
+    first[i] = mask.first_key(of.batch, t);
+    last[i] = mask.last_key(t);
   }
   block::load_tile(tile_q, p.q.matrix(of.batch, of.head) + t0 * p.q.row, p.q.row, rows, d);
 
@@ -171,10 +173,10 @@ __global__ void __launch_bounds__(AttentionSimtConfig::kThreads, Config::value.b
   const T* const k = p.k.matrix(of.batch, of.head / p.group);
   const T* const v = p.v.matrix(of.batch, of.head / p.group);
   thread::SimtSums<kColumns> o = {};
-  for (int key = warp::first_keys<kTile>(p.mask, of.batch, t0).lowest / kTile * kTile; key <= last_key; key += kTile) {
+  for (int key = warp::first_keys<kTile>(mask, of.batch, t0).lowest / kTile * kTile; key <= last_key; key += kTile) {
     __syncthreads();  // the keys before have been read
-    block::load_tile(tile_k, k + key * p.k.row, p.k.row, min(kTile, p.mask.keys - key), d);
-    block::load_tile(tile_v, v + key * p.v.row, p.v.row, min(kTile, p.mask.keys - key), d);
+    block::load_tile(tile_k, k + key * p.k.row, p.k.row, min(kTile, mask.keys - key), d);
+    block::load_tile(tile_v, v + key * p.v.row, p.v.row, min(kTile, mask.keys - key), d);
     __syncthreads();
     float s[2][4];
     thread::scores(s, tile_q, tile_k, d);

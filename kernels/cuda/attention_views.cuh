@@ -39,17 +39,34 @@ inline RowsView rows_view(const View& v) {
 struct AttentionMask {
   const int32_t* document_start;  // (B, T) or null
   int64_t start_batch;            // elements from one row of it to the next
-  int queries, keys;              // T, S
-  int window;                     // <= 0: no limit
+  const int32_t* position;        // (B) or null
+  int64_t position_step;
+  int queries, keys;  // T, S
+  int window;         // <= 0: no limit
+
+  // Of one sequence: `keys` are its own. A position outside the cache is taken as the nearest in it.
+  __device__ __forceinline__ AttentionMask of(int batch) const {
+    AttentionMask own = *this;
+    if (position != nullptr) own.keys = queries + max(0, min(position[batch * position_step], keys - queries));
+    return own;
+  }
 
   __device__ __forceinline__ int last_key(int t) const { return keys - queries + t; }
+  // The first key that the window leaves.
+  __device__ __forceinline__ int window_start(int t) const { return window > 0 ? max(0, last_key(t) - window + 1) : 0; }
 
   // A document that begins outside [0, t] is taken as one that begins at the nearer end.
   __device__ __forceinline__ int first_key(int batch, int t) const {
-    int first = 0;
-    if (window > 0) first = max(first, last_key(t) - window + 1);
+    int first = window_start(t);
     if (document_start != nullptr) first = max(first, min(document_start[batch * start_batch + t], t));
     return first;
+  }
+
+  // thread. Notes a position outside the cache, of the mask of all sequences.
+  __device__ __forceinline__ void note_position(Fault* fault, int batch) const {
+    if (position == nullptr) return;
+    const int at = position[batch * position_step];
+    if (at < 0 || at > keys - queries) thread::note(fault, FaultKind::cache_position, batch, 0, at, keys - queries);
   }
 
   // thread. Notes a document of query t that begins outside [0, t].
@@ -65,6 +82,10 @@ AttentionMask attention_mask(const Args& args) {
   AttentionMask mask{};
   mask.document_start = args.document_start.template as<const int32_t>();
   mask.start_batch = args.document_start ? args.document_start.step(0) : 0;
+  if constexpr (requires { args.position; }) {
+    mask.position = args.position.template as<const int32_t>();
+    mask.position_step = args.position ? args.position.step(0) : 0;
+  }
   mask.queries = static_cast<int>(args.q.size(1));
   mask.keys = static_cast<int>(args.k.size(1));
   mask.window = static_cast<int>(args.window < mask.keys ? args.window : 0);

@@ -38,6 +38,7 @@ void register_cuda_kernels() {
     cuda::register_sample();
     cuda::register_softmax();
     cuda::register_step_state();
+    cuda::register_store_rows();
     cuda::register_sum();
     cuda::register_swiglu_sm90();
     cuda::register_swiglu();

@@ -33,6 +33,7 @@ void register_rope();
 void register_sample();
 void register_softmax();
 void register_step_state();
+void register_store_rows();
 void register_sum();
 void register_swiglu();
 void register_swiglu_sm90();

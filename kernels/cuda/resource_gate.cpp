@@ -51,6 +51,7 @@ const InstructionRule kInstructionRules[] = {
     {"sample_kernel", {kGlobal128}, {}},
     {"softmax_kernel", {kGlobal128}, {}},
     {"softmax_backward_kernel", {kGlobal128}, {}},
+    {"store_rows_kernel<uint4>", {kGlobal128}, {}},
     {"sum_kernel", {kGlobal128}, {}},
 };
 int number_before(const std::string& line, const std::string& what) {

@@ -44,6 +44,7 @@ const std::map<std::string, int> kThreads = {
     {"muon_momentum_kernel", 256},
     {"normal_kernel", 256},
     {"scale_by_norm_kernel", 256},
+    {"store_rows_kernel", 128},
     {"sum_of_squares_kernel", 256},
     {"transpose_kernel", 256},
 };

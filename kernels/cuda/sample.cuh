@@ -18,8 +18,8 @@ template <class T>
 struct SampleParams {
   const T* logits;  // (rows, columns)
   int32_t* tokens;
-  const int32_t* position;
-  int64_t logits_row;
+  const int32_t *draw, *text;
+  int64_t logits_row, draw_step, text_step;
   int columns, known;  // of the columns so many are tokens
   int top_k;           // 0: all
   bool wide;
@@ -125,8 +125,9 @@ class RowSampler {
     if (p_.top_k > 0) sum = find(static_cast<uint64_t>(p_.top_k) - 1, false).sum();
     if (p_.top_p < 1) sum = find(SampleRules::kept(sum, p_.top_p) - 1, true).sum();
     RngKey key = p_.key;
-    key.stream = static_cast<uint64_t>(*p_.position);
-    return id_at(find(SampleRules::drawn(sum, Philox::draw(key, blockIdx.x)[0]), true));
+    key.seed += static_cast<uint64_t>(p_.text[blockIdx.x * p_.text_step]);
+    key.stream = static_cast<uint64_t>(p_.draw[blockIdx.x * p_.draw_step]);
+    return id_at(find(SampleRules::drawn(sum, Philox::draw(key, 0)[0]), true));
   }
 
  private:
@@ -305,8 +306,11 @@ void launch_sample(const SampleArgs& args, Stream stream) {
   SampleParams<T> p{};
   p.logits = args.logits.as<const T>();
   p.tokens = args.tokens.as<int32_t>();
-  p.position = args.position.as<const int32_t>();
+  p.draw = args.draw.as<const int32_t>();
+  p.text = args.text.as<const int32_t>();
   p.logits_row = args.logits.step(0);
+  p.draw_step = args.draw.step(0);
+  p.text_step = args.text.step(0);
   p.columns = static_cast<int>(args.logits.size(1));
   p.known = args.vocab > 0 && args.vocab < p.columns ? static_cast<int>(args.vocab) : p.columns;
   p.top_k = args.top_k > 0 && args.top_k < p.known ? static_cast<int>(args.top_k) : 0;

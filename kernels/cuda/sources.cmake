@@ -26,6 +26,7 @@ set(heddle_cuda_sm80
   sample.cu
   softmax.cu
   step_state.cu
+  store_rows.cu
   sum.cu
   swiglu.cu)
 set(heddle_cuda_sm90a

@@ -1,5 +1,5 @@
 // Generation past the context, on every device; the draws themselves are tested in tests/kernels/sample_test.cpp.
-#include "infer/sampling.h"
+#include "infer/generate.h"
 
 #include <algorithm>
 #include <cmath>

@@ -81,15 +81,20 @@ TEST_CASE("a KV cache and a row of logits are read by whole sectors", "[access]"
       k.normal(2);
       v.normal(3);
       INFO(name_of(type) << " D " << d);
-      CHECK(wasted_of_memory("attention_decode.cuh", [&] {
-              run(attention_forward, AttentionForwardArgs{.q = q.view(), .k = k.view(), .v = v.view(), .out = out.view(), .scale = 0.125f});
-            }) == "");
+      AttentionForwardArgs args{.q = q.view(), .k = k.view(), .v = v.view(), .out = out.view(), .scale = 0.125f};
+      CHECK(wasted_of_memory("attention_decode.cuh", [&] { run(attention_forward, args); }) == "");
+      Buffer position(DType::i32, {1});
+      position.put(0, 90);
+      args.position = position.view();
+      CHECK(wasted_of_memory("attention_decode.cuh", [&] { run(attention_forward, args); }) == "");
     }
-    Buffer logits(type, {1, 4096}), position(DType::i32, {1}), tokens(DType::i32, {1});
+    Buffer logits(type, {1, 4096}), draw(DType::i32, {1}), text(DType::i32, {1}), tokens(DType::i32, {1});
     logits.normal(4);
-    position.put(0, 3);
+    draw.put(0, 3);
+    text.put(0, 1);
     CHECK(wasted_of_memory("rows.cuh", [&] {
-            run(sample, SampleArgs{.logits = logits.view(), .position = position.view(), .tokens = tokens.view(), .top_k = 50, .top_p = 0.9});
+            run(sample,
+                SampleArgs{.logits = logits.view(), .draw = draw.view(), .text = text.view(), .tokens = tokens.view(), .top_k = 50, .top_p = 0.9});
           }) == "");
   }
 }

@@ -1,179 +1,10 @@
 // Attention forward and backward against the float64 oracle, by every candidate that takes a case: ragged lengths, head sizes, GQA, windows,
-// documents, a KV cache, packed buffers, dtypes, thread counts, refusals.
-#include "kernels/api/attention.h"
-
-#include <limits>
-#include <string>
-
-#include "tests/kernels/kernel_case.h"
-#include "tests/oracles/attention.h"
-#include "tests/support/buffer.h"
-#include "tests/support/catch.h"
-#include "tests/support/compare.h"
+// documents, packed buffers, dtypes, thread counts, refusals.
+#include "tests/kernels/attention_case.h"
 
 namespace heddle::kernels {
-namespace {
 
-using test::Bound;
-using test::Buffer;
-using test::kDevice;
-using test::kFloating;
-
-// scattered: starts that do not rise with the token. odd_one: of each 64 tokens one, another in each sequence, sees but itself, the others all;
-// odd_many: the other way round.
-enum class Documents { none, growing, scattered, odd_one, odd_many };
-
-struct Case {
-  int64_t b = 1, t = 1, s = 0, h = 1, kv = 1, d = 8;  // s: 0 means t
-  int64_t window = 0;
-  DType dtype = DType::f32;
-  Documents documents = Documents::none;
-  bool lse = true, aligned = false;  // aligned: all rows start at multiples of 16 bytes
-  bool chosen_only = false;          // by the first candidate alone
-  double spread = 1;
-};
-
-std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << name_of(c.dtype) << " B " << c.b << " T " << c.t << " S " << (c.s ? c.s : c.t) << " H " << c.h << "/" << c.kv << " D " << c.d
-             << " window " << c.window << " documents " << static_cast<int>(c.documents) << " spread " << c.spread;
-}
-
-// q, k, v (and their gradients) are views of one packed buffer, as a model makes them; with a KV cache q has its own.
-struct Packed {
-  Buffer buffer, queries;
-  View q, k, v;
-
-  Packed() = default;
-  Packed(const Case& x) {
-    const int64_t s = x.s ? x.s : x.t, kv_width = x.kv * x.d, q_width = x.h * x.d;
-    buffer = Buffer(x.dtype, {x.b, s, q_width + 2 * kv_width});
-    queries = Buffer(x.dtype, {x.b, x.t, q_width}, {.padding = x.aligned ? 8 : 5});
-    const auto heads = [&](const Buffer& from, int64_t first, int64_t length, int64_t count) {
-      View view = from.view();
-      view.data += first * size_of(x.dtype);
-      view.rank = 4;
-      view.shape = {x.b, length, count, x.d};
-      view.stride = {view.stride[0], view.stride[1], x.d, 1};
-      return view;
-    };
-    q = s == x.t ? heads(buffer, 0, x.t, x.h) : heads(queries, 0, x.t, x.h);
-    k = heads(buffer, q_width, s, x.kv);
-    v = heads(buffer, q_width + kv_width, s, x.kv);
-  }
-  Packed(const Packed&) = delete;
-  Packed& operator=(Packed&&) = default;
-};
-
-struct Attention {
-  Packed in, grad;
-  Buffer out, lse, d_out, start;
-  AttentionForwardArgs forward;
-  AttentionBackwardArgs backward;
-
-  explicit Attention(const Case& x) : in(x), grad(x) {
-    in.buffer.normal(1, 0, x.spread);
-    in.queries.normal(2, 0, x.spread);
-    out = Buffer(x.dtype, {x.b, x.t, x.h, x.d}, {.padding = x.aligned ? 8 : 3});
-    lse = Buffer(accumulator_of(x.dtype), {x.b, x.h, x.t}, {.padding = 2});
-    d_out = Buffer(x.dtype, {x.b, x.t, x.h, x.d});
-    d_out.normal(3);
-    start = Buffer(DType::i32, {x.b, x.t}, {.padding = 1});
-    // Documents of growing length; sequence b begins with another cut.
-    start.fill([&](int64_t i) {
-      const int64_t b = i / x.t, t = i % x.t;
-      if (x.documents == Documents::scattered) return static_cast<double>((i * 7919 + 13 * b) % (t + 1));
-      if (x.documents == Documents::odd_one || x.documents == Documents::odd_many)
-        return (t % 64 == b % 64) == (x.documents == Documents::odd_one) ? static_cast<double>(t) : 0.0;
-      int64_t first = 0, length = 3 + 2 * b;
-      while (first + length <= t) {
-        first += length;
-        length = length * 3 / 2 + 1;
-      }
-      return static_cast<double>(first);
-    });
-    forward = {
-        .q = in.q, .k = in.k, .v = in.v, .out = out.view(), .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(x.d))), .window = x.window};
-    if (x.lse) forward.lse = lse.view();
-    if (x.documents != Documents::none) forward.document_start = start.view();
-    backward = {
-        .q = in.q, .k = in.k, .v = in.v, .out = out.view(), .lse = lse.view(), .d_out = d_out.view(), .dq = grad.q, .dk = grad.k, .dv = grad.v};
-    backward.document_start = forward.document_start;
-    backward.scale = forward.scale;
-    backward.window = forward.window;
-  }
-  Attention(const Attention&) = delete;
-
-  void run_forward() { test::run(attention_forward, forward); }
-  void run_backward() { test::run(attention_backward, backward); }
-};
-
-// run(candidate's name) for the first `most` candidates of this device that take the arguments, or all, while each is the only choice.
-template <class Args, class Run>
-void by_candidates(Kernel<Args>& kernel, const Args& args, int most, const Run& run) {
-  test::register_kernels();
-  for (const Candidate<Args>& candidate : kernel.candidates(kDevice)) {
-    if (candidate.refuses && candidate.refuses(args)) continue;
-    INFO(kernel.op() << " by " << candidate.name);
-    kernel.force(candidate.name);
-    run(candidate.name);
-    kernel.force("");
-    if (--most == 0) return;
-  }
-}
-template <class Args, class Run>
-void by_every_candidate(Kernel<Args>& kernel, const Args& args, const Run& run) {
-  by_candidates(kernel, args, 99, run);
-}
-
-void check_case(const Case& x) {
-  INFO(x);
-  Attention a(x);
-  const bool backward = x.s == 0 && x.lse;
-  const auto& f = a.forward;
-  const auto want = oracle::attention(f.q, f.k, f.v, f.document_start, f.scale, f.window, backward ? a.d_out.view() : View{});
-
-  // Roundings to the dtype, counted in those of the accumulator: of what is stored, and on tensor cores of the probabilities or their gradients,
-  // which meet the other operand in bf16.
-  const double ratio = test::unit_roundoff(x.dtype) / test::unit_roundoff(accumulator_of(x.dtype)), stored = ratio > 1 ? ratio : 0;
-  const auto operands = [&](std::string_view candidate) { return candidate == "flash2_sm80" ? stored : 0; };
-  // The error of a score, gamma_{D + 3} sum |q| |k|, is the relative error of its exponential. Then come S sums and products, one rescaling
-  // per tile (bounded by S again) and the division; exp itself is within 2 ulp and enters once for a term and once for each rescaling.
-  const int64_t s = x.s ? x.s : x.t;
-  const double score_terms = static_cast<double>(x.d + 3) * std::max(want.score, 1.0);
-  const double terms = 2 * score_terms + 3 * static_cast<double>(s) + 10;
-  double in_out = 0;  // of the candidate whose out stays
-  by_candidates(attention_forward, a.forward, x.chosen_only ? 1 : 99, [&](std::string_view candidate) {
-    a.out.poison();
-    a.lse.poison();
-    a.run_forward();
-    in_out = operands(candidate);
-    CHECK_CLOSE(a.out.view(), want.out.data, want.out_magnitude.data, Bound{x.dtype, terms + in_out});
-    CHECK(a.out.guards_intact());
-    CHECK(a.lse.guards_intact());
-    if (x.lse) {
-      std::vector<double> size(want.lse.size());
-      for (size_t i = 0; i < size.size(); ++i) size[i] = std::abs(want.lse[i]) + 1;
-      CHECK_CLOSE(a.lse.view(), want.lse, size, Bound{accumulator_of(x.dtype), terms});
-    }
-  });
-  if (!backward) return;
-
-  // Backward reads the stored out in delta: its roundings act there, relative to sum |d_out| |out| <= the magnitude used here.
-  const double grad_terms = terms + 2 * static_cast<double>(x.d) + static_cast<double>(x.t * x.h) + 10;
-  by_candidates(attention_backward, a.backward, x.chosen_only ? 1 : 99, [&](std::string_view candidate) {
-    a.grad.buffer.poison();
-    a.run_backward();
-    const double delta_terms = grad_terms + stored + in_out + operands(candidate);
-    CHECK_CLOSE(a.grad.q, want.dq.data, want.dq_magnitude.data, Bound{x.dtype, delta_terms});
-    CHECK_CLOSE(a.grad.k, want.dk.data, want.dk_magnitude.data, Bound{x.dtype, delta_terms});
-    CHECK_CLOSE(a.grad.v, want.dv.data, want.dv_magnitude.data, Bound{x.dtype, grad_terms + operands(candidate)});
-    CHECK(a.grad.buffer.guards_intact());
-  });
-}
-
-constexpr size_t kDtypes = std::size(kFloating);
-
-}  // namespace
+using namespace attention_case;
 
 TEST_CASE("attention: ragged lengths and head sizes in every dtype") {
   for (DType dtype : kFloating) {
@@ -197,56 +28,6 @@ TEST_CASE("attention: grouped queries, windows and documents, alone and together
       }
     }
   }
-}
-
-TEST_CASE("attention: queries at the end of a KV cache") {
-  size_t next = 0;
-  for (int64_t t : {1, 3, 4, 5, 30, 64, 100}) {
-    for (int64_t s : {t + 1, int64_t{107}, int64_t{203}}) {
-      for (int64_t window : {0, 1, 50}) {
-        check_case({.b = 2, .t = t, .s = s, .h = 4, .kv = 2, .d = 24, .window = window, .dtype = kFloating[next++ % kDtypes]});
-      }
-      ++next;
-    }
-  }
-}
-
-// What a GPU cuts into parts of the keys: one part, several, the last of them short; a group that fills no tile and one that needs two.
-TEST_CASE("attention: a few queries over a long KV cache") {
-  const auto check_decoded = [](Case x) {
-    x.aligned = true;
-#if defined(HEDDLE_TEST_CUDA)
-    const Attention a(x);
-    test::register_kernels();
-    CHECK(attention_forward.choose(kDevice, a.forward).name == "decode");
-#endif
-    check_case(x);
-  };
-  uint32_t state = 1;
-  const auto any = [&](int64_t least, int64_t most) {
-    state = state * 1664525 + 1013904223;
-    return least + static_cast<int64_t>(state >> 8) % (most - least + 1);
-  };
-  for (int i = 0; i < 24; ++i) {
-    constexpr int64_t kHeadSizes[] = {64, 128, 96, 8, 40};
-    const int64_t t = i % 3 ? 1 : any(1, 8), s = any(t, i % 2 ? 150 : 700), kv = any(1, 2), group = any(1, i % 4 ? 5 : 12);
-    check_decoded({.b = any(1, 2),
-                   .t = t,
-                   .s = s,
-                   .h = kv * group,
-                   .kv = kv,
-                   .d = kHeadSizes[i % 5],
-                   .window = i % 4 == 3 ? any(1, 200) : 0,
-                   .dtype = kFloating[static_cast<size_t>(i) / 2 % kDtypes],
-                   .lse = i % 6 != 5,
-                   .spread = i % 7 == 6 ? 5.0 : 1.0});
-  }
-  for (DType dtype : kFloating) {
-    check_decoded({.b = 1, .t = 1, .s = 1, .h = 1, .kv = 1, .d = 8, .dtype = dtype});
-    check_decoded({.b = 2, .t = 8, .h = 2, .kv = 1, .d = 64, .dtype = dtype, .documents = Documents::growing});
-    check_decoded({.b = 1, .t = 1, .s = 257, .h = 7, .kv = 1, .d = 64, .dtype = dtype});
-  }
-  check_decoded({.b = 1, .t = 1, .s = 32768, .h = 1, .kv = 1, .d = 64, .dtype = DType::bf16, .chosen_only = true});
 }
 
 TEST_CASE("attention: documents whose starts do not rise with the token") {
@@ -290,23 +71,6 @@ TEST_CASE("attention: nothing to attend to") {
     check_case({.b = 0, .t = 5, .h = 2, .kv = 1, .d = 64, .dtype = dtype, .aligned = true});
     check_case({.b = 2, .t = 0, .h = 2, .kv = 1, .d = 64, .dtype = dtype, .aligned = true});
   }
-}
-
-TEST_CASE("attention: a cached key gives what the full sequence gives") {
-  Attention full({.b = 1, .t = 90, .h = 2, .kv = 1, .d = 32});
-  full.run_forward();
-  Attention last({.b = 1, .t = 90, .h = 2, .kv = 1, .d = 32});
-  Buffer one(DType::f32, {1, 1, 2, 32});
-  last.forward.q.shape[1] = 1;
-  last.forward.q.data += 89 * last.forward.q.step(1) * 4;
-  last.forward.out = one.view();
-  last.forward.lse = View{};
-  last.run_forward();
-  View row = full.out.view();
-  row.shape[1] = 1;
-  row.data += 89 * row.step(1) * 4;
-  const auto want = test::values(row);
-  CHECK_CLOSE(one.view(), want, std::vector<double>(want.size(), 1e-5));
 }
 
 TEST_CASE("attention: large scores neither overflow nor lose the answer; NaN stays in its row") {
@@ -386,6 +150,13 @@ TEST_CASE("attention: arguments that contradict the contract give one error nami
   refused([](Args& a) { a.document_start.shape[1] = 5; }, "document_start must be i32 (B, T), is i32 (2, 5)");
   refused([](Args& a) { a.k.shape[1] = a.v.shape[1] = 9; }, "document_start needs as many keys as queries");
   refused([](Args& a) { a.v.stride[3] = 2; }, "the last stride of v is not 1");
+  refused([](Args& a) { a.position = make_view(a.document_start.as<int32_t>(), {2}); }, "position goes with a cache");
+  refused(
+      [](Args& a) {
+        a.position = a.document_start;
+        a.document_start = {};
+      },
+      "position must be i32 (B), is i32 (2, 6)");
 
   test::register_kernels();
   Attention wide({.b = 1, .t = 2, .h = 1, .kv = 1, .d = 300});

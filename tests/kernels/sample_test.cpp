@@ -33,22 +33,30 @@ std::ostream& operator<<(std::ostream& out, const Options& o) {
 }
 
 struct Draw {
-  Buffer logits, position = Buffer(DType::i32, {1}), tokens;
+  Buffer logits, number, text, tokens;
   SampleArgs args;
 
+  // Row b is token `at` of text b.
   Draw(Buffer from, const Options& o, int64_t at)
       : logits(std::move(from)),
+        number(DType::i32, {logits.view().size(0)}, {.padding = 1}),
+        text(DType::i32, {logits.view().size(0)}, {.padding = 2}),
         tokens(DType::i32, {logits.view().size(0)}),
         args{.logits = logits.view(),
-             .position = position.view(),
+             .draw = number.view(),
+             .text = text.view(),
              .tokens = tokens.view(),
              .temperature = o.temperature,
              .top_k = o.top_k,
              .top_p = o.top_p,
              .vocab = o.vocab} {
     args.key.seed = o.seed;
-    position.put(0, static_cast<double>(at));
+    text.fill([](int64_t row) { return static_cast<double>(row); });
+    put(at);
     tokens.poison();
+  }
+  void put(int64_t at) {
+    number.fill([&](int64_t) { return static_cast<double>(at); });
   }
   Draw(const Draw&) = delete;
 
@@ -96,9 +104,9 @@ std::vector<Choice> distribution(std::vector<double> logits, const Options& o) {
   return all;
 }
 
-int32_t by_definition(const std::vector<double>& logits, const Options& o, int64_t position, uint64_t row = 0) {
-  const RngKey key{.seed = o.seed, .purpose = RngPurpose::sample, .name = 0, .stream = static_cast<uint64_t>(position)};
-  const long double target = Philox::uniform(Philox::draw(key, row)[0]);
+int32_t by_definition(const std::vector<double>& logits, const Options& o, int64_t position, uint64_t text = 0) {
+  const RngKey key{.seed = o.seed + text, .purpose = RngPurpose::sample, .name = 0, .stream = static_cast<uint64_t>(position)};
+  const long double target = Philox::uniform(Philox::draw(key, 0)[0]);
   const std::vector<Choice> choices = distribution(logits, o);
   long double passed = 0;
   for (const Choice& c : choices) {
@@ -127,7 +135,7 @@ Buffer some_logits(DType dtype, int64_t rows, int64_t columns, uint64_t seed, do
 
 }  // namespace
 
-TEST_CASE("sample: every draw is the inverse of the distribution function at the draw of its position and row") {
+TEST_CASE("sample: every draw is the inverse of the distribution function at the draw of its number and text") {
   uint64_t seed = 0;
   for (const int64_t columns : {1, 2, 3, 7, 30, 31, 33, 64, 257, 500, 1000, 2049}) {
     for (const double temperature : {0.3, 1.0, 40.0}) {
@@ -143,7 +151,7 @@ TEST_CASE("sample: every draw is the inverse of the distribution function at the
       Draw draw(some_logits(dtype, rows, columns, seed, seed % 4 == 1 ? 0.75 : 0, static_cast<int64_t>(seed % 2) * 5), o, 0);
       for (const int64_t position : {0, 77, 2147483647}) {
         INFO(name_of(dtype) << " (" << rows << ", " << columns << ") " << o << " position " << position);
-        draw.position.put(0, static_cast<double>(position));
+        draw.put(position);
         const std::vector<int32_t> tokens = draw.run();
         for (int64_t row = 0; row < rows; ++row) {
           CAPTURE(row);
@@ -162,6 +170,22 @@ TEST_CASE("sample: a vocabulary of a GPT-2") {
   }
 }
 
+TEST_CASE("sample: a text's token does not depend on what else is drawn, nor on where it lies") {
+  const Options o{.temperature = 1.3, .top_k = 30, .top_p = 0.9, .seed = 11};
+  Draw together(some_logits(DType::f32, 6, 300, 3, 0, 0), o, 0);
+  constexpr int64_t kTexts[] = {4, 0, 4, 2147483647, 7, 1}, kNumbers[] = {3, 5, 4, 0, 2147483647, 5};
+  together.text.fill([&](int64_t row) { return static_cast<double>(kTexts[row]); });
+  together.number.fill([&](int64_t row) { return static_cast<double>(kNumbers[row]); });
+  const std::vector<int32_t> tokens = together.run();
+  for (int64_t row = 0; row < 6; ++row) {
+    CAPTURE(row);
+    const std::vector<double> logits = values_of_row(together.logits, row);
+    Options own = o;
+    own.seed += static_cast<uint64_t>(kTexts[row]);
+    CHECK(tokens[static_cast<size_t>(row)] == one(logits, own, kNumbers[row]));
+  }
+}
+
 TEST_CASE("sample: equals are taken in the order of their ids, and each as often as the others") {
   // All equal: draw u falls on token floor(u n), exactly.
   for (const int64_t columns : {1, 31, 512, 513, 3000}) {
@@ -172,7 +196,7 @@ TEST_CASE("sample: equals are taken in the order of their ids, and each as often
         flat.fill([&](int64_t i) { return logit == 0 && i % 2 ? -0.0 : logit; });
         Draw draw(std::move(flat), o, 0);
         for (int64_t position = 0; position < 5; ++position) {
-          draw.position.put(0, static_cast<double>(position));
+          draw.put(position);
           const uint32_t word = Philox::draw({.seed = 5, .purpose = RngPurpose::sample, .stream = static_cast<uint64_t>(position)}, 0)[0] >> 8;
           const int64_t kept = top_k > 0 ? std::min(top_k, columns) : columns;
           CHECK(draw.run()[0] == static_cast<int64_t>(word) * kept >> 24);
@@ -216,7 +240,7 @@ TEST_CASE("sample: frequencies are those of the softmax at that temperature, cut
     same.fill([&](int64_t i) { return logits[static_cast<size_t>(i % 8)]; });
     Draw draw(std::move(same), o, 0);
     for (int64_t position = 0; position < kDraws / kRows; ++position) {
-      draw.position.put(0, static_cast<double>(position));
+      draw.put(position);
       for (const int32_t id : draw.run()) ++counts[static_cast<size_t>(id)];
     }
     std::vector<double> expected(logits.size());
@@ -324,7 +348,8 @@ TEST_CASE("sample: arguments that contradict the contract are refused in words")
   refused([](SampleArgs& a) { a.logits.shape[1] = 0; }, "of no token");
   refused([](SampleArgs& a) { a.logits.dtype = DType::i32; }, "logits i32 (2, 9)");
   refused([](SampleArgs& a) { a.tokens.shape[0] = 3; }, "tokens i32 (3) must have shape (2)");
-  refused([](SampleArgs& a) { a.position.dtype = DType::f32; }, "position f32 (1) must be i32");
+  refused([](SampleArgs& a) { a.draw.dtype = DType::f32; }, "draw f32 (2) must be i32");
+  refused([](SampleArgs& a) { a.text.shape[0] = 1; }, "text i32 (1) must have shape (2)");
   refused([](SampleArgs& a) { a.temperature = -1; }, "temperature is -1");
   refused([](SampleArgs& a) { a.temperature = std::nan(""); }, "temperature is nan");
   refused([](SampleArgs& a) { a.vocab = -2; }, "vocab is -2");

@@ -61,6 +61,43 @@ DEVICE_TEST_CASE("logits from the cache equal a full forward pass, however the p
   }
 }
 
+// Texts of lengths of their own in one cache: each has the logits that it has in a cache of its own.
+DEVICE_TEST_CASE("a decoding step's logits are those of each text by itself, wherever it ends") {
+  for (const test::Style& style : test::styles()) {
+    CAPTURE(style.name);
+    const Transformer model(style.config);
+    const Arena arena(model, test::device(), DType::f32);
+    test::randomize(arena);
+    const int64_t seq = model.config().seq, vocab = model.config().vocab;
+    Transformer::Cache together = model.make_cache(4, seq);
+    std::vector<int32_t> tokens, position, row;
+    std::vector<double> want;
+    for (int64_t text = 0; text < 4; ++text) {
+      const int64_t length = text == 3 ? seq - 1 : 1 + 2 * text;
+      const Tensor prompt = test::random_tokens(1, length, vocab, static_cast<uint32_t>(text + 1));
+      Transformer::Cache part = together.of_text(text), own = model.make_cache(1, seq);
+      CHECK(model.next_logits(prompt, part).to_vector() == model.next_logits(prompt, own).to_vector());
+      tokens.push_back(static_cast<int32_t>(text % vocab));
+      position.push_back(static_cast<int32_t>(length));
+      row.push_back(static_cast<int32_t>(text * seq + length));
+      for (const double v : model.next_logits(test::ints({tokens.back()}, {1, 1}), own).to_vector()) want.push_back(v);
+    }
+    const std::vector<double> got =
+        model.decode_logits(test::ints(tokens, {4}), test::ints(position, {4}), test::ints(row, {4}), together).to_vector();
+    REQUIRE(got.size() == want.size());
+    double largest = 1, worst = 0;
+    for (size_t i = 0; i < want.size(); ++i) {
+      largest = std::max(largest, std::abs(want[i]));
+      worst = std::max(worst, std::abs(got[i] - want[i]));
+    }
+    // As above: the same terms in another order.
+    const TransformerConfig& c = model.config();
+    const double n = static_cast<double>(c.layers * (2 * c.dim + c.mlp_dim + 3 * c.head_dim + seq) + c.dim);
+    CHECK(worst <= 2 * static_cast<double>(c.dim * c.layers) * test::gamma(n, DType::f32) * largest);
+    CHECK_THROWS_WITH(model.decode_logits(test::ints({1}, {1}), test::ints({0}, {1}), test::ints({0}, {1}), together), Contains("a KV cache of 4"));
+  }
+}
+
 DEVICE_TEST_CASE("generation records nothing and leaves gradients alone") {
   const Transformer model(test::gpt2_style());
   const Arena arena(model, test::device(), DType::f32);

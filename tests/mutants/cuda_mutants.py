@@ -153,7 +153,8 @@ class Planted:
             if not line.startswith(" "):
                 output = line.split(":")[0]
             else:
-                includes.setdefault(output, set()).add(line.strip().removeprefix(str(ROOT) + "/"))
+                path = os.path.normpath(self.build / line.strip())  # a compiler cache may have made it relative
+                includes.setdefault(output, set()).add(path.removeprefix(str(ROOT) + "/"))
 
         def one(output):
             if not includes.get(output, set()) & {record["file"] for record in self.records.values()}:
@@ -189,6 +190,8 @@ class Planted:
                         sys.exit(f"cuda_mutants: {output} does not compile with its faults:\n{said[:4000]}")
                     bad |= new
             if not bad:
+                if self.records and not any(objects.values()):
+                    sys.exit(f"cuda_mutants: nothing in {self.build} was compiled from the sources with faults: build kernels_cuda_plain there")
                 return objects
             for file, line in sorted(bad):
                 print(f"{file}:{line}: left without faults, as it does not compile with them", flush=True)

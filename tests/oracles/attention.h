@@ -30,9 +30,10 @@ struct AttentionResult {
 
 // d_out absent: forward only.
 inline AttentionResult attention(const View& q_view, const View& k_view, const View& v_view, const View& start_view, double scale, int64_t window,
-                                 const View& d_out_view = {}) {
+                                 const View& d_out_view = {}, const View& position_view = {}) {
   Heads q(q_view), k(k_view), v(v_view), d_out;
   if (d_out_view) d_out = Heads(d_out_view);
+  const auto position = position_view ? test::values(position_view) : std::vector<double>{};
   const auto start = start_view ? test::values(start_view) : std::vector<double>{};
   const int64_t batch = q_view.size(0), queries = q.n, keys = k.n, d = q.d, group = q.heads / k.heads;
   AttentionResult r;
@@ -42,7 +43,7 @@ inline AttentionResult attention(const View& q_view, const View& k_view, const V
   for (int64_t b = 0; b < batch; ++b) {
     for (int64_t h = 0; h < q.heads; ++h) {
       for (int64_t t = 0; t < queries; ++t) {
-        const int64_t p = keys - queries + t, kv = h / group;
+        const int64_t p = (position.empty() ? keys - queries : static_cast<int64_t>(position[static_cast<size_t>(b)])) + t, kv = h / group;
         int64_t first = 0;
         if (window > 0) first = std::max<int64_t>(first, p - window + 1);
         if (!start.empty()) first = std::max<int64_t>(first, static_cast<int64_t>(start[static_cast<size_t>(b * queries + t)]));

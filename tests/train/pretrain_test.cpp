@@ -9,8 +9,8 @@
 #include <sstream>
 
 #include "core/device.h"
+#include "infer/generate.h"
 #include "infer/load.h"
-#include "infer/sampling.h"
 #include "kernels/api/cross_entropy.h"
 #include "parallel/control.h"
 #include "tests/support/devices.h"

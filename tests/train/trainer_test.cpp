@@ -349,6 +349,11 @@ DEVICE_TEST_CASE("the evaluator's nats are a plain sum over the first targets, f
       CHECK(got.bytes == scored);  // its tokens are bytes
       CHECK(std::abs(got.nats - nats) <= test::gamma(32 + 257, DType::f32) * nats);
       CHECK(std::abs(got.loss() - nats / static_cast<double>(scored)) <= test::gamma(32 + 257, DType::f32) * got.loss());
+      // Recorded, each batch has the same bits.
+      std::vector<std::string> told;
+      evaluator.record_batches([&](const std::string& line) { told.push_back(line); });
+      CHECK(evaluator.run(s.model)->nats == got.nats);
+      CHECK(told == std::vector<std::string>());
     }
   }
   int asked = 0;

@@ -261,9 +261,11 @@ void run_group(Worker& worker);                                  // all blocks o
 void record_failure(const std::string& text, const Site& site);  // the first one counts
 std::string deadlock_report(const Group& group);
 std::string thread_text(const Thread& thread);  // "thread (3,0,0) of block (1,0,0)"
-std::string site_text(const Site& site);        // "__syncthreads at kernels/cuda/norm.cu:31"
-[[noreturn]] void abandon();                    // leaves the failed thread without unwinding it: where its code cannot let an exception pass
-void progress_made();                           // something other than spinning happened
+// "kernels/cuda/norm.cu", however the compiler was told of it: a compiler cache may have made it "../../kernels/cuda/norm.cu".
+std::string_view path_in_tree(std::string_view path);
+std::string site_text(const Site& site);  // "__syncthreads at kernels/cuda/norm.cu:31"
+[[noreturn]] void abandon();              // leaves the failed thread without unwinding it: where its code cannot let an exception pass
+void progress_made();                     // something other than spinning happened
 
 // ---- launch.cpp ----
 bool lower_groups_are_running(const Group& group);

@@ -21,14 +21,6 @@ bool path_ends_with(std::string_view path, std::string_view tail) {
   return path.size() == tail.size() || path[path.size() - tail.size() - 1] == '/';
 }
 
-std::string_view short_path(std::string_view path) {
-#ifdef HEDDLE_SOURCE_ROOT
-  constexpr std::string_view root = HEDDLE_SOURCE_ROOT "/";
-  if (path.substr(0, root.size()) == root) path.remove_prefix(root.size());
-#endif
-  return path;
-}
-
 // 0: not a positive number.
 int positive(std::string_view digits) {
   int value = 0;
@@ -145,7 +137,7 @@ class Mutator {
   }
 
   void remember(const Site& site, unsigned kinds) {
-    const std::string_view file = short_path(site.file);
+    const std::string_view file = path_in_tree(site.file);
     for (MutationSite& known : seen_) {
       if (known.line != site.line || known.what != site.what || known.file != file) continue;
       known.kinds |= kinds;

@@ -311,13 +311,17 @@ std::string thread_text(const Thread& thread) {
   return concat("thread ", index_text(thread.index), " of block ", index_text(thread.block->index));
 }
 
-std::string site_text(const Site& site) {
-  std::string_view file = site.file;
+std::string_view path_in_tree(std::string_view path) {
 #ifdef HEDDLE_SOURCE_ROOT
   constexpr std::string_view root = HEDDLE_SOURCE_ROOT "/";
-  if (file.substr(0, root.size()) == root) file.remove_prefix(root.size());
+  if (path.substr(0, root.size()) == root) path.remove_prefix(root.size());
 #endif
-  return site.line == 0 ? std::string(site.what) : concat(site.what, " at ", file, ":", site.line);
+  while (path.substr(0, 3) == "../") path.remove_prefix(3);
+  return path;
+}
+
+std::string site_text(const Site& site) {
+  return site.line == 0 ? std::string(site.what) : concat(site.what, " at ", path_in_tree(site.file), ":", site.line);
 }
 
 void record_failure(const std::string& text, const Site& site) {
