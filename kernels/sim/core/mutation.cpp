@@ -1,4 +1,5 @@
 #include "kernels/sim/core/mutation.h"
+#include "kernels/sim/core/machine_internal.h"
 
 #include <algorithm>
 #include <cerrno>
