@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . cmake/packages.sh
 . tests/environment.sh
 
-parts=(tests clang compile-matrix kills supervised-kills ranks mpich random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build gpu-quickstart fuzz stall mutants cuda-mutants equivalence)
+parts=(tests clang compile-matrix kills supervised-kills ranks mpich slurm random-flags power-loss simulated-gcc simulated-clang simulated-ucontext simulated-own-headers gpu-build gpu-quickstart fuzz stall mutants cuda-mutants equivalence)
 usage() {
   cat <<TEXT
 usage: tests/nightly.sh [--kills N] [--flag-sets N] [--power-loss-states N] [--fuzz-seconds N] [--mutants-seed N] [PART...]
@@ -78,6 +78,12 @@ under_mpich() {
   ctest --test-dir build/mpich -R '^mpi_tests_2_ranks$' --no-tests=error --output-on-failure &&
     sh tests/train/other_mpi.sh "$PWD/$cpu/bin/heddle" mpirun "$PWD/build/mpich/bin/heddle" "$PWD/$logs/mpirun"
 }
+# The example's job under a Slurm of its own.
+under_slurm() {
+  local code=0
+  sh tests/app/slurm_loopback.sh "$PWD/$cpu/bin/heddle" "$PWD/examples/slurm/pretrain.sbatch" || code=$?
+  [ $code = 0 ] || [ $code = 77 ]
+}
 # All tests of the simulated CUDA machine, built another way: simulated NAME OPTIONS...
 simulated() {
   local folder=build/nightly-$1
@@ -127,7 +133,8 @@ cuda_mutants() {
 }
 
 need_packages "$logs/apt.log" $heddle_packages || exit 1
-optional_packages "$logs/apt.log" "gdb|the test sim_gdb" "qemu-user|the test cpu_check" "libmpich-dev|the part mpich" "clang|the part clang" "libomp-dev|the part clang" "libclang-rt-dev|fuzzing" \
+optional_packages "$logs/apt.log" "gdb|the test sim_gdb" "qemu-user|the test cpu_check" "libmpich-dev|the part mpich" "slurmctld|the part slurm" \
+  "slurmd|the part slurm" "clang|the part clang" "libomp-dev|the part clang" "libclang-rt-dev|fuzzing" \
   "clang-16|compiling for znver4" "g++-aarch64-linux-gnu|compiling for aarch64"
 build || { tail -n 40 "$logs/build.log" "$logs/configure.log"; exit 1; }
 part tests ./test.sh --strict --full --keep-going
@@ -137,6 +144,7 @@ part kills env HEDDLE_KILLS="$kills" $cpu/bin/kills_test
 part supervised-kills env HEDDLE_SUPERVISED_KILLS="$kills" $cpu/bin/supervised_kills_test
 part ranks env HEDDLE_RANK_CASES=all ctest --test-dir $cpu -R '^(rank_training|nccl_order)_' --no-tests=error --output-on-failure --timeout 1500
 part mpich under_mpich
+part slurm under_slurm
 part random-flags env HEDDLE_FLAG_SETS="$flag_sets" HEDDLE_FLAG_SEED="$RANDOM" $cpu/bin/random_flags_test
 part power-loss env HEDDLE_POWER_LOSS_STATES="$states" $cpu/bin/test_checkpoint_power_loss
 part simulated-gcc in_every_mode gcc -DCMAKE_CXX_COMPILER=g++ -DHEDDLE_SIM_CHECK_COMPILER=OFF
