@@ -26,7 +26,9 @@ std::unique_ptr<Control> world_control(double patience) {
   constexpr const char* kSrun = kOpenMpi ? "srun --mpi=pmix" : "srun --mpi=pmi2";
   // Open MPI ends such a rank by itself, with a code after which jobs are started again.
   if (kOpenMpi && variable == std::string_view("SLURM_STEP_NUM_TASKS") && !std::getenv("PMIX_RANK")) {
-    fail("mpi", concat("srun started this as rank ", rank, " of ", ranks, " without PMIx, by which ranks of Open MPI find one another: use ", kSrun),
+    fail("mpi",
+         concat("srun started this as rank ", rank, " of ", ranks, " (", variable,
+                ") without PMIx, by which ranks of Open MPI find one another: use ", kSrun),
          ExitCode::usage);
   }
   const CallGuard guard("MPI_Init", patience * phase::kStartUp.patience);
