@@ -16,6 +16,7 @@ set(ARROWS
   "kernels/arch|kernels/api kernels/arch kernels/sim"
   "kernels/sim|kernels/api kernels/arch kernels/sim"
   "kernels/cuda|kernels/api kernels/arch kernels/cuda"
+  "kernels/vendor|kernels/api kernels/vendor"
   "core|kernels/api core"
   "optim|kernels/api core optim"
   "data|kernels/api core data"
@@ -129,8 +130,8 @@ function(check_includes file)
       if("${file}" MATCHES "\\.cuh?$" AND NOT "${path}" MATCHES "${STANDARD_HEADER}" AND NOT "${file}" MATCHES "^(kernels/(arch|sim)|tests|bench)/")
         report(${file} ${line} cuda-sources "a .cu or .cuh includes kernels/{api,arch,cuda} and the standard library, not <${path}>")
       endif()
-      if("${path}" MATCHES "${CUDA_HEADERS}" AND NOT "${file}" MATCHES "^(kernels/(cuda|arch|sim)|tests/sim)/|_cuda\\.cpp$|^parallel/nccl_communicator\\.cpp$")
-        report(${file} ${line} cuda-headers "<${path}> belongs in kernels/{cuda,arch,sim}, tests/sim, parallel/nccl_communicator.cpp or a *_cuda.cpp")
+      if("${path}" MATCHES "${CUDA_HEADERS}" AND NOT "${file}" MATCHES "^(kernels/(cuda|arch|sim|vendor)|tests/sim)/|_cuda\\.cpp$|^parallel/nccl_communicator\\.cpp$")
+        report(${file} ${line} cuda-headers "<${path}> belongs in kernels/{cuda,arch,sim,vendor}, tests/sim, parallel/nccl_communicator.cpp or a *_cuda.cpp")
       endif()
       if("${path}" MATCHES "${THIRD_PARTY}" AND "${file}" MATCHES "\\.(h|cuh|cu)$" AND NOT "${file}" MATCHES "${THIRD_PARTY_MAY}")
         report(${file} ${line} third-party "<${path}> belongs in a .cpp or an *_internal.h: public headers carry no other library")

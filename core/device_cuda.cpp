@@ -285,6 +285,7 @@ Found look() {
   const cudaError_t status = cudaGetDeviceCount(&found.devices);
   if (status == cudaSuccess && found.devices > 0) {
     kernels::register_cuda_kernels();
+    kernels::register_vendor_kernels();
     return found;
   }
   cudaGetLastError();

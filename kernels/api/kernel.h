@@ -1,7 +1,7 @@
 // Kernel<Args>: one operation, a short ordered list of implementations per device type.
 //
 // Lists are filled by explicit calls (register_cpu_kernels(), register_cuda_kernels()), never by static initialisers. `choose` takes the
-// candidate forced by name, else the first that does not refuse; when all refuse, one error says who refused and why.
+// candidate forced by name, else the preferred one, else the first that does not refuse; when all refuse, one error says who refused and why.
 #pragma once
 
 #include <array>
@@ -58,21 +58,37 @@ class Kernel {
 
   // Makes `choose` take the candidate of this name only, on the devices that have one; an empty name ends it. For benches, tests and ForcedKernels.
   void force(std::string_view name) {
-    for (size_t device = 0; device < lists_.size(); ++device) {
-      forced_[device] = {};
-      for (const Candidate<Args>& candidate : lists_[device]) {
-        if (candidate.name == name) forced_[device] = name;
-      }
-    }
+    for (size_t device = 0; device < lists_.size(); ++device) forced_[device] = name_in(lists_[device], name);
   }
+
+  // Makes `choose` ask the candidate of this name before all others, where none is forced; an empty name ends it.
+  void prefer(std::string_view name) {
+    for (size_t device = 0; device < lists_.size(); ++device) preferred_[device] = name_in(lists_[device], name);
+  }
+  std::string_view preferred(DeviceType device) const { return preferred_[static_cast<size_t>(device)]; }
 
   const Candidate<Args>& choose(DeviceType device, const Args& args) const {
     const std::string_view forced = forced_[static_cast<size_t>(device)];
-    for (const Candidate<Args>& candidate : candidates(device)) {
-      if (!forced.empty() && candidate.name != forced) continue;
-      if (!candidate.refuses || !candidate.refuses(args)) return candidate;
+    if (forced.empty()) {
+      if (const Candidate<Args>* const first = first_but({}, device, args)) return *first;
+    } else {
+      for (const Candidate<Args>& candidate : candidates(device)) {
+        if (candidate.name == forced && takes(candidate, args)) return candidate;
+      }
     }
     fail(op_, concat("no kernel on ", device == DeviceType::cpu ? "cpu" : "cuda", " takes these arguments; ", reasons(device, args)));
+  }
+
+  // The first candidate that takes these arguments, the preferred one before all others, but none of the name `but`; nullptr: all refuse.
+  const Candidate<Args>* first_but(std::string_view but, DeviceType device, const Args& args) const {
+    const std::string_view preferred = preferred_[static_cast<size_t>(device)];
+    for (const bool before : {true, false}) {
+      if (before && preferred.empty()) continue;
+      for (const Candidate<Args>& candidate : candidates(device)) {
+        if ((candidate.name == preferred) == before && candidate.name != but && takes(candidate, args)) return &candidate;
+      }
+    }
+    return nullptr;
   }
 
   // "tiles: head size 512 is above 256; ...": what each candidate of the device has against these arguments.
@@ -88,10 +104,18 @@ class Kernel {
   }
 
  private:
+  static bool takes(const Candidate<Args>& candidate, const Args& args) { return !candidate.refuses || !candidate.refuses(args); }
+  // A candidate's own name, which outlives the caller's; empty: there is none of that name.
+  static std::string_view name_in(const std::vector<Candidate<Args>>& list, std::string_view name) {
+    for (const Candidate<Args>& candidate : list) {
+      if (candidate.name == name) return candidate.name;
+    }
+    return {};
+  }
   std::vector<Candidate<Args>>& list(DeviceType device) { return lists_[static_cast<size_t>(device)]; }
 
   std::string_view op_;
-  std::array<std::string_view, 2> forced_{};  // must outlive its use: a literal, or a candidate's own name
+  std::array<std::string_view, 2> forced_{}, preferred_{};
   std::array<std::vector<Candidate<Args>>, 2> lists_{};
 };
 
@@ -100,6 +124,8 @@ void register_cpu_kernels();
 // Fills the CUDA lists with what kernels/cuda has, the newest architecture first, and on a simulated device with `host` behind it. Idempotent; called
 // by the device's runtime (core/device_cuda.cpp).
 void register_cuda_kernels();
+// Behind all of them, and taken only where it is asked for: other people's libraries (kernels/vendor). Idempotent; called there, too.
+void register_vendor_kernels();
 // Simulated CUDA devices only: every slot ends with the candidate `host`, the CPU's kernel as work of the stream.
 void register_host_kernels();
 

@@ -11,10 +11,7 @@ std::function<void(const RehearsedKernels::Call&)> listener;
 
 template <auto* kKernel, DeviceType kDevice, class Args>
 const Candidate<Args>* chosen(const Args& args) {
-  for (const Candidate<Args>& candidate : kKernel->candidates(kDevice)) {
-    if (candidate.name != kName && (!candidate.refuses || !candidate.refuses(args))) return &candidate;
-  }
-  return nullptr;
+  return kKernel->first_but(kName, kDevice, args);
 }
 
 template <auto* kKernel, DeviceType kDevice, class Args>

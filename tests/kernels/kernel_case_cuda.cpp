@@ -24,6 +24,7 @@ const bool kWatching = [] {
 
 void register_kernels() {
   kernels::register_cuda_kernels();
+  kernels::register_vendor_kernels();
 }
 
 void finish_kernels() {

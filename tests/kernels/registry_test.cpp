@@ -41,6 +41,31 @@ TEST_CASE("registry: the first candidate that takes the arguments, or the one fo
   CHECK_THROWS_AS(probe.choose(DeviceType::cuda, {5}), Error);
 }
 
+TEST_CASE("registry: the preferred candidate comes before all others where it takes the arguments and none is forced", "[registry]") {
+  Kernel<ProbeArgs> probe("probe");
+  const auto refuse_small = [](const ProbeArgs& args) { return args.size < 10 ? refused("size ", args.size, " < 10") : Refusal(); };
+  probe.add(DeviceType::cpu, {"first", nullptr});
+  probe.add(DeviceType::cpu, {"second", nullptr});
+  probe.add(DeviceType::cpu, {"large", refuse_small});
+  {
+    std::string name = "large";
+    probe.prefer(name);
+    name = "#####";  // the text is gone
+  }
+  CHECK(probe.preferred(DeviceType::cpu) == "large");
+  CHECK(probe.preferred(DeviceType::cuda) == "");
+  CHECK(probe.choose(DeviceType::cpu, {50}).name == "large");
+  CHECK(probe.choose(DeviceType::cpu, {5}).name == "first");
+  CHECK(probe.first_but("large", DeviceType::cpu, {50})->name == "first");
+  CHECK(probe.first_but("first", DeviceType::cpu, {5})->name == "second");
+  probe.force("second");
+  CHECK(probe.choose(DeviceType::cpu, {50}).name == "second");
+  probe.force("");
+  CHECK(probe.choose(DeviceType::cpu, {50}).name == "large");
+  probe.prefer("");
+  CHECK(probe.choose(DeviceType::cpu, {50}).name == "first");
+}
+
 // Which candidate of matmul takes a product now that all of them take.
 MatmulArgs call() {
   static test::Buffer a(DType::f32, {512, 256}), b(DType::f32, {256, 256}), c(DType::f32, {512, 256});

@@ -13,10 +13,12 @@ struct AbiRow {
 namespace own {
 std::vector<AbiRow> cuda_table();
 std::vector<AbiRow> nccl_table();
+std::vector<AbiRow> cublaslt_table();
 }  // namespace own
 namespace toolkit {
 std::vector<AbiRow> cuda_table();
 std::vector<AbiRow> nccl_table();
+std::vector<AbiRow> cublaslt_table();
 }  // namespace toolkit
 
 }  // namespace heddle::test

@@ -34,5 +34,12 @@ TEST_CASE("every declared NCCL name has the library's type and value") {
 }
 #endif
 
+#ifdef HEDDLE_HAVE_CUBLASLT_HEADER
+TEST_CASE("every declared cuBLASLt name has the library's type, value and size") {
+  CHECK(own::cublaslt_table().size() > 60);
+  compare(own::cublaslt_table(), toolkit::cublaslt_table());
+}
+#endif
+
 }  // namespace
 }  // namespace heddle::test
