@@ -9,6 +9,8 @@
 #include "kernels/api/printable.h"
 #include "parallel/launch.h"
 #include "train/config/resolve.h"
+#include "train/config/shape.h"
+#include "train/vendor_kernels.h"
 
 namespace heddle::app {
 namespace {
@@ -95,6 +97,8 @@ int bench_command(Args args) {
          ExitCode::usage);
   }
   const kernels::ForcedKernels forced(config.kernel);
+  const VendorKernels vendor(config.gemm, config.gemm == GemmChoice::vendor ? choose_device(config.device) : Device{});
+  if (launch.rank == 0) vendor.warn();
   if (what == "train-step") {
     const std::string line = bench_train_step(bench);
     if (launch.rank == 0) std::printf("%s\n", line.c_str());

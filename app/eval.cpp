@@ -12,6 +12,7 @@
 #include "train/config/shape.h"
 #include "train/memory_plan.h"
 #include "train/threads.h"
+#include "train/vendor_kernels.h"
 
 namespace heddle::app {
 namespace {
@@ -27,6 +28,7 @@ int evaluate(const EvalOptions& options) {
   options.validate();
   use_threads(options.threads);
   const Device device = choose_device(options.device);
+  const VendorKernels vendor(options.gemm, device);
   TrainedModel trained = load_trained_model(options.path, device, compute_dtype(options.precision, device));
   const std::unique_ptr<Control> comm = world_control();
   WindowOptions windows;
@@ -54,6 +56,7 @@ int evaluate(const EvalOptions& options) {
          concat("the loss of ", options.path, " (step ", trained.step, ") is ", result.loss(), ": its training diverged; use an earlier checkpoint"));
   }
   if (comm->rank() != 0) return 0;
+  vendor.warn();
   if (options.tokenizer.empty() && !evaluator.unidentified().empty()) {
     std::fprintf(stderr, "heddle: warning: %s\n",
                  unidentified_text(evaluator.unidentified(), trained.identity ? trained.identity->name : "").c_str());

@@ -14,6 +14,7 @@
 #include "kernels/api/printable.h"
 #include "train/config/shape.h"
 #include "train/threads.h"
+#include "train/vendor_kernels.h"
 
 namespace heddle::app {
 namespace {
@@ -163,6 +164,8 @@ int generate(const GenerateOptions& options) {
   options.validate();
   use_threads(options.threads);
   const Device device = choose_device(options.device);
+  const VendorKernels vendor(options.gemm, device);
+  vendor.warn();
   const TrainedModel trained = load_trained_model(options.path, device, compute_dtype(PrecisionChoice::automatic, device));
   const Tokenizer* tokenizer = trained.tokenizer ? &*trained.tokenizer : nullptr;
   // The model's vocabulary may be padded beyond the tokenizer's: what lies there was never trained and means nothing.

@@ -29,6 +29,7 @@ struct GenerateOptions {
   int64_t seed = 42;
   DeviceChoice device = DeviceChoice::automatic;
   GraphsChoice graphs = GraphsChoice::automatic;
+  GemmChoice gemm = GemmChoice::automatic;
   int64_t threads = 0;
 
   static std::span<const Option<GenerateOptions>> options();
@@ -49,6 +50,7 @@ struct EvalOptions {
   DeviceChoice device = DeviceChoice::automatic;
   PrecisionChoice precision = PrecisionChoice::automatic;
   GraphsChoice graphs = GraphsChoice::automatic;
+  GemmChoice gemm = GemmChoice::automatic;
   int64_t threads = 0;
 
   static std::span<const Option<EvalOptions>> options();

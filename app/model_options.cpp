@@ -12,6 +12,8 @@ namespace {
 using std::string_view;
 constexpr auto kDevice = std::to_array<string_view>({"auto", "cpu", "cuda"});
 constexpr auto kGraphs = std::to_array<string_view>({"auto", "off"});
+constexpr auto kGemm = std::to_array<string_view>({"auto", "heddle", "vendor"});
+constexpr string_view kGemmHelp = "matrix products on cuda; vendor: cuBLASLt's where it has them; auto: heddle's";
 constexpr auto kPrecision = std::to_array<string_view>({"auto", "bf16", "fp32"});
 
 template <class T>
@@ -50,6 +52,7 @@ Table<GenerateOptions> make_generate_table() {
   t.add("device", choice<&G::device>(kDevice), "auto|cpu|cuda", "where to run");
   t.add("batch", &G::batch, "N", "texts at a time, at most; each takes a KV cache of the model's whole context").between(1, 1 << 16);
   t.add("graphs", choice<&G::graphs>(kGraphs), "auto|off", "auto: on cuda, a token's step is recorded once and launched as a graph");
+  t.add("gemm", choice<&G::gemm>(kGemm), "auto|heddle|vendor", kGemmHelp);
   t.add("threads", &G::threads, "N", "CPU threads").optional().between(0, 4096);
   return t;
 }
@@ -69,6 +72,7 @@ Table<EvalOptions> make_eval_table() {
   t.add("json", &E::json, "", "print one JSON object");
   t.group = "Machine";
   t.add("device", choice<&E::device>(kDevice), "auto|cpu|cuda", "where to run");
+  t.add("gemm", choice<&E::gemm>(kGemm), "auto|heddle|vendor", kGemmHelp);
   t.add("precision", choice<&E::precision>(kPrecision), "auto|bf16|fp32", "of weights and activations");
   t.add("graphs", choice<&E::graphs>(kGraphs), "auto|off", "auto: on cuda, a batch's work is recorded once and launched as a graph");
   t.add("threads", &E::threads, "N", "CPU threads").optional().between(0, 4096);

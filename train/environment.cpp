@@ -162,6 +162,7 @@ std::string environment_text(const RunConfig& config, Device device, int ranks) 
   add_line(text, "libraries", list);
   std::string kernels;
   for (const std::string& choice : config.kernel) kernels += concat(kernels.empty() ? "" : ", ", choice);
+  if (config.gemm == GemmChoice::vendor) kernels += concat(kernels.empty() ? "" : ", ", "matmul=cublaslt where it can");
   if (!kernels.empty()) add_line(text, "kernels", kernels);
   std::error_code unknown;
   add_line(text, kFolder, std::filesystem::current_path(unknown).string());

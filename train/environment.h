@@ -17,7 +17,7 @@ namespace heddle {
 //   processor  its model: libm and BLAS choose their code by it
 //   device     cpu, or the GPU
 //   libraries  every shared object in the process with the first digits of its build id; compared are those that compute, and told of them those that
-//   differ kernels    what --kernel forced; absent without folder     where the start that saved was: its relative paths are seen from there. No part
+//   differ kernels    --kernel, --gemm;     absent without folder     where the start that saved was: its relative paths are seen from there. No part
 //   of a comparison layout     dp and --batch; under --deterministic --batch alone, since dp does not matter then
 std::string environment_text(const RunConfig& config, Device device, int ranks);
 

@@ -140,6 +140,8 @@ void Run::settle() {
   require_runnable(config, false, static_cast<bool>(make_));
   complete();
   forced_kernels_ = kernels::ForcedKernels(config.kernel);
+  vendor_kernels_.emplace(config.gemm, device);
+  if (!vendor_kernels_->missing().empty()) console.warn(vendor_kernels_->missing());
 }
 
 void Run::check_memory(int64_t vocab) const {

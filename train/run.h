@@ -22,6 +22,7 @@
 #include "train/report/console.h"
 #include "train/spike.h"
 #include "train/trainer.h"
+#include "train/vendor_kernels.h"
 
 namespace heddle {
 
@@ -86,6 +87,7 @@ class Run {
   std::optional<Checkpoints::Loaded> found_;
   bool trajectory_changed_ = false;  // by an option that differs from the saved one
   kernels::ForcedKernels forced_kernels_;
+  std::optional<VendorKernels> vendor_kernels_;
   std::string tokenizer_fingerprint_;  // whose tokens the model learns; "" when nobody says
 };
 

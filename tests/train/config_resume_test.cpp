@@ -59,7 +59,7 @@ TEST_CASE("each option's class decides what a resumed run may change") {
       CHECK(o.toml_text(resume_config(saved, by_file).config) == o.toml_text(by_file));
     }
   }
-  CHECK(of_launch == 7);  // --resume, --time-limit, --hang-timeout, --threads, --memory-check, --dp, --zero
+  CHECK(of_launch == 8);  // --resume, --time-limit, --hang-timeout, --threads, --memory-check, --dp, --zero, --gemm
 }
 
 TEST_CASE("a resumed run takes over what it is not told") {

@@ -16,6 +16,7 @@ constexpr auto kSchedule = std::to_array<string_view>({"cosine", "linear", "cons
 constexpr auto kPrecision = std::to_array<string_view>({"auto", "bf16", "fp32"});
 constexpr auto kGradReduce = std::to_array<string_view>({"fp32", "bf16"});
 constexpr auto kGraphs = std::to_array<string_view>({"auto", "off"});
+constexpr auto kGemm = std::to_array<string_view>({"auto", "heddle", "vendor"});
 constexpr auto kDevice = std::to_array<string_view>({"auto", "cpu", "cuda"});
 
 constexpr auto kMust = ResumeClass::must_match;
@@ -142,6 +143,9 @@ std::vector<Option<C>> make_table() {
   add("deterministic", &C::deterministic, kOverride, "", "bit-identical for any --dp and --zero; gradients are summed by --batch, which must stay");
   add("graphs", choice<&C::graphs>(kGraphs), kFree, "auto|off",
       "auto: on cuda, steps after the first are recorded and launched as graphs, with the same bits");
+  add("gemm", choice<&C::gemm>(kGemm), kFree, "auto|heddle|vendor",
+      "matrix products on cuda; vendor: cuBLASLt's where it has them, heddle's for the rest; auto: heddle's")
+      .per_launch();
   add("kernel", &C::kernel, kFree, "OP=NAME...", "use this kernel candidate for an op; a wrong name lists them").optional();
 
   group = "Output";

@@ -26,6 +26,7 @@ enum class PrecisionChoice : uint8_t { automatic, bf16, fp32 };
 enum class DeviceChoice : uint8_t { automatic, cpu, cuda };
 enum class GradReduceChoice : uint8_t { fp32, bf16 };
 enum class GraphsChoice : uint8_t { automatic, off };
+enum class GemmChoice : uint8_t { automatic, heddle, vendor };
 
 // Where a value comes from; a later one wins over an earlier one.
 enum class Source : uint8_t {
@@ -106,6 +107,7 @@ struct RunConfig {
   GradReduceChoice grad_reduce = GradReduceChoice::fp32;
   bool recompute = false, deterministic = false;
   GraphsChoice graphs = GraphsChoice::automatic;
+  GemmChoice gemm = GemmChoice::automatic;
   std::vector<std::string> kernel;  // "op=candidate"
 
   // Output

@@ -1,0 +1,24 @@
+#include "train/vendor_kernels.h"
+
+#include <cstdio>
+
+#include "kernels/api/matmul.h"
+
+namespace heddle {
+
+VendorKernels::VendorKernels(GemmChoice gemm, Device device) {
+  if (gemm != GemmChoice::vendor) return;
+  kernels::matmul.prefer("cublaslt");
+  if (kernels::matmul.preferred(device.type).empty())
+    missing_ = concat("--gemm vendor: ", name_of(device), " has no matrix products of a vendor's; heddle's own are used");
+}
+
+VendorKernels::~VendorKernels() {
+  kernels::matmul.prefer({});
+}
+
+void VendorKernels::warn() const {
+  if (!missing_.empty()) std::fprintf(stderr, "heddle: warning: %s\n", missing_.c_str());
+}
+
+}  // namespace heddle
