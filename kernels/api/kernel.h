@@ -126,7 +126,7 @@ void register_cpu_kernels();
 void register_cuda_kernels();
 // Behind all of them, and taken only where it is asked for: other people's libraries (kernels/vendor). Idempotent; called there, too.
 void register_vendor_kernels();
-// Simulated CUDA devices only: every slot ends with the candidate `host`, the CPU's kernel as work of the stream.
+// Simulated CUDA devices only: every slot has the candidate `host`, the CPU's kernel as work of the stream, behind heddle's own.
 void register_host_kernels();
 
 // "rope, adamw": the ops whose list on this device begins with a candidate of that name. Empty: none.

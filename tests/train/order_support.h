@@ -263,8 +263,13 @@ class NamedBuckets {
     static inline const kernels::Kernel<Args>* kernel = nullptr;
     static void take(kernels::Kernel<Args>& taken) {
       kernel = &taken;
-      const kernels::Candidate<Args> host = taken.candidates(DeviceType::cuda).back();
-      if (host.name != kName) taken.add(DeviceType::cuda, {kName, host.refuses, host.scratch, run});
+      const auto named = [&](std::string_view name) {
+        return std::ranges::find(taken.candidates(DeviceType::cuda), name, &kernels::Candidate<Args>::name);
+      };
+      if (named(kName) == taken.candidates(DeviceType::cuda).end()) {
+        const kernels::Candidate<Args> host = *named("host");
+        taken.add(DeviceType::cuda, {kName, host.refuses, host.scratch, run});
+      }
       taken.force(kName);
     }
     static void run(const Args& args, Stream stream) {
