@@ -49,7 +49,7 @@ TEST_CASE("bench kernels runs every candidate of a step's ops on a simulated GPU
     CHECK(r.code == 0);
     CHECK(has(r.err, "simulated on the CPU: its times say nothing of a GPU"));
     CHECK(!has(r.out, "nan"));
-    for (const char* kernel : {" simt ", " rows ", " arena_blocks ", " grouped_rows ", " host "}) CHECK(has(r.out, kernel));
+    for (const char* kernel : {" simt ", " rows ", " arena_blocks ", " grouped_rows ", " host ", " cublaslt "}) CHECK(has(r.out, kernel));
     for (const char* kernel : {" wgmma_sm90 ", " mma_sm80 ", " flash2_sm80 "}) CHECK(has(r.out, kernel) == (std::string_view(precision) == "bf16"));
   }
 }
@@ -80,6 +80,21 @@ TEST_CASE("20 steps on a simulated GPU, by the CPU's kernels as work of its stre
   CHECK(has(cpu, "step 20 digest"));
   CHECK(digest("random", "cuda", "HEDDLE_SIM_HOST_KERNELS=only HEDDLE_SIM_STREAMS=random:5") == cpu);
   CHECK(digest("fifo", "cuda", "HEDDLE_SIM_HOST_KERNELS=only HEDDLE_SIM_STREAMS=fifo") == cpu);
+}
+
+TEST_CASE("--gemm vendor: training, evaluation and generation by a vendor's products on a simulated GPU; where there are none, a warning") {
+  const Workplace w;
+  make_shards(w);
+  for (const std::string& command : {kRun + "--steps 3 --out run", std::string("eval run --data 'shards/*_val_*.bin' --tokens 100"),
+                                     std::string("generate run --prompt line --max-new-tokens 4 --greedy")}) {
+    const Result r = w.heddle(command + " --device cuda --gemm vendor");
+    INFO(command << ": " << r.err);
+    CHECK(r.code == 0);
+    CHECK_FALSE(has(r.out + r.err, "--gemm vendor"));
+    const Result cpu = w.heddle(command + " --device cpu --gemm vendor");
+    CHECK(cpu.code == 0);
+    CHECK(has(cpu.out + cpu.err, "warning: --gemm vendor: cpu has no matrix products of a vendor's; heddle's own are used"));
+  }
 }
 
 TEST_CASE("a run on CUDA kernels alone, killed again and again, ends with the bits of one that was left in peace") {

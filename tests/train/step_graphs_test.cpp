@@ -6,6 +6,7 @@
 #include "kernels/api/step_state.h"
 #if HEDDLE_TEST_SIMULATED_GPU
 #include "kernels/sim/cudart/cudart.h"
+#include "kernels/sim/vendor/cublaslt.h"
 #endif
 #include "tests/data/support.h"
 #include "tests/models/support.h"
@@ -16,6 +17,7 @@
 #include "tests/train/random_batch.h"
 #include "train/objectives.h"
 #include "train/trainer.h"
+#include "train/vendor_kernels.h"
 
 namespace heddle {
 namespace {
@@ -139,6 +141,28 @@ TEST_CASE("steps launched as graphs have the bits of steps launched kernel by ke
   equal_runs(*gpu(), {.muon = true}, 2, 13);
   for (const int64_t micro_steps : {1, 4, 5}) equal_runs(*gpu(), {.deterministic = true}, micro_steps, 13);
 }
+
+#if HEDDLE_TEST_SIMULATED_GPU
+TEST_CASE("--gemm vendor: cuBLASLt's products are recorded with the bits that they have kernel by kernel", "[device]") {
+  std::vector<std::string> choices = test::host_kernels();
+  std::erase_if(choices, [](const std::string& choice) { return choice.starts_with("matmul="); });
+  const kernels::ForcedKernels forced(choices);
+  sim::cublaslt::reset();
+  {
+    const VendorKernels vendor(GemmChoice::vendor, *gpu());
+    CHECK(vendor.missing() == "");
+    equal_runs(*gpu(), {.dtype = DType::bf16}, 2, 6);
+    CHECK(sim::cublaslt::calls("cublasLtMatmul") > 0);
+  }
+  CHECK(kernels::matmul.preferred(DeviceType::cuda) == "");
+  sim::cublaslt::reset();
+  for (const GemmChoice own : {GemmChoice::automatic, GemmChoice::heddle}) {
+    const VendorKernels vendor(own, *gpu());
+    CHECK(kernels::matmul.preferred(DeviceType::cuda) == "");
+  }
+  CHECK(VendorKernels(GemmChoice::vendor, Device{}).missing() == "--gemm vendor: cpu has no matrix products of a vendor's; heddle's own are used");
+}
+#endif
 
 TEST_CASE("a step of another shape is recorded anew, once, and said", "[device]") {
   if (!gpu()) return;
