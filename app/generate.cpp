@@ -27,9 +27,8 @@ constexpr CommandHelp kHelp = {"generate", "RUN|DIR [--prompt TEXT | --prompt-id
                                "  heddle generate run --prompt-ids 50256,818 --print-ids --logprobs"};
 
 std::vector<std::string> lines_of(const std::string& path) {
-  std::string all;
-  FileReader file(path);
-  for (char piece[1 << 16]; const size_t n = file.read(piece, sizeof piece);) all.append(piece, n);
+  constexpr size_t kMost = size_t{1} << 30;  // all of it is in memory, and each line's tokens
+  const std::string all = read_small_file(path, kMost);
   std::vector<std::string> lines;
   for (size_t begin = 0; begin < all.size();) {
     const size_t end = std::min(all.find('\n', begin), all.size());

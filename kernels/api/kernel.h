@@ -42,7 +42,7 @@ inline thread_local constinit int cuda_device_of_thread = 0;
 template <class Args>
 struct Candidate {
   std::string_view name;                     // "onednn", "sm80"
-  Refusal (*refuses)(const Args&);           // pure, by refused(...); nullptr: takes everything
+  Refusal (*refuses)(const Args&);           // by refused(...), always alike unless a library fails; nullptr: takes everything
   size_t (*scratch)(const Args&) = nullptr;  // bytes of args.scratch that run() needs; nullptr: none
   void (*run)(const Args&, Stream) = nullptr;
 };

@@ -100,7 +100,7 @@ struct Plan {
 
 struct State {
   std::mutex mutex;
-  std::optional<CublasLt> library;                    // none: not asked for yet
+  std::optional<CublasLt> loaded;                     // none: not asked for yet
   std::string broken;                                 // why there is none at all
   std::unordered_map<int, cublasLtHandle_t> handles;  // by device
   std::unordered_map<Key, Plan, Hash> plans;
@@ -129,8 +129,8 @@ void tell(const MatmulArgs& args, const CublasLt& library, const Attempt& attemp
 cublasLtHandle_t handle(State& s, const MatmulArgs& args) {
   if (!s.broken.empty()) return nullptr;
   constexpr std::string_view kInstead = "is used instead, as heddle's own kernels are for every other product";
-  if (!s.library) {
-    s.broken = load(s.library.emplace());
+  if (!s.loaded) {
+    s.broken = load(s.loaded.emplace());
     if (!s.broken.empty()) {
       tell(args, s.broken, kInstead);
       return nullptr;
@@ -139,9 +139,9 @@ cublasLtHandle_t handle(State& s, const MatmulArgs& args) {
   cublasLtHandle_t& handle = s.handles[cuda_device_of_thread];
   if (handle) return handle;
   Attempt attempt;
-  if (attempt(s.library->Create, &handle)) return handle;
+  if (attempt(s.loaded->Create, &handle)) return handle;
   s.broken = concat(attempt.failed, " failed");
-  tell(args, *s.library, attempt, kInstead);
+  tell(args, *s.loaded, attempt, kInstead);
   return nullptr;
 }
 
@@ -196,10 +196,10 @@ Plan* plan_of(State& s, const MatmulArgs& args) {
   const cublasLtHandle_t lt = handle(s, args);
   if (!lt) return nullptr;
   Plan& made = s.plans[key];
-  const Attempt attempt = plan(made, *s.library, lt, args);
+  const Attempt attempt = plan(made, *s.loaded, lt, args);
   made.failed = attempt.failed;
   if (attempt.ok()) return &made;
-  tell(args, *s.library, attempt, "does it from here on");
+  tell(args, *s.loaded, attempt, "does it from here on");
   return nullptr;
 }
 
@@ -242,10 +242,10 @@ void run(const MatmulArgs& args, Stream stream) {
     const std::lock_guard lock(s.mutex);
     if (Plan* const p = plan_of(s, args)) {
       HEDDLE_CHECK(args.scratch.size() >= p->workspace, "matmul", "scratch too small: ", args.scratch.size(), " of ", p->workspace, " bytes");
-      const Attempt attempt = launch(*p, *s.library, handle(s, args), args, stream);
+      const Attempt attempt = launch(*p, *s.loaded, handle(s, args), args, stream);
       if (attempt.ok()) return;
       p->failed = attempt.failed;
-      tell(args, *s.library, attempt, "does it from here on");
+      tell(args, *s.loaded, attempt, "does it from here on");
     }
   }
   own_kernel(args).run(args, stream);
@@ -280,10 +280,10 @@ void forget_cublaslt() {
   const std::lock_guard lock(s.mutex);
   s.plans.clear();
   for (const auto& [device, handle] : s.handles) {
-    if (handle) s.library->Destroy.call(handle);
+    if (handle) s.loaded->Destroy.call(handle);
   }
   s.handles.clear();
-  s.library.reset();
+  s.loaded.reset();
   s.broken.clear();
 }
 

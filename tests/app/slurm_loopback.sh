@@ -67,17 +67,9 @@ stop() {
 }
 trap stop EXIT
 trap 'exit 1' HUP INT TERM
-# Until a command succeeds; Slurm looks at time limits every half minute.
-eventually() {
-  waited=0
-  until "$@"; do
-    waited=$((waited + 1))
-    [ $waited -lt 1200 ] || die "not within ten minutes: $*"
-    sleep 0.5
-  done
-}
+patience=600 pause=0.5  # Slurm looks at time limits every half minute
 node_is_idle() { [ "$(sinfo -h -o %T 2>/dev/null | sort -u)" = idle ]; }
-eventually node_is_idle
+until_true node_is_idle
 
 # What a job runs: heddle, with the horizon of a file for which it waits, so that it can be chosen between two starts.
 cat >heddle <<TEXT
@@ -112,7 +104,7 @@ saved_step() { "$heddle" inspect "$run" --digest 2>/dev/null | sed -n 's/.*step 
 has_saved() { [ -n "$(saved_step)" ] || { is RUNNING && false; }; }
 # It trains, and once started again it waits for goes_on.
 trains() {
-  eventually has_saved
+  until_true has_saved
   rm "$run.steps"
 }
 is_queued_again() { [ "$(field Restarts)" = 1 ] || { is RUNNING && false; }; }
@@ -124,14 +116,14 @@ all_saved() {
 }
 # goes_on WHY: it is queued again, for the reason that its log tells; then it has 20 more steps and comes to what an undisturbed run comes to.
 goes_on() {
-  eventually is_queued_again
+  until_true is_queued_again
   grep -q "^$1" "$run.log" || die "$run: the script does not say '$1'"
   saved=$(saved_step) steps=$(($(saved_step) + 20)) disturbed=$run
   echo $steps >steps && mv steps "$run.steps"
-  eventually is COMPLETED
+  until_true is COMPLETED
   grep -q "^resumed at step $saved\$" "$run.log" || die "$run: does not go on at step $saved"
   submit "calm-$run" $steps --partition=low
-  eventually is COMPLETED
+  until_true is COMPLETED
   [ "$(field Restarts)" = 0 ] || die "$run was disturbed"
   for one in "$disturbed" "$run"; do
     sed -n 's/^{"step":\([0-9]*\),"loss":\([^,]*\),.*"grad_norm":\([^,]*\),.*/\1 \2 \3/p' "$one/metrics.jsonl" >"$one.losses"
@@ -149,9 +141,9 @@ submit limit $endless --time=7
 trains
 is_asked() { grep -q 'asked to stop' "$run.log"; }
 scancel --signal=STOP "$job.0" || true
-eventually is_asked
+until_true is_asked
 scancel --signal=CONT "$job.0" || true  # they were stopped after it had come
-eventually is_queued_again
+until_true is_queued_again
 all_saved SIGUSR1
 goes_on 'saved before the horizon: queued again'
 
@@ -160,10 +152,10 @@ submit preempted $endless --partition=low
 trains
 scontrol show step "$job.0" | grep -q 'TresPerTask=cpu:2' || die 'srun does not give a rank the CPUs that the job has for it'
 preemptor=$(sbatch --parsable --partition=high --exclusive --output=preemptor.log --wrap 'until [ -e go ]; do sleep 0.2; done')
-eventually is_queued_again
+until_true is_queued_again
 all_saved SIGTERM
 preemptor_runs() { [ "$(squeue -h -j "$preemptor" -o %T)" = RUNNING ]; }
-eventually preemptor_runs
+until_true preemptor_runs
 touch go
 goes_on 'saved before the horizon: queued again'
 
@@ -180,9 +172,9 @@ HEDDLE_SRUN_FLAGS=--mpi=pmix
 submit cancelled $endless --partition=low
 trains
 scancel "$job"
-eventually is CANCELLED
+until_true is CANCELLED
 job_is_gone() { [ -z "$(squeue -h -j "$job" 2>/dev/null)" ]; }
-eventually job_is_gone
+until_true job_is_gone
 all_saved SIGTERM
 [ "$(field Restarts)" = 0 ] || die 'queued again after scancel'
 
@@ -193,7 +185,7 @@ has_failed() {
 }
 refused() {
   code=$1 text=$2
-  eventually has_failed
+  until_true has_failed
   [ "$(field ExitCode)" = "$code:0" ] || die "$run: exit code $(field ExitCode), expected $code:0"
   grep -q -F -- "$text" "$run.log" || die "$run: not told: $text"
   echo "$run: ended with $code, not queued again"

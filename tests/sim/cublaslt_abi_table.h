@@ -5,16 +5,11 @@
 
 #include <cstddef>
 
+#include "tests/sim/abi_rows.h"
 #include "tests/sim/cudart_abi.h"
 
 namespace heddle::test::HEDDLE_ABI {
 
-#define F(x) \
-  { #x, typeid(&x).name() }
-#define V(x) \
-  { #x, std::to_string(static_cast <long long>(x)) }
-#define S(type) \
-  { #type, std::to_string(sizeof(type)) + " " + std::to_string(alignof(type)) }
 #define O(field) \
   { #field, std::to_string(offsetof(cublasLtMatmulHeuristicResult_t, field)) }
 
@@ -81,9 +76,6 @@ inline std::vector<AbiRow> cublaslt_rows() {
           O(state),
           O(wavesCount)};
 }
-#undef F
-#undef V
-#undef S
 #undef O
 
 }  // namespace heddle::test::HEDDLE_ABI

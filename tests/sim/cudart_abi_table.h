@@ -5,18 +5,13 @@
 #include <cuda.h>
 #include <cuda_runtime_api.h>
 
+#include "tests/sim/abi_rows.h"
 #include "tests/sim/cudart_abi.h"
 
 namespace heddle::test::HEDDLE_ABI {
 
-#define F(x) \
-  { #x, typeid(&x).name() }
-#define V(x) \
-  { #x, std::to_string(static_cast <long long>(x)) }
 #define M(type, field) \
   { #type "." #field, typeid(decltype(type::field)).name() }
-#define S(type) \
-  { #type, std::to_string(sizeof(type)) + " " + std::to_string(alignof(type)) }
 
 inline std::vector<AbiRow> cuda_rows() {
   return {F(cudaGetDeviceCount),
@@ -376,9 +371,6 @@ inline std::vector<AbiRow> cuda_rows() {
           S(double3),
           S(double4)};
 }
-#undef F
-#undef V
 #undef M
-#undef S
 
 }  // namespace heddle::test::HEDDLE_ABI

@@ -5,16 +5,10 @@
 #include <cuda_bf16.h>
 #include <nccl.h>
 
+#include "tests/sim/abi_rows.h"
 #include "tests/sim/cudart_abi.h"
 
 namespace heddle::test::HEDDLE_ABI {
-
-#define F(x) \
-  { #x, typeid(&x).name() }
-#define V(x) \
-  { #x, std::to_string(static_cast <long long>(x)) }
-#define S(type) \
-  { #type, std::to_string(sizeof(type)) + " " + std::to_string(alignof(type)) }
 
 inline std::vector<AbiRow> nccl_rows() {
   return {F(ncclGetVersion),
@@ -90,8 +84,5 @@ inline std::vector<AbiRow> nccl_rows() {
           F(__low2bfloat16),
           F(__high2bfloat16)};
 }
-#undef F
-#undef V
-#undef S
 
 }  // namespace heddle::test::HEDDLE_ABI

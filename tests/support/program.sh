@@ -16,12 +16,12 @@ has_mpi() { [ -n "$mpirun" ] && command -v "$mpirun" >/dev/null; }
 need_mpi() {
   has_mpi || { echo "skipped: this build or machine has no MPI"; exit 77; }
 }
-# Until a command succeeds, for a minute at most.
+# Until a command succeeds, for $patience seconds at most; it is tried every $pause seconds.
+patience=60 pause=0.01
 until_true() {
-  waited=0
+  last=$(($(date +%s) + patience))
   until "$@"; do
-    waited=$((waited + 1))
-    [ $waited -lt 6000 ] || die "not within a minute: $*"
-    sleep 0.01
+    [ "$(date +%s)" -lt $last ] || die "not within $patience s: $*"
+    sleep $pause
   done
 }

@@ -29,7 +29,7 @@ struct Control {
   std::map<std::string, uint64_t, std::less<>> calls;
   std::map<std::string, Planned, std::less<>> failures;
   std::set<std::string, std::less<>> hidden;
-  bool library_hidden = false;
+  bool hides_all = false;
 };
 Control& control() {
   static Control control;
@@ -184,10 +184,10 @@ void fail_call(std::string_view function, uint64_t nth, int status) {
   control().failures[std::string(function)] = {nth, static_cast<cublasStatus_t>(status)};
 }
 void hide_library() {
-  control().library_hidden = true;
+  control().hides_all = true;
 }
 bool is_hidden() {
-  return control().library_hidden;
+  return control().hides_all;
 }
 void hide_function(std::string_view function) {
   control().hidden.emplace(function);
@@ -202,7 +202,7 @@ void reset() {
   control().calls.clear();
   control().failures.clear();
   control().hidden.clear();
-  control().library_hidden = false;
+  control().hides_all = false;
 }
 
 }  // namespace heddle::sim::cublaslt
