@@ -159,11 +159,11 @@ TEST_CASE("axpby: a transposed, where the last axis is one or the first in memor
   for (int64_t columns : {1, 5}) {
     for (int64_t b_padding : {0, 1}) {
       for (int64_t out_padding : {0, 1}) {
-        const Buffer b = Buffer(DType::f32, {3, 2, columns}, {.padding = b_padding}).normal(2);
-        const Buffer out(DType::f32, {3, 2, columns}, {.padding = out_padding}), stored = Buffer(DType::f32, {columns, 3, 2}).normal(1);
+        const Buffer b = Buffer(DType::f32, {2, 3, columns}, {.padding = b_padding}).normal(2);
+        const Buffer out(DType::f32, {2, 3, columns}, {.padding = out_padding}), stored = Buffer(DType::f32, {columns, 3, 2}).normal(1);
         View a = out.view();
         a.data = stored.view().data;
-        a.stride = {2, 1, 6, 0};
+        a.stride = {1, 2, 6, 0};
         const AxpbyArgs args{a, b.view(), {out.view()}, 0.5, 2};
         const oracle::Values want = oracle::axpby(args);
         run(axpby, args);
