@@ -19,8 +19,8 @@ using test::kDevice;
 using test::kFloating;
 
 // scattered: starts that do not rise with the token. odd_one: of each 64 tokens one, another in each sequence, sees but itself, the others all;
-// odd_many: the other way round.
-enum class Documents { none, growing, scattered, odd_one, odd_many };
+// odd_many: the other way round. last: each sees but itself, only the last token of an even sequence sees them all.
+enum class Documents { none, growing, scattered, odd_one, odd_many, last };
 
 struct Case {
   int64_t b = 1, t = 1, s = 0, h = 1, kv = 1, d = 8;  // s: 0 means t
@@ -29,6 +29,7 @@ struct Case {
   Documents documents = Documents::none;
   bool lse = true, aligned = false;  // aligned: all rows start at multiples of 16 bytes
   bool chosen_only = false;          // by the first candidate alone
+  bool odd_gradient = false;         // d_out is 0 but of odd_one's odd tokens
   bool positions = false;            // each sequence fills the cache to a place of its own; behind it lies NaN
   double spread = 1;
 };
@@ -78,13 +79,19 @@ struct Attention {
     lse = Buffer(accumulator_of(x.dtype), {x.b, x.h, x.t}, {.padding = 2});
     d_out = Buffer(x.dtype, {x.b, x.t, x.h, x.d});
     d_out.normal(3);
-    start = Buffer(DType::i32, {x.b, x.t}, {.padding = 1});
+    if (x.odd_gradient) {
+      const int64_t width = x.h * x.d;
+      for (int64_t i = 0; i < x.b * x.t * width; ++i)
+        if (i / width % x.t % 64 != i / width / x.t % 64) d_out.put(i, 0);
+    }
+    start = Buffer(DType::i32, {x.b, x.t}, {.padding = 1, .bare = true});
     // Documents of growing length; sequence b begins with another cut.
     start.fill([&](int64_t i) {
       const int64_t b = i / x.t, t = i % x.t;
       if (x.documents == Documents::scattered) return static_cast<double>((i * 7919 + 13 * b) % (t + 1));
       if (x.documents == Documents::odd_one || x.documents == Documents::odd_many)
         return (t % 64 == b % 64) == (x.documents == Documents::odd_one) ? static_cast<double>(t) : 0.0;
+      if (x.documents == Documents::last) return t + 1 == x.t && b % 2 == 0 ? 0.0 : static_cast<double>(t);
       int64_t first = 0, length = 3 + 2 * b;
       while (first + length <= t) {
         first += length;

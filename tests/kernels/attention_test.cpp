@@ -49,6 +49,9 @@ TEST_CASE("attention: aligned rows of 64, 96 and 128 in bf16") {
     check_case({.b = 1, .t = 150, .h = 1, .kv = 1, .d = d, .dtype = kType, .documents = Documents::scattered, .aligned = true});
     check_case({.b = 2, .t = 1, .s = 133, .h = 2, .kv = 1, .d = d, .dtype = kType, .lse = false, .aligned = true});
     check_case({.b = 1, .t = 70, .s = 200, .h = 2, .kv = 2, .d = d, .window = 40, .dtype = kType, .aligned = true});
+    check_case({.b = 1, .t = 70, .h = 1, .kv = 1, .d = d, .window = 1, .dtype = kType, .aligned = true});
+    // Query 95, and 127, begins with the second key of a tile.
+    check_case({.b = 1, .t = 130, .h = 1, .kv = 1, .d = d, .window = 95, .dtype = kType, .aligned = true});
   }
 }
 
@@ -57,6 +60,25 @@ TEST_CASE("attention: one token of a tile sees less than its neighbours, or more
   for (Documents documents : {Documents::odd_one, Documents::odd_many})
     check_case({.b = 64, .t = 128, .h = 1, .kv = 1, .d = 96, .dtype = DType::bf16, .documents = documents, .aligned = true, .chosen_only = true});
   for (DType dtype : kFloating) check_case({.b = 32, .t = 70, .h = 1, .kv = 1, .d = 8, .dtype = dtype, .documents = Documents::odd_one});
+  // With nothing beside it that would take the place of what that token sees.
+  check_case(
+      {.b = 8, .t = 70, .h = 1, .kv = 1, .d = 64, .dtype = DType::bf16, .documents = Documents::odd_one, .aligned = true, .odd_gradient = true});
+}
+
+// How far the queries reach that see a key is looked up in what each tile of them notes: of two tiles and more, of several sequences, of more tiles
+// than a warp has lanes.
+TEST_CASE("attention: the last token alone sees what is far in front of it") {
+  for (const auto& [b, t] : {std::pair{3, 150}, {2, 260}, {1, 4097}}) {
+    check_case({.b = b, .t = t, .h = 1, .kv = 1, .d = 64, .dtype = DType::bf16, .documents = Documents::last, .aligned = true, .chosen_only = true});
+  }
+}
+
+TEST_CASE("attention: more sequences than tokens, more heads than columns, a head that fills no piece of 16 bytes") {
+  for (DType dtype : kFloating) {
+    check_case({.b = 40, .t = 1, .h = 1, .kv = 1, .d = 128, .dtype = dtype, .aligned = true});
+    check_case({.b = 1, .t = 70, .h = 4, .kv = 2, .d = 1, .dtype = dtype});
+    for (int64_t d : {17, 36}) check_case({.b = 1, .t = 1, .h = 1, .kv = 1, .d = d, .dtype = dtype});
+  }
 }
 
 TEST_CASE("attention: every head size whose rows lie aligned") {
@@ -76,6 +98,7 @@ TEST_CASE("attention: nothing to attend to") {
 TEST_CASE("attention: large scores neither overflow nor lose the answer; NaN stays in its row") {
   check_case({.b = 1, .t = 100, .h = 2, .kv = 2, .d = 32, .spread = 30});
   check_case({.b = 1, .t = 3, .h = 2, .kv = 2, .d = 32, .spread = 30});
+  check_case({.b = 1, .t = 100, .h = 2, .kv = 2, .d = 64, .dtype = DType::bf16, .lse = false, .aligned = true, .spread = 30});
   for (int64_t t : {4, 100}) {
     Attention a({.b = 1, .t = t, .h = 2, .kv = 2, .d = 8});
     a.in.buffer.put(1 * 48 + 3, std::numeric_limits<double>::quiet_NaN());  // q of t = 1, head 0
@@ -106,8 +129,8 @@ TEST_CASE("attention: a document that begins behind its token, or before the seq
   for (const bool tensor_cores : {false, true}) {
     const Case x{.b = 2,
                  .t = 70,
-                 .h = 4,
-                 .kv = 2,
+                 .h = tensor_cores ? 1 : 4,
+                 .kv = tensor_cores ? 1 : 2,
                  .d = tensor_cores ? 64 : 8,
                  .dtype = tensor_cores ? DType::bf16 : DType::f32,
                  .documents = Documents::growing,

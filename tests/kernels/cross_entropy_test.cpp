@@ -184,6 +184,12 @@ TEST_CASE("cross entropy: a vocabulary in shards, ragged and empty ones, gives t
   }
 }
 
+TEST_CASE("cross entropy: of no rows, nothing", "[cross_entropy]") {
+  const Buffer logits(DType::f32, {0, 5}), targets(DType::i32, {0}), losses(DType::f32, {0});
+  for (bool write_gradient : {false, true}) run_both(args_of(logits, targets, losses, write_gradient));
+  CHECK((logits.guards_intact() && losses.guards_intact()));
+}
+
 TEST_CASE("cross entropy: joining what shards know is exact where one knows nothing, and loses no NaN", "[cross_entropy]") {
   const auto joined = [](RowStats<double> a, const RowStats<double>& b) {
     a.join(b);

@@ -167,6 +167,9 @@ TEST_CASE("embedding backward: without tokens the sinks are zeroed, or left alon
         d_position(DType::f32, {5, 8});
     d_weight.normal(1), d_position.normal(2);
     const Buffer weight_before = d_weight, position_before = d_position;
+    Buffer out(DType::f32, {0, 5, 8});
+    run(embedding_forward, EmbeddingForwardArgs{tokens.view(), d_weight.view(), {}, {}, out.view()});
+    CHECK(out.guards_intact());
     for (const View& starts : {View{}, start.view()}) {
       run(embedding_backward,
           EmbeddingBackwardArgs{tokens.view(), starts, d_out.view(), {d_weight.view(), accumulate}, {d_position.view(), accumulate}, {}});
@@ -176,6 +179,31 @@ TEST_CASE("embedding backward: without tokens the sinks are zeroed, or left alon
         CHECK(test::values(d_weight.view()) == std::vector<double>(600 * 8, 0.0));
         CHECK(test::values(d_position.view()) == std::vector<double>(5 * 8, 0.0));
       }
+    }
+  }
+}
+
+// Lines of d_out with others behind them; nine columns in rows that begin at multiples of 16 bytes; no columns at all.
+TEST_CASE("embedding: where rows lie", "[embedding]") {
+  for (DType dtype : kFloating) {
+    for (const Shape& s : {Shape{3, 4, 5, 9}, Shape{3, 4, 5, 16}, Shape{2, 3, 5, 0}}) {
+      const test::BufferOptions to_16{.padding = (16 - s.c % 16) % 16};
+      const Buffer tokens = make_tokens(s);
+      Buffer longer(dtype, {s.b, s.t + 3, s.c}, to_16), d_weight(dtype, {s.vocabulary, s.c}, to_16), weight = d_weight,
+                                                                                                     out(dtype, {s.b, s.t, s.c}, to_16);
+      longer.normal(1), weight.normal(2);
+      View d_out = longer.view();
+      d_out.shape[1] = s.t;
+      const EmbeddingBackwardArgs backward{tokens.view(), {}, d_out, {d_weight.view()}, {}, {}};
+      const oracle::EmbeddingGradient gradient = oracle::embedding_backward(backward);
+      run(embedding_backward, backward);
+      CHECK_CLOSE(d_weight.view(), gradient.d_weight.want, gradient.d_weight.magnitude, Bound{dtype, static_cast<double>(s.b * s.t) + 1});
+      CHECK(d_weight.guards_intact());
+      const EmbeddingForwardArgs forward{tokens.view(), weight.view(), {}, {}, out.view()};
+      const oracle::Values want = oracle::embedding_forward(forward);
+      run(embedding_forward, forward);
+      CHECK_CLOSE(out.view(), want.want, want.magnitude, Bound{dtype, 1});
+      CHECK(out.guards_intact());
     }
   }
 }
@@ -205,7 +233,7 @@ TEST_CASE("embedding forward: a bad token is found before anything is written", 
 
 TEST_CASE("embedding: a bad token or position is an Error that names it", "[embedding]") {
   const Shape s{2, 3, 7, 4};
-  Buffer weight(DType::f32, {7, 4}), position(DType::f32, {2, 4}), out(DType::f32, {2, 3, 4}), d_out(DType::f32, {2, 3, 4});
+  Buffer weight(DType::f32, {7, 4}), position(DType::f32, {2, 4}, {.bare = true}), out(DType::f32, {2, 3, 4}), d_out(DType::f32, {2, 3, 4});
   d_out.normal(1);
   for (int32_t bad : {7, -1}) {
     Buffer tokens = make_tokens(s);
@@ -255,6 +283,46 @@ TEST_CASE("embedding: arguments that contradict the contract are refused by name
   CHECK(
       test::contains(test::error_of(embedding_backward, EmbeddingBackwardArgs{tokens.view(), {}, out.view(), {weight.view()}, {}, {}}), "5 columns"));
 }
+
+#if defined(HEDDLE_TEST_CUDA)
+TEST_CASE("embedding: a GPU refuses f64, 2^31 rows and columns, and too little scratch", "[embedding]") {
+  test::register_kernels();
+  int32_t token = 0;
+  float number = 0;
+  const auto refusal = [](const auto& kernel, const auto& args) -> std::string {
+    try {
+      kernel.choose(test::kDevice, args);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const auto forward = [&](DType dtype, int64_t b, int64_t t, int64_t columns) {
+    View weight = make_view(&number, {5, columns}), out = make_view(&number, {b, t, columns});
+    weight.dtype = out.dtype = dtype;
+    return refusal(embedding_forward, EmbeddingForwardArgs{make_view(&token, {b, t}), weight, {}, {}, out});
+  };
+  CHECK(test::contains(forward(DType::f64, 1, 1, 8), "f32 and bf16 only"));
+  CHECK(test::contains(forward(DType::f32, 1 << 16, 1 << 15, 8), "more than 2^31 rows or columns"));
+  CHECK(test::contains(forward(DType::f32, 1, 1, int64_t{1} << 31), "more than 2^31 rows or columns"));
+  CHECK(forward(DType::f32, 1, INT32_MAX, 8) == "");
+  CHECK(forward(DType::f32, 1, 1, INT32_MAX) == "");
+
+  const auto backward = [&](int64_t rows, int64_t columns) {
+    return refusal(
+        embedding_backward,
+        EmbeddingBackwardArgs{make_view(&token, {1, 1}), {}, make_view(&number, {1, 1, columns}), {make_view(&number, {rows, columns})}, {}, {}});
+  };
+  CHECK(test::contains(backward(INT32_MAX, 8), "a table of 2^31 rows or columns"));
+  CHECK(test::contains(backward(5, INT32_MAX - 1023), "a table of 2^31 rows or columns"));
+  CHECK(backward(INT32_MAX - 1, 8) == "");
+  CHECK(backward(5, INT32_MAX - 1024) == "");
+
+  const Buffer tokens = make_tokens({2, 3, 7, 4}), weight(DType::f32, {7, 4}), out(DType::f32, {2, 3, 4});
+  const EmbeddingBackwardArgs no_scratch{tokens.view(), {}, out.view(), {weight.view()}, {}, {}};
+  CHECK_THROWS_AS(embedding_backward.candidates(test::kDevice)[0].run(no_scratch, Stream{}), Error);
+}
+#endif
 
 }  // namespace
 }  // namespace heddle::kernels

@@ -57,13 +57,15 @@ inline void on_few_multiprocessors(const std::function<void()>& f) {
 }
 #endif
 
-// Scratch is exactly as large as asked for and full of NaN: reading what was not written, or beyond, shows. The zeroed workspace must be zero again.
+// Scratch is exactly as large as asked for and full of what is NaN and the greatest i32: reading what was not written, or beyond, shows. The zeroed
+// workspace must be zero again.
 template <class Args>
 void run(const kernels::Kernel<Args>& kernel, Args args) {
   register_kernels();
   const kernels::Candidate<Args>& candidate = kernel.choose(kDevice, args);
   const size_t scratch_bytes = candidate.scratch ? candidate.scratch(args) : 0;
   const Buffer scratch(DType::u8, {static_cast<int64_t>(scratch_bytes)});
+  for (size_t i = 3; i < scratch_bytes; i += 4) scratch.view().data[i] = std::byte{0x7F};
   if constexpr (requires { args.scratch; }) args.scratch = std::span<std::byte>(scratch.view().data, scratch_bytes);
   std::vector<std::byte, WatchedMemory<std::byte>> zeroed;
   if constexpr (requires { args.zeroed; }) args.zeroed = zeroed = decltype(zeroed)(size_t{64} << 10);

@@ -154,6 +154,27 @@ TEST_CASE("axpby: a with its axes in any order", "[pointwise]") {
   } while (std::next_permutation(order.begin(), order.end()));
 }
 
+// Beside a transposed operand: one column, whose neighbours are no neighbours in memory; an axis of two in front of another one.
+TEST_CASE("axpby: a transposed, where the last axis is one or the first in memory is two", "[pointwise]") {
+  for (int64_t columns : {1, 5}) {
+    for (int64_t b_padding : {0, 1}) {
+      for (int64_t out_padding : {0, 1}) {
+        const Buffer b = Buffer(DType::f32, {2, 3, columns}, {.padding = b_padding}).normal(2);
+        const Buffer out(DType::f32, {2, 3, columns}, {.padding = out_padding}), stored = Buffer(DType::f32, {columns, 3, 2}).normal(1);
+        View a = out.view();
+        a.data = stored.view().data;
+        a.stride = {1, 2, 6, 0};
+        const AxpbyArgs args{a, b.view(), {out.view()}, 0.5, 2};
+        const oracle::Values want = oracle::axpby(args);
+        run(axpby, args);
+        INFO(columns << " columns, padding " << b_padding << " and " << out_padding);
+        CHECK_CLOSE(out.view(), want.want, want.magnitude, Bound{DType::f32, 3});
+        CHECK(out.guards_intact());
+      }
+    }
+  }
+}
+
 TEST_CASE("axpby: large matrices, transposed and not", "[pointwise]") {
   for (DType dtype : {DType::f32, DType::bf16}) {
     Buffer stored(dtype, {264, 200}), b(dtype, {200, 264}), out(dtype, {200, 264});
@@ -176,6 +197,9 @@ TEST_CASE("pointwise: no elements, no launch", "[pointwise]") {
     const Buffer x(DType::f32, shape), y(DType::f32, shape);
     run(axpby, AxpbyArgs{x.view(), y.view(), {y.view()}});
     run(axpby, AxpbyArgs{x.view(), {}, {y.view(), true}});
+    View transposed = x.view();
+    transposed.stride = {1, 7};
+    run(axpby, AxpbyArgs{transposed, {}, {y.view()}});
     run(multiply, MultiplyArgs{x.view(), x.view(), {y.view()}});
     run(map, MapArgs{Map::silu, x.view(), y.view()});
     run(map_backward, MapBackwardArgs{Map::gelu, x.view(), x.view(), {y.view()}});
@@ -346,6 +370,10 @@ TEST_CASE("fill: every dtype, nothing beyond the view", "[pointwise]") {
     run(fill, FillArgs{out.view(), 3});
     CHECK(test::values(out.view()) == std::vector<double>(123, 3.0));
     CHECK(out.guards_intact());
+    Buffer column(dtype, {5, 1}, {.padding = 1});
+    run(fill, FillArgs{column.view(), 3});
+    CHECK(test::values(column.view()) == std::vector<double>(5, 3.0));
+    CHECK(column.guards_intact());
     Buffer aligned(dtype, {5, 2000}, {.padding = 16});
     run(fill, FillArgs{aligned.view(), dtype == DType::u8 ? 250.0 : dtype == DType::u16 ? 65000.0 : dtype == DType::i32 ? -7 : -0.5});
     const std::vector<double> got = test::values(aligned.view());
