@@ -84,7 +84,7 @@ struct Attention {
       for (int64_t i = 0; i < x.b * x.t * width; ++i)
         if (i / width % x.t % 64 != i / width / x.t % 64) d_out.put(i, 0);
     }
-    start = Buffer(DType::i32, {x.b, x.t}, {.padding = 1, .bare = true});
+    start = Buffer(DType::i32, {x.b, x.t}, {.padding = 1});
     // Documents of growing length; sequence b begins with another cut.
     start.fill([&](int64_t i) {
       const int64_t b = i / x.t, t = i % x.t;

@@ -233,7 +233,7 @@ TEST_CASE("embedding forward: a bad token is found before anything is written", 
 
 TEST_CASE("embedding: a bad token or position is an Error that names it", "[embedding]") {
   const Shape s{2, 3, 7, 4};
-  Buffer weight(DType::f32, {7, 4}), position(DType::f32, {2, 4}, {.bare = true}), out(DType::f32, {2, 3, 4}), d_out(DType::f32, {2, 3, 4});
+  Buffer weight(DType::f32, {7, 4}), position(DType::f32, {2, 4}), out(DType::f32, {2, 3, 4}), d_out(DType::f32, {2, 3, 4});
   d_out.normal(1);
   for (int32_t bad : {7, -1}) {
     Buffer tokens = make_tokens(s);

@@ -16,6 +16,7 @@ const bool kWatching = [] {
     sim::register_global(block, bytes, sim::kGuardBytes);
     sim::note_host_write(block, bytes);
   };
+  buffer_watch.every_access = sim::checking;
   buffer_watch.gone = [](const std::byte* block) { sim::unregister_global(block); };
   return true;
 }();

@@ -134,7 +134,7 @@ TEST_CASE("dropout: keep rate, scale, element by element", "[random]") {
     for (float p : {0.0f, 0.1f, 0.75f}) {
       const int64_t n = 40001;
       const uint64_t first = 6;
-      Buffer x(dtype, {n}, {.bare = true}), y(dtype, {n});
+      Buffer x(dtype, {n}), y(dtype, {n});
       x.normal(1, 2, 1);
       run(dropout, DropoutArgs{x.view(), {y.view()}, key, first, p});
       CHECK(y.guards_intact());

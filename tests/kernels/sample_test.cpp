@@ -69,7 +69,7 @@ struct Draw {
 };
 
 Buffer row_of(const std::vector<double>& logits, DType dtype = DType::f32) {
-  Buffer row(dtype, {1, static_cast<int64_t>(logits.size())}, {.bare = true});
+  Buffer row(dtype, {1, static_cast<int64_t>(logits.size())});
   row.fill([&](int64_t i) { return logits[static_cast<size_t>(i)]; });
   return row;
 }
