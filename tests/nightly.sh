@@ -142,7 +142,7 @@ part clang all_by_clang
 part compile-matrix tests/compile_matrix.sh --strict
 part kills env HEDDLE_KILLS="$kills" $cpu/bin/kills_test
 part supervised-kills env HEDDLE_SUPERVISED_KILLS="$kills" $cpu/bin/supervised_kills_test
-part ranks env HEDDLE_RANK_CASES=all ctest --test-dir $cpu -R '^(rank_training|nccl_order)_' --no-tests=error --output-on-failure --timeout 1500
+part ranks ctest --test-dir $cpu -C nightly -L all_cases --no-tests=error --output-on-failure
 part mpich under_mpich
 part slurm under_slurm
 part random-flags env HEDDLE_FLAG_SETS="$flag_sets" HEDDLE_FLAG_SEED="$RANDOM" $cpu/bin/random_flags_test

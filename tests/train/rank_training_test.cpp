@@ -259,6 +259,7 @@ TEST_CASE("ZeRO-1 keeps masters and moments once among the ranks, as the plan sa
   for (const Way& way : {Way{.muon = false, .sharded = true, .bf16 = true}, Way{.muon = true, .sharded = true, .bf16 = true}}) {
     CAPTURE(way.name());
     const auto kept = [] { return memory_stats(Device{}).live[static_cast<size_t>(MemoryTag::optimizer)]; };
+    release_cached(Device{});  // a block left by an earlier case may be larger than what is asked for
     const size_t before = kept();
     const Session many = way.on(world());
     double most = 0;
