@@ -21,6 +21,8 @@ class Recorded {
   // On the device's current stream. `work` does the same each time, with tensors that live as long as this object; what it makes may be read until
   // the next run. False: recorded earlier, `work` was not called.
   bool run(const std::function<void()>& work);
+  // Directly, whatever was recorded: where this run has to wait for what was queued before it and the others have not.
+  void run_directly(const std::function<void()>& work);
   bool replays() const { return graph_.has_value(); }
 
  private:

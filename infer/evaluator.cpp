@@ -4,7 +4,6 @@
 #include <cmath>
 #include <limits>
 
-#include "core/recorded.h"
 #include "infer/identity.h"
 
 namespace heddle {
@@ -21,6 +20,8 @@ double EvalResult::bits_per_word() const {
 
 namespace {
 
+constexpr std::string_view kBatch = "a batch of evaluation";
+
 WindowOptions shared(WindowOptions windows, int64_t tokens, Control& control) {
   windows.tokens = tokens;
   windows.reading = shared_reading(control);
@@ -36,7 +37,12 @@ int64_t even_batch(uint64_t rows, int64_t most, int ranks) {
 }  // namespace
 
 Evaluator::Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens, const Tokenizer* tokenizer, Device device, Control& control)
-    : windows_(shared(windows, tokens, control)), control_(control), device_(device), seq_(windows.seq), rows_(windows_.rows()) {
+    : windows_(shared(windows, tokens, control)),
+      control_(control),
+      device_(device),
+      seq_(windows.seq),
+      rows_(windows_.rows()),
+      batch_work_(device, false, kBatch) {
   batch_ = even_batch(rows_, batch, control.size());
   if (tokenizer) {
     double counts[2] = {};  // whole numbers below 2^53; one rank reads for all
@@ -55,12 +61,14 @@ Evaluator::Evaluator(const WindowOptions& windows, int64_t batch, int64_t tokens
   staging_.resize(static_cast<size_t>(3 * shape.numel()));
 }
 
+void Evaluator::record_batches(std::function<void(const std::string&)> tell) {
+  batch_work_ = Recorded(device_, true, kBatch, std::move(tell));
+}
+
 std::optional<EvalResult> Evaluator::run(const TokenLosses& losses, const std::function<bool()>& stop,
                                          const std::function<void(const Error&)>& failed) {
   const int64_t n = batch_ * seq_;
   double nats = 0;
-  Recorded batch_work(device_, record_, "a batch of evaluation", tell_);
-  Tensor of_batch;  // (B T): the losses of the last one
   const uint64_t per_round = static_cast<uint64_t>(batch_) * static_cast<uint64_t>(control_.size());
   for (uint64_t round = 0; round < rows_; round += per_round) {
     const uint64_t first = round + static_cast<uint64_t>(control_.rank()) * static_cast<uint64_t>(batch_);
@@ -76,8 +84,13 @@ std::optional<EvalResult> Evaluator::run(const TokenLosses& losses, const std::f
     for (const Tensor* t : {&tokens_, &targets_, &document_start_}) {
       copy_bytes(t->impl().data, device_, staging_.data() + at++ * n, Device{}, static_cast<size_t>(n) * sizeof(int32_t));
     }
-    batch_work.run([&] { of_batch = losses(tokens_, targets_, document_start_); });
-    for (double loss : of_batch.to_vector()) nats += loss;
+    Tensor direct;
+    if (round == 0) {
+      batch_work_.run_directly([&] { direct = losses(tokens_, targets_, document_start_); });
+    } else {
+      batch_work_.run([&] { batch_losses_ = losses(tokens_, targets_, document_start_); });
+    }
+    for (double loss : (round == 0 ? direct : batch_losses_).to_vector()) nats += loss;
   }
   return EvalResult{control_.sum_in_rank_order(nats), windows_.scored_tokens(0, rows_), bytes_, words_};
 }

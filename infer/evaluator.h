@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/recorded.h"
 #include "core/tensor.h"
 #include "data/tokenizer.h"
 #include "data/windows.h"
@@ -44,8 +45,9 @@ class Evaluator {
   std::optional<EvalResult> run(const Transformer& model, const std::function<bool()>& stop = {}) {
     return run([&](const Tensor& tokens, const Tensor& targets, const Tensor& start) { return model.token_losses(tokens, targets, start); }, stop);
   }
-  // On cuda a batch's work is recorded at the second batch of a run, and launched as a graph from then on. `tell` hears why it could not be.
-  void record_batches(std::function<void(const std::string&)> tell) { record_ = true, tell_ = std::move(tell); }
+  // On cuda a batch's work is recorded at the second batch of the first run and launched as a graph from then on, but for the first batch of each
+  // run, in which layers may wait for what training had under way. All runs are of the same `losses` then. `tell` hears why it could not be.
+  void record_batches(std::function<void(const std::string&)> tell);
   uint64_t rows() const { return rows_; }
   int64_t batch() const { return batch_; }
   const std::string& unidentified() const { return windows_.unidentified(); }
@@ -58,8 +60,8 @@ class Evaluator {
   uint64_t rows_ = 0, bytes_ = 0, words_ = 0;
   Tensor tokens_, targets_, document_start_;  // (B, T)
   std::vector<int32_t> staging_;
-  bool record_ = false;
-  std::function<void(const std::string&)> tell_;
+  Recorded batch_work_;
+  Tensor batch_losses_;  // (B T), of the batch that it did last
 };
 
 }  // namespace heddle

@@ -29,7 +29,8 @@ class Learner {
   virtual std::string description() const = 0;
   // "12 layers of 768, ...": for the console.
   virtual std::string summary() const = 0;
-  // Whether loss() queues the same kernels for every batch, and leaves to the device what depends on numbers: then steps may be recorded (--graphs).
+  // Whether loss() and token_losses() queue the same kernels for every batch, and leave to the device what depends on numbers: then steps and
+  // evaluations may be recorded (--graphs).
   virtual bool recordable() const { return false; }
   virtual double flops_per_token([[maybe_unused]] int64_t seq) const { return 6 * static_cast<double>(module().parameter_count()); }
   // For --sample-every: continues `prompt`, see generate_tokens(). False: it cannot.

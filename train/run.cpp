@@ -203,6 +203,7 @@ void Run::build() {
   Trainer::Options options = trainer_options(config);
   options.graphs = options.graphs && learner->recordable();
   options.tell = [this](const std::string& line) { console.line(line); };
+  if (evaluator && options.graphs) evaluator->record_batches(options.tell);
   trainer = std::make_unique<Trainer>([this](const Batch& batch, const ObjectiveOptions& options) { return learner->loss(batch, options); }, *arena,
                                       *optimizer, mesh.dp(), options);
   spikes = SpikeGuard({.nonfinite_limit = config.nonfinite_limit, .rollbacks = config.spike_rollbacks});

@@ -353,6 +353,7 @@ DEVICE_TEST_CASE("the evaluator's nats are a plain sum over the first targets, f
       std::vector<std::string> told;
       evaluator.record_batches([&](const std::string& line) { told.push_back(line); });
       CHECK(evaluator.run(s.model)->nats == got.nats);
+      CHECK(evaluator.run(s.model)->nats == got.nats);
       CHECK(told == std::vector<std::string>());
     }
   }
@@ -360,6 +361,26 @@ DEVICE_TEST_CASE("the evaluator's nats are a plain sum over the first targets, f
   Evaluator evaluator(options, 1, 0, nullptr, test::device(), *s.control);
   CHECK(!evaluator.run(s.model, [&] { return ++asked == 3; }).has_value());
   CHECK(asked == 3);
+}
+
+DEVICE_TEST_CASE("batches of evaluation that were recorded score what training makes of the model") {
+  Session s({.batch = 2});
+  WindowOptions options;
+  options.shards = {test::data_set().val()};
+  options.seq = kSeq;
+  Evaluator recorded(options, 3, 0, nullptr, test::device(), *s.control), direct(options, 3, 0, nullptr, test::device(), *s.control);
+  REQUIRE(recorded.rows() > 9);
+  std::vector<std::string> told;
+  recorded.record_batches([&](const std::string& line) { told.push_back(line); });
+  double last = 0;
+  for (uint64_t step = 0; step < 3; ++step) {
+    const double nats = direct.run(s.model)->nats;
+    CHECK(recorded.run(s.model)->nats == nats);
+    CHECK(nats != last);
+    last = nats;
+    s.step(4 * step, 4);
+  }
+  CHECK(told == std::vector<std::string>());
 }
 
 }  // namespace
