@@ -38,9 +38,9 @@ struct AttentionBwdBlock {
   static constexpr int kD = kConfig.head_dim, kBlockM = kConfig.block_m, kBlockN = kConfig.block_n;
 
   const AttentionBwdParams& p;
-  int batch, head;   // of the rows owned: a KV head, or a query head
-  int m0;            // the first row owned
-  int first, tiles;  // tiles of the other side, for each head of it
+  int batch, head;           // of the rows owned: a KV head, or a query head
+  int m0;                    // the first row owned
+  int first = 0, tiles = 0;  // tiles of the other side, for each head of it
 
   __device__ __forceinline__ explicit AttentionBwdBlock(const AttentionBwdParams& params) : p(params) {
     head = static_cast<int>(blockIdx.y);

@@ -29,17 +29,11 @@ struct AttentionFwdParams {
 template <AttentionFwdSm80Config kConfig>
 struct SoftmaxRows {
   static constexpr int kM = kConfig.warp_m() / 16, kN = kConfig.block_n / 8, kD = kConfig.head_dim / 8;
-  float highest[kM][2], sum[kM][2];  // of unscaled scores
+  float highest[kM][2], sum[kM][2] = {};  // of unscaled scores
 
   __device__ __forceinline__ SoftmaxRows() {
 #pragma unroll
-    for (int i = 0; i < kM; ++i) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        highest[i][half] = -INFINITY;
-        sum[i][half] = 0;
-      }
-    }
+    for (int i = 0; i < kM; ++i) highest[i][0] = highest[i][1] = -INFINITY;
   }
 
   // warp. Replaces scores by probabilities relative to the new maxima, and rescales what was accumulated before.

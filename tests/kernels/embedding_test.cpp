@@ -1,6 +1,8 @@
 // Token and position embedding against float64; bad indices are named.
 #include "kernels/api/embedding.h"
 
+#include <sys/mman.h>
+
 #include <cmath>
 #include <limits>
 
@@ -208,6 +210,30 @@ TEST_CASE("embedding: where rows lie", "[embedding]") {
   }
 }
 
+// Two rows of d_out 2^32 elements apart, in 8 GB of addresses of which two pages are memory.
+TEST_CASE("embedding backward: rows far apart", "[embedding]") {
+  constexpr size_t kApart = size_t{2} << 32, kPage = 4096, kRoom = 256, kRow = 8;  // kRoom: an access beside a row meets nothing
+  void* const addresses = mmap(nullptr, kApart + kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  REQUIRE(addresses != MAP_FAILED);
+  std::byte* const first = static_cast<std::byte*>(addresses) + kRoom;
+  for (const double value : {1.0, 2.0}) {
+    std::byte* const row = first + (value == 1 ? 0 : kApart);
+    REQUIRE(mprotect(row - kRoom, kPage, PROT_READ | PROT_WRITE) == 0);
+    std::fill_n(reinterpret_cast<bf16*>(row), kRow, bf16(static_cast<float>(value)));
+    if (test::buffer_watch.made) test::buffer_watch.made(row, kRow * sizeof(bf16));
+  }
+  View d_out = make_view(first, DType::bf16, {2, 1, kRow});
+  d_out.stride[0] = int64_t{1} << 32;
+  const int32_t tokens[] = {1, 1};
+  const Buffer d_weight(DType::f32, {2, kRow});
+  run(embedding_backward, EmbeddingBackwardArgs{.tokens = make_view(tokens, {2, 1}), .d_out = d_out, .d_weight = {d_weight.view()}});
+  const std::vector<double> got = test::values(d_weight.view());
+  CHECK(std::vector<double>(got.begin() + kRow, got.end()) == std::vector<double>(kRow, 3.0));
+  for (std::byte* const row : {first, first + kApart})
+    if (test::buffer_watch.gone) test::buffer_watch.gone(row);
+  munmap(addresses, kApart + kPage);
+}
+
 TEST_CASE("embedding: bits do not depend on the number of threads", "[embedding]") {
   const Shape s{4, 600, 1300, 48};
   const Buffer tokens = make_tokens(s), start = make_start(s);
@@ -273,6 +299,16 @@ TEST_CASE("embedding: a bad token or position is an Error that names it", "[embe
   } catch (const Error& error) {
     CHECK(error.code() == ExitCode::bad_data);
   }
+}
+
+TEST_CASE("embedding: a bad token is passed over where nobody asks for faults", "[embedding]") {
+  const int32_t tokens[] = {1, 7};
+  const Buffer weight = Buffer(DType::f32, {7, 4}).normal(1), out(DType::f32, {1, 2, 4});
+  const EmbeddingForwardArgs args{make_view(tokens, {1, 2}), weight.view(), {}, {}, out.view()};
+  test::register_kernels();
+  embedding_forward.choose(test::kDevice, args).run(args, Stream{Device{test::kDevice, 0}});
+  test::finish_kernels();
+  CHECK(out.guards_intact());
 }
 
 TEST_CASE("embedding: arguments that contradict the contract are refused by name", "[embedding]") {

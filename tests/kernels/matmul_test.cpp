@@ -204,6 +204,8 @@ TEST_CASE("matmul: several tiles with every epilogue") {
     }
   }
   check_case({.m = 25, .n = 24, .k = 2100, .dtype = DType::bf16, .trans_a = true, .accumulate = true});
+  // More tiles of rows than one group of those that run side by side.
+  check_case({.m = 1100, .n = 40, .k = 12, .dtype = DType::bf16, .c_dtype = DType::bf16, .trans_b = true, .aligned = true});
 }
 
 TEST_CASE("matmul: tiles of every size with every epilogue") {

@@ -3,11 +3,13 @@
 #include <array>
 #include <vector>
 
+#include "kernels/api/matmul.h"
 #include "kernels/cuda/attention_bwd_sm80_config.h"
 #include "kernels/cuda/attention_fwd_sm80_config.h"
 #include "kernels/cuda/gemm_simt_config.h"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
+#include "kernels/cuda/register.h"
 #include "kernels/cuda/rows_config.h"
 #include "kernels/cuda/tile_raster.h"
 #include "tests/support/catch.h"
@@ -86,6 +88,28 @@ TEST_CASE("a product is cut along K where its tiles do not fill a machine", "[pr
   CHECK(gemm_sm90_splits(64, 64, 512) == 1);
   CHECK(gemm_simt_splits(64, 64, 0) == 1);
   CHECK(gemm_simt_splits(1, 64, 4096) > 1);
+  CHECK((choose_gemm_simt(32) == 1 && choose_gemm_simt(33) == 0));
+  for (const auto& [m, n, k] : {std::array{128, 1000, 1024}, {512, 512, 512}, {32, 3000, 1024}, {33, 3000, 512}}) {
+    const SplitCost large{128, 128, 8, 128 * 128 * 8 / 128 * 1400}, few{32, 128, 16, 32 * 128 * 16 / 128 * 1400};
+    CHECK(gemm_simt_splits(m, n, k) == matmul_splits(m, n, k, m <= 32 ? few : large));
+  }
+}
+
+TEST_CASE("a product's scratch is that of its parts of K", "[proving]") {
+  kernels::register_cuda_kernels();
+  constexpr int64_t m = 32, n = 3000, shorter = 512, longer = 8192;
+  REQUIRE((gemm_simt_splits(m, n, shorter) != gemm_simt_splits(n, m, shorter) && gemm_sm90_splits(m, n, longer) != gemm_sm90_splits(n, m, longer)));
+  const auto of = [](std::initializer_list<int64_t> shape) { return make_view(reinterpret_cast<void*>(4096), DType::bf16, shape); };
+  for (const int64_t k : {shorter, longer}) {
+    const kernels::MatmulArgs args{.a = of({m, k}), .b = of({n, k}), .trans_b = true, .c = {of({m, n})}};
+    for (const auto& candidate : kernels::matmul.candidates(DeviceType::cuda)) {
+      const int splits = candidate.name == "simt"       ? gemm_simt_splits(m, n, k)
+                         : candidate.name == "mma_sm80" ? gemm_sm80_splits(m, n, k)
+                                                        : gemm_sm90_splits(m, n, k);
+      INFO(candidate.name << ", K = " << k);
+      CHECK(candidate.scratch(args) == (splits > 1 ? sizeof(float) * static_cast<size_t>(splits * m * n) : 0));
+    }
+  }
 }
 
 // Among all numbers of parts that leave none empty and none short, the one that ends soonest, and the least such; scratch stays within 256 MiB.
