@@ -11,12 +11,12 @@
 #include <vector>
 
 #include "app/bench.h"
-#include "app/kernel_case.h"
 #include "core/io/strict_json.h"
 #include "data/file.h"
 #include "kernels/api/printable.h"
 #include "train/config/shape.h"
 #include "train/environment.h"
+#include "train/kernel_case.h"
 #include "train/report/console.h"
 #include "train/report/utilisation.h"
 #include "train/step_count.h"

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 
 #include "checkpoint/loading.h"
@@ -19,6 +20,7 @@
 #include "train/assembly.h"
 #include "train/config/shape.h"
 #include "train/environment.h"
+#include "train/gemm_choices.h"
 #include "train/memory_plan.h"
 #include "train/run_data.h"
 #include "train/run_files.h"
@@ -144,6 +146,23 @@ void Run::settle() {
   if (!vendor_kernels_->missing().empty()) console.warn(vendor_kernels_->missing());
 }
 
+// --gemm auto: rank 0 measures for all, as ranks do the same products on purpose. A simulated GPU's times say nothing: measured where a test asks.
+void Run::choose_products(const TransformerConfig& shape) {
+  if (config.gemm != GemmChoice::automatic || device.type != DeviceType::cuda || !config.kernel.empty()) return;
+  if (runtime(device.type).simulated() && !std::getenv("HEDDLE_SIM_GEMM_TIMES")) return;
+  std::string names;  // a line each
+  if (is_first()) {
+    const auto tell = [this](const std::string& line) { console.warn(line); };
+    const GemmChoices choices = choose_gemms(config, shape, device, file("gemm.json"), cache_folder(), tell);
+    for (const std::string& name : choices.of_vendor()) names += name + "\n";
+    if (!choices.products.empty()) console.line(summary(choices));
+  }
+  names = control().gather_text(names).front();
+  kernels::ProductNames products;
+  for (size_t at = 0, end; (end = names.find('\n', at)) != names.npos; at = end + 1) products.insert(names.substr(at, end - at));
+  vendor_kernels_.emplace(std::move(products));
+}
+
 void Run::check_memory(int64_t vocab) const {
   RunConfig probe = config;
   const DType dtype = compute_dtype(config.precision, device);
@@ -194,6 +213,7 @@ void Run::build() {
       shape = describe_model(found_->scalars, config.out).config;
       shape.recompute = recompute;
     }
+    choose_products(shape);
     learner = transformer_learner(shape);
   }
   arena = std::make_unique<Arena>(learner->module(), make_layout(config, learner->module(), mesh.shape().dp_rank), device,

@@ -72,6 +72,7 @@ class Run {
   std::unique_ptr<Learner> make_learner(RunConfig& of, int64_t vocab) const;
   void require_same_model(const Learner& now) const;
   void settle();
+  void choose_products(const TransformerConfig& shape);
   void check_memory(int64_t vocab) const;
   void open_data();
   void build();

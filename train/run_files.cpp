@@ -34,6 +34,9 @@ bool is_shard_list(std::string_view text) {
 bool is_latest(std::string_view text) {
   return begins_with(text, "s") && text.find_first_not_of("si-0123456789\n") == text.npos;
 }
+bool is_gemm_times(std::string_view text) {
+  return begins_with(text, "{\n \"machine\":");
+}
 bool is_anything(std::string_view) {
   return true;
 }
@@ -43,9 +46,9 @@ struct RunFile {
   bool (*is_own)(std::string_view beginning);
 };
 constexpr RunFile kFiles[] = {
-    {"LOCK", is_anything},           {"LATEST", is_latest},          {"config.toml", is_config},         {"metrics.jsonl", is_metrics},
-    {"samples.txt", is_samples},     {"shards.txt", is_shard_list},  {"bad_batches.jsonl", is_anything},  // read strictly where it is used
-    {"incidents.jsonl", is_metrics}, {"tokenizer.json", is_anything}};                                    // never replaced
+    {"LOCK", is_anything},           {"LATEST", is_latest},         {"config.toml", is_config},         {"metrics.jsonl", is_metrics},
+    {"samples.txt", is_samples},     {"shards.txt", is_shard_list}, {"bad_batches.jsonl", is_anything},  // read strictly where it is used
+    {"incidents.jsonl", is_metrics}, {"gemm.json", is_gemm_times},  {"tokenizer.json", is_anything}};    // never replaced
 
 }  // namespace
 

@@ -13,8 +13,15 @@ VendorKernels::VendorKernels(GemmChoice gemm, Device device) {
     missing_ = concat("--gemm vendor: ", name_of(device), " has no matrix products of a vendor's; heddle's own are used");
 }
 
+VendorKernels::VendorKernels(kernels::ProductNames products) {
+  if (products.empty()) return;
+  kernels::vendor_takes_only(std::move(products));
+  kernels::matmul.prefer("cublaslt");
+}
+
 VendorKernels::~VendorKernels() {
   kernels::matmul.prefer({});
+  kernels::vendor_takes_only({});
 }
 
 void VendorKernels::warn() const {

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels/api/types.h"
+#include "kernels/api/vendor_choice.h"
 #include "train/config/run_config.h"
 
 namespace heddle {
@@ -13,6 +14,8 @@ namespace heddle {
 class VendorKernels {
  public:
   VendorKernels(GemmChoice gemm, Device device);
+  // --gemm auto, measured: these products alone.
+  explicit VendorKernels(kernels::ProductNames products);
   ~VendorKernels();
   VendorKernels(const VendorKernels&) = delete;
   VendorKernels& operator=(const VendorKernels&) = delete;

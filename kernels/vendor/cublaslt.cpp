@@ -7,9 +7,11 @@
 #include <mutex>
 #include <optional>
 #include <unordered_map>
+#include <utility>
 
 #include "kernels/api/cost.h"
 #include "kernels/api/matmul.h"
+#include "kernels/api/vendor_choice.h"
 #include "kernels/api/vendor_library.h"
 #include "kernels/vendor/cublaslt_library_internal.h"
 #include "kernels/vendor/register.h"
@@ -70,7 +72,7 @@ using Key = std::array<int64_t, 9>;
 Key key_of(const MatmulArgs& args) {
   const MatmulShape shape = shape_of(args);
   const int64_t flags = (args.trans_a ? 1 : 0) | (args.trans_b ? 2 : 0) | (args.a.dtype == DType::bf16 ? 4 : 0) |
-                        (args.c.to.dtype == DType::bf16 ? 8 : 0) | int64_t{epilogue_of(args)} << 4;
+                        (args.c.to.dtype == DType::bf16 ? 8 : 0) | int64_t{epilogue_of(args)} << 4 | int64_t{args.c.accumulate} << 40;
   return {cuda_device_of_thread,
           shape.m,
           shape.n,
@@ -96,6 +98,8 @@ struct Plan {
   cublasLtMatmulAlgo_t algorithm{};
   size_t workspace = 0;
   const char* failed = nullptr;  // the call, after which the shape is heddle's own for good
+  uint64_t judged = UINT64_MAX;  // by which of vendor_choices()
+  bool taken = false;
 };
 
 struct State {
@@ -223,7 +227,11 @@ Refusal refuses(const MatmulArgs& args) {
   if (Refusal refusal = refuses_by_contract(args)) return refusal;
   State& s = state();
   const std::lock_guard lock(s.mutex);
-  if (plan_of(s, args)) return {};
+  if (Plan* const p = plan_of(s, args)) {
+    if (std::exchange(p->judged, vendor_choices()) != vendor_choices()) p->taken = vendor_takes(args);
+    if (!p->taken) return refused("heddle's own kernel was measured to be faster, or this product was not measured");
+    return {};
+  }
   if (!s.broken.empty()) return refused(s.broken);
   return refused(s.plans[key_of(args)].failed, " failed for this shape");
 }

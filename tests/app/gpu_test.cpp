@@ -97,6 +97,26 @@ TEST_CASE("--gemm vendor: training, evaluation and generation by a vendor's prod
   }
 }
 
+TEST_CASE("--gemm auto: times of products are taken once, and the second run and one that goes on have the first one's choices") {
+  const Workplace w;
+  make_shards(w);
+  const auto train = [&](const std::string& flags) {
+    const Result r =
+        w.heddle(kRun + "--device cuda --precision bf16 --threads 1 " + flags, kOwnKernels + "HEDDLE_SIM_GEMM_TIMES=1 XDG_CACHE_HOME=$PWD/cache ");
+    INFO(r.err);
+    REQUIRE(r.code == 0);
+    const size_t at = (r.out + r.err).find("gemm: of ");
+    REQUIRE(at != std::string::npos);
+    return (r.out + r.err).substr(at, (r.out + r.err).find('\n', at) - at);
+  };
+  const std::string first = train("--steps 4 --out first");  // the times themselves are in it
+  CHECK(train("--steps 4 --out second") == first);
+  CHECK(w.heddle("inspect first --digest").out == w.heddle("inspect second --digest").out);
+  std::filesystem::remove_all(w / "cache");
+  CHECK(train("--steps 5 --out first") == first);
+  CHECK(std::filesystem::exists(w / "cache/heddle"));
+}
+
 TEST_CASE("a run on CUDA kernels alone, killed again and again, ends with the bits of one that was left in peace") {
   const Workplace w;
   make_shards(w);

@@ -144,7 +144,7 @@ std::vector<Option<C>> make_table() {
   add("graphs", choice<&C::graphs>(kGraphs), kFree, "auto|off",
       "auto: on cuda, steps after the first are recorded and launched as graphs, with the same bits");
   add("gemm", choice<&C::gemm>(kGemm), kFree, "auto|heddle|vendor",
-      "matrix products on cuda; vendor: cuBLASLt's where it has them, heddle's for the rest; auto: heddle's")
+      "matrix products on cuda; vendor: cuBLASLt's where it has them; auto: heddle's, or what is faster here")
       .per_launch();
   add("kernel", &C::kernel, kFree, "OP=NAME...", "use this kernel candidate for an op; a wrong name lists them").optional();
 

@@ -53,8 +53,8 @@ std::string text_of(const Origin& origin) {
 // HEDDLE_SIM_*: a simulated GPU's own (kernels/sim).
 constexpr auto kOtherEnvironment =
     std::to_array<std::string_view>({"HEDDLE_CONFIG", "HEDDLE_DEPS_DIR", "HEDDLE_SIM_CAPABILITY", "HEDDLE_SIM_DEVICES", "HEDDLE_SIM_FIRST_DEVICE",
-                                     "HEDDLE_SIM_HOST_KERNELS", "HEDDLE_SIM_MEMORY", "HEDDLE_SIM_MODE", "HEDDLE_SIM_NCCL_TIMEOUT",
-                                     "HEDDLE_SIM_PROTECT", "HEDDLE_SIM_SMS", "HEDDLE_SIM_STREAMS", "HEDDLE_SIM_THREADS"});
+                                     "HEDDLE_SIM_GEMM_TIMES", "HEDDLE_SIM_HOST_KERNELS", "HEDDLE_SIM_MEMORY", "HEDDLE_SIM_MODE",
+                                     "HEDDLE_SIM_NCCL_TIMEOUT", "HEDDLE_SIM_PROTECT", "HEDDLE_SIM_SMS", "HEDDLE_SIM_STREAMS", "HEDDLE_SIM_THREADS"});
 
 }  // namespace
 

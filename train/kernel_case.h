@@ -18,7 +18,7 @@
 #include "kernels/api/cost.h"
 #include "kernels/api/operands.h"
 
-namespace heddle::app {
+namespace heddle {
 
 class KernelCase {
  public:
@@ -34,6 +34,8 @@ class KernelCase {
   // The candidate's results on fresh operands, off by so much of their own size (root mean squares): beside the CPU's kernels in f64. nullopt: those
   // do not take f64 here.
   virtual std::optional<double> error(std::string_view candidate) = 0;
+  // The same beside another candidate, of no more than the first 4M elements of an operand.
+  virtual double difference(std::string_view candidate, std::string_view other) = 0;
   virtual bool in_bf16() const = 0;
 };
 
@@ -108,15 +110,16 @@ class KernelCaseOf final : public KernelCase {
       const Forced forced(kernel_, candidate);
       launch(kernel_, got.args, device_);
     }
-    const std::vector<std::vector<double>> a = results(got, device_), b = results(want, Device{});
-    double worst = 0;
-    for (size_t i = 0; i < a.size(); ++i) {
-      double off = 0, size = 0;
-      for (size_t j = 0; j < a[i].size(); ++j) off += (a[i][j] - b[i][j]) * (a[i][j] - b[i][j]), size += b[i][j] * b[i][j];
-      const double relative = std::sqrt(off / std::max(size, 1e-300));
-      worst = relative <= worst ? worst : relative;  // NaN stays
+    return off(results(got, device_), results(want, Device{}));
+  }
+  double difference(std::string_view candidate, std::string_view other) override {
+    constexpr int64_t kMost = int64_t{1} << 22;
+    Copy of[2] = {made(device_, 0, {}), made(device_, 0, {})};
+    for (const int i : {0, 1}) {
+      const Forced forced(kernel_, i == 0 ? candidate : other);
+      launch(kernel_, of[i].args, device_);
     }
-    return worst;
+    return off(results(of[0], device_, kMost), results(of[1], device_, kMost));
   }
 
  private:
@@ -230,8 +233,19 @@ class KernelCaseOf final : public KernelCase {
     return view;
   }
 
-  // Of each operand that is written, every element.
-  std::vector<std::vector<double>> results(const Copy& copy, Device device) {
+  // The greatest root mean square by which an operand is off, as a part of its size; NaN where there is one.
+  static double off(const std::vector<std::vector<double>>& a, const std::vector<std::vector<double>>& b) {
+    double worst = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      double off = 0, size = 0;
+      for (size_t j = 0; j < a[i].size(); ++j) off += (a[i][j] - b[i][j]) * (a[i][j] - b[i][j]), size += b[i][j] * b[i][j];
+      const double relative = std::sqrt(off / std::max(size, 1e-300));
+      worst = relative <= worst ? worst : relative;  // NaN stays
+    }
+    return worst;
+  }
+  // Of each operand that is written, every element, or the first rows of about `most`.
+  std::vector<std::vector<double>> results(const Copy& copy, Device device, int64_t most = INT64_MAX) {
     std::vector<std::vector<double>> all;
     Args args = copy.args;
     size_t next = 0;
@@ -242,6 +256,7 @@ class KernelCaseOf final : public KernelCase {
       const Tensor& memory = copy.memory[x.region];
       const int64_t first = (view.data - memory.impl().data) / size_of(view.dtype);
       const auto rank = static_cast<size_t>(view.rank);
+      if (view.numel() > most) view.shape[0] = std::max<int64_t>(most / (view.numel() / view.shape[0]), 1);
       const Shape shape(std::span(view.shape).first(rank)), strides(std::span(view.stride).first(rank));
       all.push_back(make_view_tensor(memory, shape, strides, first).to_vector());
     });
@@ -257,4 +272,4 @@ class KernelCaseOf final : public KernelCase {
   std::vector<Copy> copies_;
 };
 
-}  // namespace heddle::app
+}  // namespace heddle
