@@ -10,7 +10,7 @@ usage() {
   cat <<'TEXT'
 usage: ./quickstart.sh [--seed N] [--minutes M] [--out DIR] [--fresh] [--no-install] [-- FLAGS OF heddle pretrain...]
   --seed N      another initialisation and data order (default: the recipe's)
-  --minutes M   stop training after M minutes; the next call continues
+  --minutes M   train for M minutes instead of the recipe's steps: the learning rate decays to its end within them
   --out DIR     run directory (default: run/quickstart)
   --fresh       delete the run directory first
   --no-install  never call apt-get install
@@ -24,7 +24,7 @@ while [ $# -gt 0 ]; do
   esac
   case $1 in
     --seed) flags+=(--seed "$2"); shift ;;
-    --minutes) flags+=(--time-limit "$2m"); shift ;;
+    --minutes) flags+=(--minutes "$2"); shift ;;
     --out) out=$2; shift ;;
     --fresh) fresh=1 ;;
     --no-install) install_packages=0 ;;

@@ -14,6 +14,7 @@
 #include "train/assembly.h"
 #include "train/config/resolve.h"
 #include "train/config/shape.h"
+#include "train/horizon.h"
 #include "train/memory_plan.h"
 #include "train/report/console.h"
 #include "train/run_data.h"
@@ -128,7 +129,12 @@ std::vector<TableRow> collective_rows(const StepCount& count) {
 }
 
 std::vector<TableRow> run_rows(const Plan& plan, DType dtype, const Layout& layout) {
-  const RunConfig& c = plan.config;
+  RunConfig c = plan.config;
+  const StepTime step = measure_step(plan);
+  if (c.minutes > 0 && c.steps == 0 && step.seconds) {
+    c.steps = steps_in_minutes(c.minutes, 0, {.step = *step.seconds, .eval = {}, .save = {}}, c.warmup);
+    c.mark_derived("steps", concat("minutes ", c.minutes, ", about: the run measures its own"));
+  }
   std::vector<TableRow> rows = {{"vocabulary", std::to_string(plan.shape.vocab), c.origin_text("vocab")}};
   const auto left = static_cast<double>(c.steps) - static_cast<double>(plan.facts.step);
   if (c.steps > 0) {
@@ -149,7 +155,6 @@ std::vector<TableRow> run_rows(const Plan& plan, DType dtype, const Layout& layo
   rows.push_back({"disk", bytes_text(memory.checkpoint * static_cast<double>(c.keep_last + 1 + forever)),
                   concat(counted(c.keep_last + 1 + forever, "checkpoint"), " of ", bytes_text(memory.checkpoint), "; ", bytes_text(free_disk(c.out)),
                          " are free")});
-  const StepTime step = measure_step(plan);
   if (step.seconds) {
     rows.push_back({"a step", *step.seconds < 10 ? concat(number(*step.seconds * 1e3, "%.0f"), " ms") : duration_text(*step.seconds),
                     concat("from ", step.how, " measured here on one rank", plan.facts.ranks > 1 ? ", without communication" : "")});

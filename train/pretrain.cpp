@@ -428,7 +428,8 @@ int pretrain(RunConfig given) {
   return pretrain(std::move(given), {});
 }
 
-int pretrain(RunConfig given, const MakeLearner& make) {
+int pretrain(RunConfig given, const MakeLearner& make, std::function<double()> elapsed) {
+  if (!elapsed) elapsed = [begun = Clock::now()] { return seconds_since(begun); };
   std::unique_ptr<Control> world = world_control(given.hang_timeout);
   if (given.dry_run) {
     if (make) fail_usage("pretrain", "--dry-run plans the models that options describe, and this program brings its own");
@@ -441,7 +442,7 @@ int pretrain(RunConfig given, const MakeLearner& make) {
   const int ranks = world->size();
   // NCCL gives up before the watchdog does, and says more; without limit after months.
   Mesh mesh(std::move(world), ranks, 1, choose_device(given.device), {.patience = given.hang_timeout > 0 ? given.hang_timeout / 2 : 1e7});
-  Run run(std::move(given), mesh, make);
+  Run run(std::move(given), mesh, make, elapsed);
   if (const std::string unused = unused_places(); !unused.empty()) run.console.warn(unused);
   return Loop(run, signals).go();
 }

@@ -1,6 +1,8 @@
 // The pretraining run behind `heddle pretrain`.
 #pragma once
 
+#include <functional>
+
 #include "train/config/run_config.h"
 #include "train/learner.h"
 
@@ -10,6 +12,7 @@ namespace heddle {
 // the time limit, 128 + SIGINT when by SIGINT. Collective: every rank of the job calls it with the same configuration. Throws Error.
 int pretrain(RunConfig config);
 // The same with a model of the program's own, which `make` makes: the options of the model have no meaning then.
-int pretrain(RunConfig config, const MakeLearner& make);
+// `elapsed`: seconds since the start, by which --minutes counts; absent: the steady clock's since the call.
+int pretrain(RunConfig config, const MakeLearner& make, std::function<double()> elapsed = {});
 
 }  // namespace heddle

@@ -52,7 +52,7 @@ void require_room_for(const std::string& path) {
 
 }  // namespace
 
-Run::Run(RunConfig given, Mesh& of, MakeLearner make)
+Run::Run(RunConfig given, Mesh& of, MakeLearner make, const std::function<double()>& elapsed)
     : config(std::move(given)),
       mesh(of),
       console({.enabled = is_first(), .progress = config.progress, .terminal = !launch_of_this_process().found && ::isatty(STDERR_FILENO) == 1}),
@@ -71,6 +71,7 @@ Run::Run(RunConfig given, Mesh& of, MakeLearner make)
   settle();
   open_data();
   build();
+  if (config.minutes > 0 && config.steps == 0) set_horizon_by_clock(elapsed);
   if (!found_ && !config.init_from.empty()) load_initial_weights();
   if (!begun) {
     open_directory();
@@ -150,6 +151,8 @@ void Run::settle() {
 void Run::choose_products(const TransformerConfig& shape) {
   if (config.gemm != GemmChoice::automatic || device.type != DeviceType::cuda || !config.kernel.empty()) return;
   if (runtime(device.type).simulated() && !std::getenv("HEDDLE_SIM_GEMM_TIMES")) return;
+  if (products_chosen_) return;  // the parts of --minutes' measured steps were made before those of the run
+  products_chosen_ = true;
   std::string names;  // a line each
   if (is_first()) {
     const auto tell = [this](const std::string& line) { console.warn(line); };

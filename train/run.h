@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -29,8 +30,8 @@ namespace heddle {
 class Run {
  public:
   // Opens everything: takes the run directory, resumes the newest checkpoint if there is one, checks that configuration and data fit. Collective.
-  // `make`: for a model of the program's own; else the configuration's.
-  Run(RunConfig config, Mesh& mesh, MakeLearner make = {});
+  // `make`: for a model of the program's own; else the configuration's. `elapsed`: seconds since the start, by which --minutes counts.
+  Run(RunConfig config, Mesh& mesh, MakeLearner make, const std::function<double()>& elapsed);
 
   // What the run directory says of the run beside its state: configuration, shards, tokenizer. Once it is clear that there is something to train.
   void write_files();
@@ -76,6 +77,7 @@ class Run {
   void check_memory(int64_t vocab) const;
   void open_data();
   void build();
+  void set_horizon_by_clock(const std::function<double()>& elapsed);  // pace.cpp
   void require_same_architecture(const RunConfig& theirs);
   void load_initial_weights();
   void restore();
@@ -89,6 +91,7 @@ class Run {
   bool trajectory_changed_ = false;  // by an option that differs from the saved one
   kernels::ForcedKernels forced_kernels_;
   std::optional<VendorKernels> vendor_kernels_;
+  bool products_chosen_ = false;
   std::string tokenizer_fingerprint_;  // whose tokens the model learns; "" when nobody says
 };
 

@@ -108,6 +108,11 @@ TEST_CASE("of two ways to say one thing the higher source stands") {
   CHECK(c.tokens == 0);
   CHECK(!c.is_set("tokens"));
   expect_error([] { judge({{"steps", "1"}, {"tokens", "1"}}); }, ExitCode::usage, {"--steps", "--tokens", "one"});
+  expect_error([] { judge({{"steps", "1"}, {"minutes", "2"}}); }, ExitCode::usage, {"--steps 1 and --minutes 2.0 ", "one"});
+  expect_error([] { judge({{"minutes", "2"}, {"tokens", "1"}}); }, ExitCode::usage, {"--tokens 1 and --minutes 2.0 ", "one"});
+  const RunConfig m = make_run_config("", environment, std::vector<FlagValue>{{"minutes", "5"}});
+  CHECK(m.minutes == 5);
+  CHECK(m.tokens == 0);
 }
 
 TEST_CASE("unknown names are refused with the nearest match") {

@@ -195,6 +195,35 @@ TEST_CASE("a horizon asked for now that lies in the past is refused, one that wa
   }
 }
 
+TEST_CASE("a horizon by the clock is chosen once: what it came to is kept, and --steps alone moves it") {
+  for (const FlagSet& model : {FlagSet{{"model", "tiny-gpt"}}, FlagSet{{"depth", "1"}}}) {
+    FlagSet flags = model;
+    flags.push_back({"minutes", "5"});
+    RunConfig first = resolved(flags).config;
+    CHECK(first.steps == 0);  // the machine has not been asked yet
+    CHECK(first.tokens == 0);
+    first.steps = 700;
+    first.mark_derived("steps", "minutes 5");
+    const std::string saved = to_toml(first);
+    const auto again = [&](const FlagSet& now) {
+      return completed(resume_config(saved, make_run_config("", {}, now)).config,
+                       {.ranks = 1, .vocab = 300, .goes_on = true, .step = 8, .tokens = 8 * 8192})
+          .config;
+    };
+    for (const FlagSet& now : {flags, FlagSet{}, FlagSet{{"minutes", "5"}}}) {
+      CHECK(again(now).steps == 700);
+      CHECK(again(now).minutes == 5);
+    }
+    CHECK(again({{"steps", "900"}}).steps == 900);
+    CHECK(again({{"steps", "900"}}).minutes == 0);
+    expect_error([&] { again({{"minutes", "6"}}); }, ExitCode::mismatch, {"minutes: saved 5.0, given 6.0", "must stay"});
+    // A new run measures for itself.
+    RunConfig other;
+    apply_toml(other, saved, "config.toml", Source::file);
+    CHECK(completed(other).config.steps == 0);
+  }
+}
+
 TEST_CASE("what does not go with the saved run's step says whose step it is, and what would") {
   const RunConfig first = resolved({{"model", "tiny-gpt"}, {"seq", "32"}, {"batch", "4"}, {"steps", "6"}}).config;  // steps of 128 tokens
   const auto again = [&](const FlagSet& now, int64_t ranks = 1) {

@@ -93,8 +93,13 @@ void check_batch(const RunConfig& c) {
 }
 
 void check_optimizer(const RunConfig& c) {
-  if (c.steps > 0 && c.tokens > 0 && c.is_set("steps") && c.is_set("tokens")) {
-    refuse("--steps ", c.steps, " and --tokens ", c.tokens, " both set the horizon: give one");
+  std::string horizon;  // the way in which it was set
+  for (const std::string_view way : {"steps", "tokens", "minutes"}) {
+    const auto& option = RunConfig::option(way);
+    if (!c.is_set(way) || option.empty(c)) continue;
+    const std::string flag = concat("--", way, " ", option.toml_text(c));
+    if (!horizon.empty()) refuse(horizon, " and ", flag, " both set the horizon: give one");
+    horizon = flag;
   }
   const bool horizon_is_stated = c.is_stated("steps") || c.is_stated("tokens");
   if (c.steps > 0 && c.warmup > c.steps && (c.is_stated("warmup") || horizon_is_stated)) {
@@ -129,7 +134,7 @@ void require_runnable(const RunConfig& c, bool planned, bool own_model) {
   if (planned) return;
   if (c.out.empty()) refuse("no run directory: give --out DIR");
   if (c.data.empty()) refuse("no training data: give --data GLOB (shards made by heddle tokenize)");
-  if (c.steps == 0 && c.tokens == 0 && c.depth == 0) refuse("no horizon: give --steps N or --tokens N");
+  if (c.steps == 0 && c.tokens == 0 && c.minutes == 0 && c.depth == 0) refuse("no horizon: give --steps N, --tokens N or --minutes M");
 }
 
 }  // namespace heddle

@@ -45,10 +45,18 @@ std::vector<Option<C>> make_table() {
       .per_launch();
   add("init-from", &C::init_from, kMust, "DIR", "start from the weights of this run directory or checkpoint").optional();
   add("seed", &C::seed, kMust, "N", "seed of initialisation, data order and dropout");
-  add("steps", &C::steps, kOverride, "N", "horizon in optimizer steps (or --tokens)").optional().between(1, kMaxSteps);
-  add("tokens", &C::tokens, kOverride, "N", "horizon in training tokens (or --steps); at least those of one step").optional().between(1, kMaxTokens);
+  add("steps", &C::steps, kOverride, "N", "horizon in optimizer steps (or --tokens, --minutes)").optional().between(1, kMaxSteps);
+  add("tokens", &C::tokens, kOverride, "N", "horizon in training tokens (or --steps, --minutes); at least those of one step")
+      .optional()
+      .between(1, kMaxTokens);
+  add("minutes", &C::minutes, kMust, "M",
+      "horizon in minutes of wall clock (or --steps, --tokens): as many steps as end by then, decay, validations and saves included, by steps "
+      "measured at the start; chosen once, kept when the run goes on")
+      .optional()
+      .between(0.001, 1e7);
   add("time-limit", DurationOf<C>{&C::time_limit}, kFree, "TIME",
-      "save and exit with code 75 after this much wall clock: 90m, 11h30m, 1-00:00:00; 0s: never")
+      "save and exit with code 75 after this much wall clock, wherever the schedule stands (--minutes fits the schedule to the time): 90m, 11h30m, "
+      "1-00:00:00; 0s: never")
       .optional()
       .per_launch();
   add("hang-timeout", DurationOf<C>{&C::hang_timeout}, kFree, "TIME",

@@ -41,7 +41,7 @@ void derive_recipe(RunConfig& c, const TransformerConfig& model) {
     field = value;
     c.mark_derived(name, why);
   };
-  if (!c.is_set("steps")) derive("tokens", c.tokens, 20 * model.matrix_parameters());
+  if (!c.is_set("steps") && !c.is_set("minutes")) derive("tokens", c.tokens, 20 * model.matrix_parameters());
   derive("optimizer", c.optimizer, OptimizerChoice::muon);
   derive("lr", c.lr, 3e-3 * std::min(1.0, 512.0 / static_cast<double>(model.dim)));
   derive("schedule", c.schedule, ScheduleChoice::linear);

@@ -16,24 +16,25 @@ std::vector<std::string> option_names() {
   return names;
 }
 
-// Two ways to say one thing: where both are written, the one from the higher source stands.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 2> kEitherOr = {{{"steps", "tokens"}, {"model", "depth"}}};
+// Ways to say one thing: where several are written, the one from the highest source stands.
+constexpr std::string_view kHorizon[] = {"steps", "tokens", "minutes"}, kShape[] = {"model", "depth"};
+constexpr std::array<std::span<const std::string_view>, 2> kEitherOr = {kHorizon, kShape};
 
-std::string_view partner_of(std::string_view name) {
-  for (const auto& [a, b] : kEitherOr) {
-    if (name == a) return b;
-    if (name == b) return a;
+// All ways to say what `name` says, itself among them; empty: it is the only one.
+std::span<const std::string_view> ways_to_say(std::string_view name) {
+  for (const auto ways : kEitherOr) {
+    if (std::find(ways.begin(), ways.end(), name) != ways.end()) return ways;
   }
-  return "";
+  return {};
 }
 
 void settle_either_or(RunConfig& config) {
-  for (const auto& [a, b] : kEitherOr) {
-    if (!config.is_set(a) || !config.is_set(b)) continue;
-    if (config.source(a) < config.source(b))
-      config.drop(a);
-    else if (config.source(b) < config.source(a))
-      config.drop(b);
+  for (const auto ways : kEitherOr) {
+    Source highest = Source::saved;
+    for (const auto way : ways) highest = std::max(highest, config.source(way));
+    for (const auto way : ways) {
+      if (config.is_set(way) && config.source(way) < highest) config.drop(way);
+    }
   }
 }
 
@@ -232,8 +233,10 @@ ResumedConfig resume_config(std::string_view saved_toml, const RunConfig& given,
       }
       continue;
     }
-    const std::string_view partner = partner_of(o.name);
-    if (!partner.empty() && !given.is_set(partner)) out.config.drop(partner);
+    for (const auto way : ways_to_say(o.name)) {
+      const bool chosen = o.name == "minutes" && way == "steps";  // what the saved run's minutes came to
+      if (way != o.name && !given.is_set(way) && !chosen) out.config.drop(way);
+    }
     o.copy(given, out.config);
     out.config.origins[std::string(o.name)] = given.origins.find(o.name)->second;
   }

@@ -51,6 +51,7 @@ struct RunConfig {
   int64_t seed = 42;
   int64_t steps = 0;          // horizon in optimizer steps; 0: from tokens
   int64_t tokens = 0;         // horizon in tokens; 0: from steps
+  double minutes = 0;         // horizon by the clock, decided once (train/horizon.h); 0: from steps or tokens
   double time_limit = 0;      // seconds of wall clock after which the run saves and exits 75; 0: none
   double hang_timeout = 600;  // seconds without progress, or without a rank's sign of life, that end the job; 0: none
   bool dry_run = false;
