@@ -15,6 +15,7 @@
 #include "core/ops/ops.h"
 #include "kernels/api/random.h"
 #include "optim/grad_norm.h"
+#include "optim/muon.h"
 #include "optim/optimizer.h"
 #include "train/config/shape.h"
 #include "train/memory_plan.h"
@@ -195,8 +196,15 @@ void bench_ops(BenchOptions options) {
   const auto adamw = make_adamw(arena, {});
   table.row("gradient norm", 0, 4 * size, [&] { control.finish_norm(arena); });
   table.row("adamw", 0, size * (7 * 4 + (dtype == DType::f32 ? 0 : e)), [&] { adamw->step(control.device_state()); });
-  const auto muon = make_muon(arena, {}, {});
-  table.row("muon", 0, size * (5 * 4 + (dtype == DType::f32 ? 0 : e)), [&] { muon->step(control.device_state()); });
+  const MuonOptions muon_options;
+  Muon muon(arena, muon_options, {}, {}, {});
+  double products = 0;  // of each iteration two that are symmetric, and one
+  for (const Muon::Matrix& matrix : muon.matrices()) {
+    const int64_t less = std::min(matrix.rows, matrix.columns), more = std::max(matrix.rows, matrix.columns);
+    products += static_cast<double>(muon_options.iterations) *
+                (elements(less, less + 1) * static_cast<double>(more + less) + 2 * elements(less, less) * static_cast<double>(more));
+  }
+  table.row("muon", products, size * (5 * 4 + (dtype == DType::f32 ? 0 : e)), [&] { muon.step(control.device_state()); });
 }
 
 }  // namespace heddle::app

@@ -26,7 +26,8 @@ std::vector<Range> within(std::span<const PackedRange> owned, Range section) {
 
 NewtonSchulz::NewtonSchulz(DType dtype, Device device) : a_(Tensor::full({1}, kA, dtype, device)) {}
 
-// With X normalised to Frobenius norm 1: A = X X^T (or X^T X, the smaller one), P = a I + b A + c A^2, X <- P X (or X P).
+// With X normalised to Frobenius norm 1: A = X X^T (or X^T X, the smaller one), P = a I + b A + c A^2, X <- P X (or X P). A^2 is asked for as A A^T,
+// which matmul knows to be symmetric.
 void NewtonSchulz::operator()(const Tensor& x, int iterations) const {
   const Device device = x.device();
   const bool tall = x.size(0) > x.size(1);
@@ -43,7 +44,7 @@ void NewtonSchulz::operator()(const Tensor& x, int iterations) const {
   spread.stride = {0, 0};
   for (int i = 0; i < iterations; ++i) {
     launch(kernels::matmul, {.a = from.view(), .b = from.view(), .trans_a = tall, .trans_b = !tall, .c = {gram.view(), false}}, device);
-    launch(kernels::matmul, {.a = gram.view(), .b = gram.view(), .c = {poly.view(), false}}, device);
+    launch(kernels::matmul, {.a = gram.view(), .b = gram.view(), .trans_b = true, .c = {poly.view(), false}}, device);
     launch(kernels::axpby, {.a = poly.view(), .b = gram.view(), .out = {poly.view(), false}, .alpha = kC, .beta = kB}, device);
     launch(kernels::axpby, {.a = spread, .out = {diagonal, true}}, device);
     if (tall) {

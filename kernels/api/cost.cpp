@@ -45,13 +45,17 @@ Cost cost_of(const MatmulArgs& a) {
   const MatmulShape s = shape_of(a);
   Cost cost = cost_of_operands(a);
   cost.flops = product_flops(s.m, s.n, s.k);
+  if (is_gram(a)) {
+    cost.flops = product_flops(s.m, s.m + 1, s.k) / 2;
+    cost.bytes -= bytes_of(a.b);
+  }
   return cost;
 }
 std::string shape_of_call(const MatmulArgs& a) {
   const MatmulShape s = shape_of(a);
   constexpr std::string_view kEpilogues[] = {"", ", gelu", ", gelu backward", ", relu2", ", relu2 backward"};
   return concat(s.m, " x ", s.n, " x ", s.k, " ", a.trans_a ? "T" : "N", a.trans_b ? "T" : "N", " ", name_of(a.a.dtype),
-                a.c.to.dtype != a.a.dtype ? concat(" to ", name_of(a.c.to.dtype)) : "", a.bias ? ", bias" : "",
+                a.c.to.dtype != a.a.dtype ? concat(" to ", name_of(a.c.to.dtype)) : "", is_gram(a) ? ", symmetric" : "", a.bias ? ", bias" : "",
                 kEpilogues[static_cast<size_t>(a.epilogue)], a.column_sum ? ", column sum" : "", a.c.accumulate ? ", added" : "");
 }
 Cost cost_of(const SwigluMatmulArgs& a) {

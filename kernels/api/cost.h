@@ -2,8 +2,8 @@
 // result written once. Floors follow from it: a kernel takes no less than its FLOPs at a device's peak, or its bytes at the rate of a copy.
 //
 // FLOPs count products of matrices and attention, a multiplication and an addition as two; arithmetic on single elements hides behind its bytes.
-// Attention counts the (query, key) pairs that causality and the window leave, documents apart: backward the five products it needs. What a
-// candidate moves or multiplies beyond that, scratch or a second pass, is its own affair and no floor.
+// A symmetric product counts one half and its diagonal. Attention counts the (query, key) pairs that causality and the window leave, documents apart:
+// backward the five products it needs. What a candidate moves or multiplies beyond that, scratch or a second pass, is its own affair and no floor.
 #pragma once
 
 #include <string>
@@ -30,7 +30,7 @@ template <class Args>
 Cost cost_of(const Args& args) {
   return cost_of_operands(args);
 }
-Cost cost_of(const MatmulArgs&);
+Cost cost_of(const MatmulArgs&);  // of a gram a is read once
 Cost cost_of(const SwigluMatmulArgs&);
 Cost cost_of(const AttentionForwardArgs&);
 Cost cost_of(const AttentionBackwardArgs&);

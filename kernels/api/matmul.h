@@ -10,7 +10,8 @@
 // gelu is the tanh form (Hendrycks and Gimpel 2016); relu2(z) = max(z, 0)^2 (So et al. 2021, "Primer").
 // dtypes: a and b the same (f32, bf16 or f64); c that dtype or its accumulator type; bias, preact a's dtype; column_sum either.
 // Accumulation is in f32 (f64 for f64). Row strides are free, last strides 1. c aliases nothing it reads.
-// M, N or K may be 0 (K = 0: z = bias). Deterministic: the result does not depend on the number of threads.
+// M, N or K may be 0 (K = 0: z = bias). Where b is a itself and one of them is transposed (is_gram), op(a) op(b) is symmetric: a candidate may work
+// out a half of it and copy the other. Deterministic: the result does not depend on the number of threads.
 #pragma once
 
 #include <cstddef>
@@ -49,6 +50,13 @@ struct MatmulShape {
 inline MatmulShape shape_of(const MatmulArgs& args) {
   return {args.trans_a ? args.a.size(1) : args.a.size(0), args.trans_b ? args.b.size(0) : args.b.size(1),
           args.trans_a ? args.a.size(0) : args.a.size(1)};
+}
+
+// a a^T or a^T a.
+inline bool is_gram(const MatmulArgs& args) {
+  const View &a = args.a, &b = args.b;
+  return args.trans_a != args.trans_b && a.data == b.data && a.size(0) == b.size(0) && a.size(1) == b.size(1) &&
+         (a.size(0) <= 1 || a.step(0) == b.step(0));
 }
 
 }  // namespace heddle::kernels

@@ -12,6 +12,7 @@
 #include <new>
 
 #include "kernels/api/matmul.h"
+#include "kernels/cpu/parallel_internal.h"
 #include "kernels/cpu/vec_internal.h"
 
 namespace heddle::kernels::cpu {
@@ -43,6 +44,53 @@ inline bool worth_threads(const MatmulShape& s) {
 // c is z itself: no pass over it is needed.
 inline bool is_plain(const MatmulArgs& args) {
   return args.epilogue == Epilogue::none && !args.bias && !args.column_sum;
+}
+
+// Symmetric products: the tiles are worked out below the diagonal and on it, then mirror() copies.
+inline bool is_mirrored(const MatmulArgs& args) {
+  return is_gram(args) && is_plain(args) && !args.c.accumulate;
+}
+
+// From which of a tile's rows on, in whole `unit`s, its columns from j on are wanted; tile.rows or more: none.
+inline int64_t first_row(const MatmulArgs& args, const Tile& tile, int64_t j, int64_t unit) {
+  return is_mirrored(args) ? std::max<int64_t>(tile.col + j - tile.row, 0) / unit * unit : 0;
+}
+
+// c(i, j) <- c(j, i) above the diagonal.
+template <class C>
+void mirror_as(const View& c) {
+  constexpr int64_t kBlock = 16;
+  const int64_t n = c.size(0), stride = c.step(0);
+  for_each_uneven_tile(ceil_div(n, kBlock), n * n, [&](int64_t block) {
+    const int64_t i = block * kBlock;
+    for (int64_t j = i; j < n; j += kBlock) {
+      const C* const from = c.as<const C>() + j * stride + i;
+      C* const to = c.as<C>() + i * stride + j;
+      if constexpr (vec::lanes<C> == kBlock) {
+        if (i != j && j + kBlock <= n) {
+          vec::F32 row[kBlock];
+#pragma GCC unroll 16
+          for (int r = 0; r < kBlock; ++r) row[r] = vec::load(from + r * stride);
+          vec::transpose(row);
+#pragma GCC unroll 16
+          for (int r = 0; r < kBlock; ++r) vec::store(to + r * stride, row[r]);
+          continue;
+        }
+      }
+      for (int64_t q = 0; q < std::min(kBlock, n - j); ++q) {
+        const int64_t rows = i == j ? q : kBlock;  // where i != j, i + kBlock <= j
+        for (int64_t r = 0; r < rows; ++r) to[r * stride + q] = from[q * stride + r];
+      }
+    }
+  });
+}
+
+inline void mirror(const View& c) {
+  switch (c.dtype) {
+    case DType::f32: return mirror_as<float>(c);
+    case DType::f64: return mirror_as<double>(c);
+    default: return mirror_as<bf16>(c);
+  }
 }
 
 template <bool kFull, class T>

@@ -273,10 +273,11 @@ void pack_step(const bf16* from, int64_t stride, int64_t depth, int64_t columns,
 }
 
 template <class Product>
-void multiply_block(int64_t rows, int64_t columns, int64_t depth, const bf16* a, int64_t lda, const bf16* panels, int64_t length, float* z,
+void multiply_block(const MatmulArgs& args, const Tile& tile, int64_t depth, const bf16* a, int64_t lda, const bf16* panels, int64_t length, float* z,
                     int64_t ldz, bool add) {
-  for (int64_t j = 0; j < columns; j += kColumns) {
-    for (int64_t i = 0; i < rows; i += kRows) Product::product(depth, a + i * lda, lda, panels + j * length, z + i * ldz + j, ldz, add);
+  for (int64_t j = 0; j < tile.cols; j += kColumns) {
+    for (int64_t i = first_row(args, tile, j, kRows); i < tile.rows; i += kRows)
+      Product::product(depth, a + i * lda, lda, panels + j * length, z + i * ldz + j, ldz, add);
   }
 }
 
@@ -291,7 +292,7 @@ void multiply_tile(const MatmulArgs& args, const MatmulShape& s, const Tile& til
   bf16* slice = thread_buffer<bf16>(1, kTileM * kDepth);
   const bf16* from = args.a.as<const bf16>();
   const int64_t slices = ceil_div(s.k, kDepth), deepest = up(ceil_div(s.k, std::max<int64_t>(slices, 1)), kStep);
-  if (s.k == 0) std::fill_n(z, rows * ldz, 0.0f);
+  if (s.k == 0 || (!in_place && is_mirrored(args))) std::fill_n(z, rows * ldz, 0.0f);
   for (int64_t p = 0; p < s.k; p += deepest) {
     const int64_t depth = std::min(deepest, s.k - p);
     const bf16* a = slice;
@@ -304,7 +305,7 @@ void multiply_tile(const MatmulArgs& args, const MatmulShape& s, const Tile& til
     } else {
       pack_rows(from + tile.row * stride + p, stride, tile.rows, depth, slice);
     }
-    multiply_block<Product>(rows, columns, up(depth, kStep), a, lda, panels + p * kColumns, length, z, ldz, (in_place && args.c.accumulate) || p > 0);
+    multiply_block<Product>(args, tile, up(depth, kStep), a, lda, panels + p * kColumns, length, z, ldz, (in_place && args.c.accumulate) || p > 0);
   }
   if (!in_place) finish<bf16>(args, tile, z, ldz, column_partial);
 }
@@ -337,12 +338,14 @@ void run_panels(const MatmulArgs& args) {
 #pragma omp for schedule(dynamic)
       for (int64_t index = 0; index < grid.tiles_m * tiles_n; ++index) {
         const Tile tile = grid.tile(first / grid.tile_n * grid.tiles_m + index);
+        if (first_row(args, tile, 0, 1) >= tile.rows) continue;
         multiply_tile<Product>(args, s, tile, packed + (tile.col - first) * length,
                                partials ? partials + tile.row / grid.tile_m * s.n + tile.col : nullptr);
       }
     }
     Product::end();
   }
+  if (is_mirrored(args)) mirror(args.c.to);
   add_column_partials(args, partials, grid.tiles_m);
 }
 
@@ -371,7 +374,7 @@ void run_slabs(const MatmulArgs& args) {
           const Tile tile = grid.tile(first / grid.tile_n * grid.tiles_m + index);
           float* c = args.c.to.as<float>() + tile.row * ldc + tile.col;
           for (int64_t p = 0; p < depth; p += kDepth) {
-            multiply_block<Product>(tile.rows, tile.cols, up(std::min(kDepth, depth - p), kStep), rows + tile.row * kSlabRow + p, kSlabRow,
+            multiply_block<Product>(args, tile, up(std::min(kDepth, depth - p), kStep), rows + tile.row * kSlabRow + p, kSlabRow,
                                     panels + (tile.col - first) * kSlab + p * kColumns, kSlab, c, ldc, args.c.accumulate || p0 + p > 0);
           }
         }
@@ -379,6 +382,7 @@ void run_slabs(const MatmulArgs& args) {
     }
     Product::end();
   }
+  if (is_mirrored(args)) mirror(args.c.to);
 }
 
 template <class Product>

@@ -171,7 +171,7 @@ void multiply_tile(const MatmulArgs& args, const MatmulShape& s, const Tile& til
   const bool add = in_place && args.c.accumulate;
   const int64_t stride = args.a.step(0), slices = (s.k + kDepth - 1) / kDepth, deepest = even_part(s.k, std::max<int64_t>(slices, 1), 8);
   const T* rows = args.a.as<const T>();
-  if (s.k == 0) std::fill_n(z, tile.rows * ldz, A{0});
+  if (s.k == 0 || (!in_place && is_mirrored(args))) std::fill_n(z, tile.rows * ldz, A{0});
   for (int64_t p = 0; p < s.k; p += deepest) {
     const int64_t depth = std::min(deepest, s.k - p);
     const A* a = slice;
@@ -185,11 +185,13 @@ void multiply_tile(const MatmulArgs& args, const MatmulShape& s, const Tile& til
       pack_block(rows + tile.row * stride + p, stride, tile.rows, depth, slice, lda);
     }
     for (int64_t j = 0; j < tile.cols; j += kN) {
+      const int64_t i = first_row(args, tile, j, kMicroRows);
+      if (i >= tile.rows) break;
       const A* b = panels + j * panel_rows(s.k) + p * kN;
       if (args.trans_a) {
-        panel_product<Order::strips>(tile.rows, depth, a, lda, b, kN, z + j, ldz, add || p > 0, b + kN * panel_rows(s.k));
+        panel_product<Order::strips>(tile.rows - i, depth, a + i * lda, lda, b, kN, z + i * ldz + j, ldz, add || p > 0, b + kN * panel_rows(s.k));
       } else {
-        panel_product<Order::rows>(tile.rows, depth, a, lda, b, kN, z + j, ldz, add || p > 0, b + kN * panel_rows(s.k));
+        panel_product<Order::rows>(tile.rows - i, depth, a + i * lda, lda, b, kN, z + i * ldz + j, ldz, add || p > 0, b + kN * panel_rows(s.k));
       }
     }
   }
@@ -223,24 +225,29 @@ void run_as(const MatmulArgs& args) {
 #pragma omp for schedule(dynamic)
     for (int64_t index = 0; index < grid.tiles_m * tiles_n; ++index) {
       const Tile tile = grid.tile(first / grid.tile_n * grid.tiles_m + index);
+      if (first_row(args, tile, 0, 1) >= tile.rows) continue;
       multiply_tile<T>(args, s, tile, packed + (tile.col - first) * panel_rows(s.k),
                        partials ? partials + tile.row / grid.tile_m * s.n + tile.col : nullptr);
     }
   }
+  if (is_mirrored(args)) mirror(args.c.to);
   add_column_partials(args, partials, grid.tiles_m);
 }
 
 // One tile of c over one slab, from row p0 of a and b on: strips (depth) and panels (depth) begin at the tile.
 template <class A>
-void multiply_slab_tile(const Sink& sink, const Tile& tile, int64_t depth, int64_t p0, const A* strips, const A* panels) {
+void multiply_slab_tile(const MatmulArgs& args, const Tile& tile, int64_t depth, int64_t p0, const A* strips, const A* panels) {
   constexpr int64_t kN = kMicroColumns<A>;
-  const View& c = sink.to;
+  const View& c = args.c.to;
   for (int64_t p = 0; p < depth; p += kDepth) {
     const int64_t rows = std::min(kDepth, depth - p);
     for (int64_t j = 0; j < tile.cols; j += kN) {
+      const int64_t i = first_row(args, tile, j, kMicroRows);
+      if (i >= tile.rows) break;
       const A* b = panels + j * panel_rows(depth) + p * kN;
-      panel_product<Order::strips>(tile.rows, rows, strips + p * kMicroRows, depth, b, kN, c.as<A>() + tile.row * c.step(0) + tile.col + j, c.step(0),
-                                   sink.accumulate || p0 + p > 0, b + kN * panel_rows(depth));
+      panel_product<Order::strips>(tile.rows - i, rows, strips + i * depth + p * kMicroRows, depth, b, kN,
+                                   c.as<A>() + (tile.row + i) * c.step(0) + tile.col + j, c.step(0), args.c.accumulate || p0 + p > 0,
+                                   b + kN * panel_rows(depth));
     }
   }
 }
@@ -268,10 +275,11 @@ void run_slabs(const MatmulArgs& args) {
 #pragma omp for schedule(dynamic)
       for (int64_t index = 0; index < grid.tiles_m * tiles_n; ++index) {
         const Tile tile = grid.tile(first / grid.tile_n * grid.tiles_m + index);
-        multiply_slab_tile<A>(args.c, tile, depth, p0, strips + tile.row * depth, panels + (tile.col - first) * panel_rows(depth));
+        multiply_slab_tile<A>(args, tile, depth, p0, strips + tile.row * depth, panels + (tile.col - first) * panel_rows(depth));
       }
     }
   }
+  if (is_mirrored(args)) mirror(args.c.to);
 }
 
 Refusal refuses(const MatmulArgs& args) {

@@ -26,6 +26,13 @@ TEST_CASE("a product multiplies m n k times, reads its operands, and what it add
   CHECK(shape_of_call(args) == "7 x 11 x 5 NT bf16 to f32, bias, added");
 }
 
+TEST_CASE("a matrix times itself transposed multiplies for one half and the diagonal, and is read once") {
+  const MatmulArgs args{.a = view(DType::f32, {7, 5}), .b = view(DType::f32, {7, 5}), .trans_b = true, .c = {view(DType::f32, {7, 7}), false}};
+  CHECK(cost_of(args).flops == 2 * (7 * 8 / 2) * 5);
+  CHECK(cost_of(args).bytes == 4 * 7 * 5 + 4 * 7 * 7);
+  CHECK(shape_of_call(args) == "7 x 7 x 5 NT f32, symmetric");
+}
+
 TEST_CASE("attention multiplies for the pairs that causality and the window leave") {
   for (const int64_t queries : {1, 4, 9}) {
     for (const int64_t before : {0, 1, 20}) {

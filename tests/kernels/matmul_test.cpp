@@ -29,12 +29,14 @@ struct Case {
   double spread = 1;
   DType sum_dtype = DType::f32;
   bool aligned = false;  // rows of a and b at multiples of 16 bytes; those of c and preact, too, without padding
+  bool gram = false;     // b is a; n is m, trans_b not trans_a
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << c.m << "x" << c.n << "x" << c.k << " " << name_of(c.dtype) << "->" << name_of(c.c_dtype) << (c.trans_a ? " T" : " N")
              << (c.trans_b ? "T" : "N") << (c.accumulate ? " +=" : " =") << " epilogue " << static_cast<int>(c.epilogue) << " bias " << c.bias
-             << " preact " << c.preact << " sum " << c.column_sum << c.accumulate_sum << " padding " << c.padding << (c.aligned ? " aligned" : "");
+             << " preact " << c.preact << " sum " << c.column_sum << c.accumulate_sum << " padding " << c.padding << (c.aligned ? " aligned" : "")
+             << (c.gram ? " gram" : "");
 }
 
 struct Operands {
@@ -62,7 +64,7 @@ struct Operands {
     if (x.accumulate_sum) column_sum.normal(7);
 
     args.a = a.view();
-    args.b = b.view();
+    args.b = x.gram ? a.view() : b.view();
     args.trans_a = x.trans_a;
     args.trans_b = x.trans_b;
     args.c = {c.view(), x.accumulate};
@@ -172,6 +174,45 @@ TEST_CASE("matmul: every epilogue with every option, in every dtype") {
   }
 }
 
+// z is symmetric: by one half of it and a copy of that, or whole where something else reads or changes it.
+TEST_CASE("matmul: a matrix times itself transposed, in every dtype and with every option") {
+  const auto gram = [](int64_t m, int64_t k, DType dtype, DType c_dtype, bool trans_a) {
+    return Case{.m = m, .n = m, .k = k, .dtype = dtype, .c_dtype = c_dtype, .trans_a = trans_a, .trans_b = !trans_a, .gram = true};
+  };
+  constexpr std::array<std::array<int64_t, 2>, 9> kShapes{{{0, 3}, {1, 1}, {1, 40}, {5, 0}, {33, 7}, {97, 700}, {96, 1100}, {200, 64}, {325, 20}}};
+  for (const auto& [m, k] : kShapes) {
+    if (kCuda && m * k > 5000) continue;  // its candidates do not tell them from other products
+    for (DType dtype : kFloating) {
+      for (bool trans_a : {false, true}) {
+        Case x = gram(m, k, dtype, accumulator_of(dtype), trans_a);
+        CHECK(is_gram(Operands(x).args));
+        check_case(x);
+        x.padding = 3;
+        x.c_dtype = dtype;
+        check_case(x);
+        x.accumulate = true;
+        check_case(x);
+      }
+    }
+  }
+  for (DType dtype : kFloating) {
+    Case x = gram(130, 40, dtype, dtype, false);
+    x.bias = x.column_sum = x.preact = true;
+    x.sum_dtype = dtype;
+    x.epilogue = Epilogue::relu2;
+    check_case(x);
+  }
+  Operands part(gram(8, 8, DType::f32, DType::f32, false));  // other rows, and another stride, of the same memory
+  part.args.b.shape[0] = 4;
+  CHECK_FALSE(is_gram(part.args));
+  part.args.b = part.args.a;
+  part.args.b.stride[0] = 4;
+  CHECK_FALSE(is_gram(part.args));
+  part.args.b = part.args.a;
+  part.args.trans_b = false;
+  CHECK_FALSE(is_gram(part.args));
+}
+
 // Results that start at multiples of 16 bytes: columns end anywhere in a panel, and within a pair of them.
 TEST_CASE("matmul: a bias and nothing else") {
   for (int64_t n : {1, 2, 3, 8, 62, 63, 64, 65, 66, 129, 200, 257}) {
@@ -272,9 +313,12 @@ TEST_CASE("matmul: the bits do not depend on the number of threads") {
       Case{.m = 1, .n = 2000, .k = 520, .trans_b = true},
       Case{.m = 65, .n = 200, .k = 300, .dtype = DType::bf16, .trans_a = true},
       Case{.m = 200, .n = 72, .k = 1300, .dtype = DType::bf16, .trans_a = true, .accumulate = true, .column_sum = true, .aligned = true},
-      Case{.m = 200, .n = 200, .k = 100, .dtype = DType::f64, .c_dtype = DType::f64}};
+      Case{.m = 200, .n = 200, .k = 100, .dtype = DType::f64, .c_dtype = DType::f64},
+      Case{.m = 325, .n = 325, .k = 700, .trans_b = true, .gram = true},
+      Case{.m = 320, .n = 320, .k = 700, .trans_a = true, .gram = true},
+      Case{.m = 325, .n = 325, .k = 700, .dtype = DType::bf16, .c_dtype = DType::bf16, .trans_b = true, .gram = true}};
   for (const auto& x : cases) {
-    if (std::find(std::begin(kFloating), std::end(kFloating), x.dtype) == std::end(kFloating)) continue;
+    if ((kCuda && x.gram) || std::find(std::begin(kFloating), std::end(kFloating), x.dtype) == std::end(kFloating)) continue;
     for (const auto& candidate : candidates()) {
       INFO(candidate.name << ": " << x);
       Operands one(x);

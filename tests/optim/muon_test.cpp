@@ -54,7 +54,7 @@ DEVICE_TEST_CASE("newton_schulz drives every singular value near 1 and keeps the
   struct Size {
     int64_t rows, columns;
   };
-  const Size sizes[] = {{6, 40}, {40, 6}, {16, 16}, {1, 9}, {9, 1}, {33, 65}};
+  const Size sizes[] = {{6, 40}, {40, 6}, {16, 16}, {1, 9}, {9, 1}, {33, 65}, {100, 130}, {130, 100}};
   for (const Size& size : sizes) {
     for (int iterations : {1, 5, 6}) {
       CAPTURE(name_of(type), size.rows, size.columns, iterations);
