@@ -177,7 +177,7 @@ TEST_CASE("axpby: a transposed, where the last axis is one or the first in memor
 // Four axes that cannot be merged; no element of a has a neighbour in memory.
 TEST_CASE("axpby: a of which every other element is taken, along four axes", "[pointwise]") {
   const std::vector<int64_t> shape{2, 3, 2, 5};
-  const Buffer stored = Buffer(DType::f32, {2, 4, 3, 10}).normal(1), b = Buffer(DType::f32, shape).normal(2), out(DType::f32, shape);
+  const Buffer stored = Buffer(DType::f32, {2, 4, 3, 12}).normal(1), b = Buffer(DType::f32, shape).normal(2), out(DType::f32, shape);
   View a = within(stored, {0, 0, 0, 0}, shape);
   a.stride[3] = 2;
   const AxpbyArgs args{a, b.view(), {out.view()}, 0.5, 2};

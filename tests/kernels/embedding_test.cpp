@@ -210,6 +210,17 @@ TEST_CASE("embedding: where rows lie", "[embedding]") {
   }
 }
 
+// A table of 2^18 rows, whose numbers take three passes of a sort by 9 bits; fewer where every access is looked at.
+TEST_CASE("embedding backward: a large table", "[embedding]") {
+  const int32_t rows = 1 << (test::buffer_watch.every_access ? 10 : 18), tokens[] = {rows - 1, 5, rows / 2, rows - 1};
+  const float d_out[] = {1, 2, 3, 4};
+  Buffer d_weight(DType::f32, {rows, 1});
+  for (const int32_t token : tokens) d_weight.put(token, 0);
+  run(embedding_backward,
+      EmbeddingBackwardArgs{.tokens = make_view(tokens, {1, 4}), .d_out = make_view(d_out, {1, 4, 1}), .d_weight = {d_weight.view(), true}});
+  CHECK((test::element(d_weight.view(), 5) == 2 && test::element(d_weight.view(), rows / 2) == 3 && test::element(d_weight.view(), rows - 1) == 5));
+}
+
 // Two rows of d_out 2^32 elements apart, in 8 GB of addresses of which two pages are memory.
 TEST_CASE("embedding backward: rows far apart", "[embedding]") {
   constexpr size_t kApart = size_t{2} << 32, kPage = 4096, kRoom = 256, kRow = 8;  // kRoom: an access beside a row meets nothing

@@ -48,6 +48,14 @@ TEST_CASE("muon: momentum and update", "[optimizer]") {
   }
 }
 
+TEST_CASE("muon: no elements, no launch", "[optimizer]") {
+  const StepState step;
+  const Buffer nothing(DType::f32, {0});
+  run(muon_momentum, MuonMomentumArgs{nothing.view(), nothing.view(), nothing.view(), 0.95f, true, &step});
+  run(muon_apply, MuonApplyArgs{nothing.view(), nothing.view(), nothing.view(), {0.1f, 0.1f}, 2, &step});
+  CHECK(nothing.guards_intact());
+}
+
 TEST_CASE("normalize: divides by the Frobenius norm, into either dtype, in place or not", "[optimizer]") {
   for (DType type : kFloating) {
     for (DType out_type : kFloating) {
@@ -119,6 +127,14 @@ TEST_CASE("muon: arrays at multiples of another number of bytes", "[optimizer]")
   CHECK(test::values(moved[1]) == test::values(momentum.view()));
   CHECK(test::values(moved[2]) == test::values(out.view()));
 }
+
+#if defined(HEDDLE_TEST_CUDA)
+TEST_CASE("normalize: a GPU refuses f64, and too little scratch", "[optimizer]") {
+  const Buffer x = Buffer(DType::f64, {8}).normal(1), y = Buffer(DType::f32, {8}).normal(1);
+  CHECK(test::contains(test::error_of(normalize, NormalizeArgs{.x = x.view(), .out = y.view()}), "f32 and bf16 only"));
+  CHECK_THROWS_AS(normalize.candidates(test::kDevice)[0].run(NormalizeArgs{.x = y.view(), .out = y.view()}, Stream{}), Error);
+}
+#endif
 
 }  // namespace
 }  // namespace heddle::kernels

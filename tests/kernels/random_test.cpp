@@ -73,7 +73,7 @@ TEST_CASE("normal: element i is a function of the key and its index in the unsha
   CHECK(normals(100, other) != std::vector<double>(whole.begin(), whole.begin() + 100));
   // the same number in every dtype, rounded
   for (DType dtype : kFloating) {
-    for (int64_t offset : {0, 1, 2, 4}) {
+    for (int64_t offset : {0, 1, 2, 3, 4}) {
       for (uint64_t first : {0, 1, 6}) {
         const std::vector<double> stored = normals(100, key, first, dtype, 0, 1, offset);
         for (size_t i = 0; i < 100; ++i) {

@@ -17,7 +17,7 @@ TEST_CASE("sum: of x and of x^2, dtypes, lengths, scales, stored and added", "[r
   step.loss_scale = 0.25f;
   int variant = 0;
   for (DType dtype : {DType::f32, DType::bf16, DType::f64}) {
-    for (int64_t n : {int64_t{0}, int64_t{1}, int64_t{15}, int64_t{1000}, int64_t{3 * 65536 + 77}, int64_t{100002}}) {
+    for (int64_t n : {int64_t{0}, int64_t{1}, int64_t{15}, int64_t{1000}, int64_t{5000}, int64_t{3 * 65536 + 77}, int64_t{100002}}) {
       Buffer x(dtype, {n}, {.offset = n % 2});
       x.normal(static_cast<uint32_t>(n), 0.25, 3);
       for (bool squares : {false, true}) {
@@ -84,7 +84,8 @@ TEST_CASE("sum: squares beyond the range of f32 are finite in f64", "[reduce]") 
 
 TEST_CASE("column sum: shapes, strides, sinks", "[reduce]") {
   for (DType dtype : kFloating) {
-    for (const auto& [n, c] : std::vector<std::pair<int64_t, int64_t>>{{0, 3}, {1, 1}, {33, 7}, {100, 1500}, {5000, 2}, {17000, 3}, {70, 264}}) {
+    for (const auto& [n, c] :
+         std::vector<std::pair<int64_t, int64_t>>{{0, 3}, {1, 1}, {30, 5}, {33, 7}, {100, 1500}, {5000, 2}, {17000, 3}, {70, 264}}) {
       for (int options = 0; options < 4; ++options) {
         const bool accumulate = options & 1, aligned = options & 2;
         Buffer x(dtype, {n, c}, aligned ? test::BufferOptions{.padding = (8 - c % 8) % 8} : test::BufferOptions{.padding = 1, .offset = 1}),

@@ -9,6 +9,7 @@
 #include "kernels/cuda/gemm_simt_config.h"
 #include "kernels/cuda/gemm_sm80_config.h"
 #include "kernels/cuda/gemm_sm90_config.h"
+#include "kernels/cuda/group_rows_config.h"
 #include "kernels/cuda/register.h"
 #include "kernels/cuda/rows_config.h"
 #include "kernels/cuda/tile_raster.h"
@@ -65,6 +66,18 @@ TEST_CASE("configurations fit their machines", "[proving]") {
   CHECK(choose_gemm_sm90(384, 8192, 132, 1) == 1);   // an odd number of rows of tiles: no pairs
   CHECK(choose_gemm_sm80(8192, 8192, 108, 1) == 0);
   CHECK(choose_gemm_sm80(512, 512, 108, 1) == 1);
+}
+
+TEST_CASE("a sort of row numbers takes the passes that the rows' bits need, and strips of whole warps", "[proving]") {
+  for (const auto& [rows, passes] : {std::pair{1, 1}, {511, 1}, {512, 2}, {(1 << 18) - 1, 2}, {1 << 18, 3}})
+    CHECK(GroupPlan{.n = 5, .rows = rows}.passes() == passes);
+  for (const auto& [n, blocks, strip] : {std::array{0, 0, 0}, {1, 1, 32}, {1024, 1, 128}, {1025, 2, 96}, {64 * 1024 + 1, 64, 160}}) {
+    const GroupPlan plan{.n = n, .rows = 7};
+    INFO(n << " numbers");
+    CHECK(plan.blocks() == blocks);
+    CHECK(plan.strip() == strip);
+    CHECK(plan.bytes() == static_cast<size_t>(16 * n + 4 * (512 * blocks + 8)));
+  }
 }
 
 // GPT-2's weight gradients at 64k tokens: what tiles alone leave idle, parts of K fill. Nothing of it asks what the device is.
