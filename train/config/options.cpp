@@ -49,14 +49,11 @@ std::vector<Option<C>> make_table() {
   add("tokens", &C::tokens, kOverride, "N", "horizon in training tokens (or --steps, --minutes); at least those of one step")
       .optional()
       .between(1, kMaxTokens);
-  add("minutes", &C::minutes, kMust, "M",
-      "horizon in minutes of wall clock (or --steps, --tokens): as many steps as end by then, decay, validations and saves included, by steps "
-      "measured at the start; chosen once, kept when the run goes on")
+  add("minutes", &C::minutes, kMust, "M", "horizon by the clock: as many steps, with validations and saves, as end by then; measured once")
       .optional()
       .between(0.001, 1e7);
   add("time-limit", DurationOf<C>{&C::time_limit}, kFree, "TIME",
-      "save and exit with code 75 after this much wall clock, wherever the schedule stands (--minutes fits the schedule to the time): 90m, 11h30m, "
-      "1-00:00:00; 0s: never")
+      "save and exit with code 75 after this wall clock, mid-schedule: 90m, 11h30m, 1-00:00:00; 0s: never")
       .optional()
       .per_launch();
   add("hang-timeout", DurationOf<C>{&C::hang_timeout}, kFree, "TIME",
@@ -152,7 +149,7 @@ std::vector<Option<C>> make_table() {
   add("graphs", choice<&C::graphs>(kGraphs), kFree, "auto|off",
       "auto: on cuda, steps after the first are recorded and launched as graphs, with the same bits");
   add("gemm", choice<&C::gemm>(kGemm), kFree, "auto|heddle|vendor",
-      "matrix products on cuda; vendor: cuBLASLt's where it has them; auto: heddle's, or what is faster here")
+      "matrix products on cuda; vendor: cuBLASLt's where it can; auto: what is faster here")
       .per_launch();
   add("kernel", &C::kernel, kFree, "OP=NAME...", "use this kernel candidate for an op; a wrong name lists them").optional();
 
