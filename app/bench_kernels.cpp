@@ -27,11 +27,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr double kLeastSample = 2e-3;               // seconds of calls between two looks at the clock
-constexpr double kRotated = 256.0 * (1 << 20);      // bytes of operands that take turns, so that no cache has them from the call before
-constexpr double kMostMemory = 4.0 * (1ull << 30);  // of one call's operands, above which it is not made
-constexpr double kMostChecked = 4e10;               // FLOPs that a call is checked against float64 on the CPU for
-constexpr double kSlower = 1.1;                     // --compare: a regression
+constexpr double kLeastSample = 2e-3;  // seconds of calls between two looks at the clock
+constexpr double kMostChecked = 4e10;  // FLOPs that a call is checked against float64 on the CPU for
+constexpr double kSlower = 1.1;        // --compare: a regression
 
 struct Result {
   std::string op, shape, kernel;
@@ -147,12 +145,12 @@ void bench_kernels(const BenchOptions& options) {
   for (const KernelCalls& k : kernels) {
     KernelCase& one = *cases.at(key(k.op, k.shape, k.cost.bytes));
     if (!options.op.empty() && k.op != options.op) continue;
-    const auto bytes = static_cast<double>(std::max<size_t>(one.bytes(), 1));
-    if (bytes > kMostMemory) {
-      std::fprintf(stderr, "heddle: left out: %s, %s: operands of %s\n", k.op.c_str(), k.shape.c_str(), bytes_text(bytes).c_str());
+    if (one.bytes() > kMostCaseBytes) {
+      std::fprintf(stderr, "heddle: left out: %s, %s: operands of %s\n", k.op.c_str(), k.shape.c_str(),
+                   bytes_text(static_cast<double>(one.bytes())).c_str());
       continue;
     }
-    const auto copies = static_cast<int64_t>(std::clamp(kRotated / bytes, 1.0, 64.0));
+    const int64_t copies = copies_beyond_caches(one);
     one.make(device, copies);
     for (const std::string_view candidate : one.candidates(device.type)) {
       Result result{k.op, k.shape, std::string(candidate), k.calls};

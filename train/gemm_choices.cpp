@@ -24,24 +24,18 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::string_view kVendor = "cublaslt";
-constexpr double kFaster = 1.03;                    // than heddle's own by at least this much
-constexpr double kMostMemory = 4.0 * (1ull << 30);  // of one call's operands, above which it is not measured
-constexpr double kRotated = 256.0 * (1 << 20);      // bytes of operands that take turns, so that no cache has them from the call before
+constexpr double kFaster = 1.03;  // than heddle's own by at least this much
 constexpr size_t kMostText = size_t{4} << 20;
 
 double most_difference(std::string_view product) {
   return product.find(" bf16") != product.npos ? 0.02 : 1e-4;
 }
 
-int64_t copies_of(const KernelCase& kernel) {
-  return static_cast<int64_t>(std::clamp(kRotated / static_cast<double>(std::max<size_t>(kernel.bytes(), 1)), 1.0, 64.0));
-}
-
 // By turns, so that a clock that changes meets both.
 std::pair<double, double> time_both(KernelCase& kernel, Device device, std::string_view own, std::string_view vendor) {
   constexpr double kLeastSample = 2e-3;  // seconds between two looks at the clock
   constexpr size_t kSamples = 7;
-  const int64_t copies = copies_of(kernel);
+  const int64_t copies = copies_beyond_caches(kernel);
   int64_t next = 0;
   const auto seconds = [&](std::string_view candidate, int64_t n) {
     const Clock::time_point begin = Clock::now();
@@ -99,7 +93,7 @@ std::vector<Product> products_of(const RunConfig& config, const TransformerConfi
     auto& [name, kernel] = cases.at(key(k.shape, k.cost.bytes));
     const std::vector<std::string_view> all = kernel->candidates(device.type);
     if (all.front() == kVendor || std::find(all.begin(), all.end(), kVendor) == all.end()) continue;
-    if (static_cast<double>(kernel->bytes()) > kMostMemory) continue;
+    if (kernel->bytes() > kMostCaseBytes) continue;
     products.push_back({std::move(kernel), std::move(name), all.front(), k.calls});
   }
   return products;
@@ -176,7 +170,7 @@ GemmChoices choose_gemms(const RunConfig& config, const TransformerConfig& shape
       known = true;
     }
     if (!known) {
-      p.kernel->make(device, copies_of(*p.kernel));
+      p.kernel->make(device, copies_beyond_caches(*p.kernel));
       times.difference = p.kernel->difference(kVendor, p.own);
       const std::vector<std::string_view> left = p.kernel->candidates(device.type);  // the vendor's refuses what it has failed at
       if (std::find(left.begin(), left.end(), kVendor) == left.end()) continue;

@@ -39,6 +39,14 @@ class KernelCase {
   virtual bool in_bf16() const = 0;
 };
 
+// Of one call's operands: above it the call is not made.
+inline constexpr size_t kMostCaseBytes = size_t{4} << 30;
+// How many copies of the operands have to take turns so that no cache has them from the call before.
+inline int64_t copies_beyond_caches(const KernelCase& kernel) {
+  constexpr double kRotated = 256.0 * (1 << 20);
+  return static_cast<int64_t>(std::clamp(kRotated / static_cast<double>(std::max<size_t>(kernel.bytes(), 1)), 1.0, 64.0));
+}
+
 template <class Args>
 class KernelCaseOf final : public KernelCase {
  public:
